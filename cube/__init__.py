@@ -1,0 +1,1 @@
+"""Phase one: from areas of interest to aligned, chunked Zarr cubes; and what all phases share."""

@@ -1,0 +1,77 @@
+"""The errors that a user can meet. Each message is one line: what, where, and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AoiError",
+    "BusyError",
+    "CatalogError",
+    "ConfigError",
+    "CubeNotSealedError",
+    "DiskFullError",
+    "GelosError",
+    "GridError",
+    "ItemError",
+    "ReadError",
+    "StoreError",
+]
+
+
+class GelosError(Exception):
+    """Root of everything this project raises on purpose."""
+
+
+class ConfigError(GelosError):
+    """A config key has a value that is not allowed, or names something that is not there."""
+
+
+class AoiError(GelosError):
+    """An AOI file or one of its features cannot be used."""
+
+
+class GridError(GelosError):
+    """Sizes that do not nest, or an extent that holds no whole lattice cell."""
+
+
+class CatalogError(GelosError):
+    """A STAC search failed after its retries, or its answer cannot be used."""
+
+
+class ItemError(GelosError):
+    """A STAC item lacks what the sensor table asks of it."""
+
+
+class ReadError(GelosError):
+    """An asset could not be read after its retries.
+
+    Parameters
+    ----------
+    item_id, asset
+        The STAC item and the key of its asset.
+    cause
+        What the last attempt met, without any signature.
+    """
+
+    def __init__(self, item_id: str, asset: str, cause: str) -> None:
+        super().__init__(item_id, asset, cause)
+        self.item_id, self.asset, self.cause = item_id, asset, cause
+
+    def __str__(self) -> str:
+        """Say which asset of which item, and why."""
+        return f"item {self.item_id}, asset {self.asset}: {self.cause}"
+
+
+class StoreError(GelosError):
+    """A file or object could not be written or has an unexpected content."""
+
+
+class DiskFullError(StoreError):
+    """There is no room left where the cubes, chips or the release go."""
+
+
+class CubeNotSealedError(StoreError):
+    """A cube is unfinished: its root metadata has not been written."""
+
+
+class BusyError(GelosError):
+    """Another run holds the working folder."""

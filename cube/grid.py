@@ -1,0 +1,212 @@
+"""The lattice, the grids that lie on it, and the blocks a grid is read and written in.
+
+Everything is a pure function of coordinates in a UTM zone. The lattice of a zone has its knots at the multiples of
+960 m in easting and northing, so that grids of 10, 20, 30 and 60 m nest in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+from shapely import segmentize, transform
+from shapely.geometry.base import BaseGeometry
+
+from .config import LATTICE_M, TimeRange
+from .errors import GridError
+
+__all__ = [
+    "BLOCK_M",
+    "CHUNK_M",
+    "LATTICE_M",
+    "Block",
+    "Bounds",
+    "TimeRange",
+    "aoi_bounds",
+    "geobox_for",
+    "local_equal_area",
+    "overlap_bounds",
+    "project",
+    "utm_epsg",
+]
+
+CHUNK_M = 7680
+"""Side of a chunk, metres: 768 px at 10 m, 256 px at 30 m."""
+BLOCK_M = 4 * CHUNK_M
+"""Side of a block, metres: the unit that is read and written, 3072 px at 10 m. A constant of the lattice: a warp
+depends a little on the block it is done in, so blocks must never follow from cores or memory."""
+
+_SEGMENT_DEG = 0.01
+"""Longest edge before a geometry is projected, degrees, so that its straight edges bend as they should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A box in a UTM zone, metres."""
+
+    left: int
+    bottom: int
+    right: int
+    top: int
+
+    def __post_init__(self) -> None:
+        if self.left >= self.right or self.bottom >= self.top:
+            raise GridError(f"an extent needs a width and a height, got {self}")
+
+    @property
+    def width(self) -> int:
+        """West to east, metres."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """South to north, metres."""
+        return self.top - self.bottom
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Block:
+    """Pixels ``[row, row + height) x [col, col + width)`` of one sensor and date; whole chunks, cut at the edge."""
+
+    sensor: str
+    time: int
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def roi(self) -> tuple[slice, slice]:
+        """``(y, x)`` slices, as numpy and GeoBox index."""
+        return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+
+    @property
+    def name(self) -> str:
+        """A file name that no other block of the cube has."""
+        return f"{self.sensor}-{self.time}-{self.row}-{self.col}"
+
+
+def project(geometry: BaseGeometry, epsg: int | str) -> BaseGeometry:
+    """Project a lon/lat geometry, its edges bent as the projection bends them."""
+    transformer = _transformer(str(epsg))
+    return transform(segmentize(geometry, _SEGMENT_DEG), transformer.transform, interleaved=False)
+
+
+@lru_cache(maxsize=256)
+def _transformer(crs: str) -> Transformer:
+    return Transformer.from_crs(4326, int(crs) if crs.isdigit() else crs, always_xy=True)
+
+
+def local_equal_area(geometry: BaseGeometry) -> str:
+    """Return a Lambert azimuthal equal-area CRS centred on a lon/lat geometry, for measuring shares of its area."""
+    centre = geometry.representative_point()
+    return f"+proj=laea +lat_0={centre.y:.4f} +lon_0={centre.x:.4f} +datum=WGS84 +units=m"
+
+
+def utm_epsg(geometry: BaseGeometry) -> int:
+    """Return the EPSG code of the UTM zone in which a lon/lat geometry's centre lies."""
+    centre = geometry.centroid
+    zone = int((centre.x + 180) // 6) % 60 + 1
+    return (32600 if centre.y >= 0 else 32700) + zone
+
+
+def aoi_bounds(aoi: BaseGeometry, epsg: int) -> Bounds:
+    """Return the smallest lattice box that holds an AOI's bounds in a zone.
+
+    Parameters
+    ----------
+    aoi
+        Geometry in EPSG:4326.
+    epsg
+        UTM zone of the cube.
+    """
+    left, bottom, right, top = _rounded(project(aoi, epsg).bounds)
+    return Bounds(
+        math.floor(left / LATTICE_M) * LATTICE_M,
+        math.floor(bottom / LATTICE_M) * LATTICE_M,
+        math.ceil(right / LATTICE_M) * LATTICE_M,
+        math.ceil(top / LATTICE_M) * LATTICE_M,
+    )
+
+
+def overlap_bounds(shared: BaseGeometry, aoi: BaseGeometry, epsg: int, max_side_m: int | None) -> Bounds:
+    """Return the largest lattice box within the bounds of what all chosen scenes share.
+
+    Parameters
+    ----------
+    shared
+        What every chosen scene covers, EPSG:4326.
+    aoi
+        The AOI, EPSG:4326: a capped box is centred on it.
+    epsg
+        UTM zone of the cube.
+    max_side_m
+        Longest side, metres, or None.
+
+    Raises
+    ------
+    GridError
+        If not a single lattice cell fits.
+    """
+    left, bottom, right, top = _rounded(project(shared, epsg).bounds)
+    inner = (
+        math.ceil(left / LATTICE_M),
+        math.ceil(bottom / LATTICE_M),
+        math.floor(right / LATTICE_M),
+        math.floor(top / LATTICE_M),
+    )
+    if inner[0] >= inner[2] or inner[1] >= inner[3]:
+        raise GridError(
+            f"what the chosen scenes share ({right - left:.0f} x {top - bottom:.0f} m) holds no whole cell of "
+            f"{LATTICE_M} m; use aoi.extent: aoi"
+        )
+    centre = project(aoi, epsg).envelope.centroid
+    west, east = _capped(inner[0], inner[2], centre.x, max_side_m)
+    south, north = _capped(inner[1], inner[3], centre.y, max_side_m)
+    return Bounds(west * LATTICE_M, south * LATTICE_M, east * LATTICE_M, north * LATTICE_M)
+
+
+def _rounded(bounds: tuple[float, float, float, float]) -> tuple[float, ...]:
+    """Round to a millimetre, so that an edge on the lattice does not fall a nanometre beside it."""
+    return tuple(round(value, 3) for value in bounds)
+
+
+def _capped(low: int, high: int, centre_m: float, max_side_m: int | None) -> tuple[int, int]:
+    """Cut lattice range ``[low, high)`` to `max_side_m` around a centre, without leaving it."""
+    cells = high - low if max_side_m is None else min(high - low, max_side_m // LATTICE_M)
+    start = round(centre_m / LATTICE_M - cells / 2)
+    start = min(max(start, low), high - cells)
+    return start, start + cells
+
+
+def geobox_for(bounds: Bounds, epsg: int, resolution: int) -> GeoBox:
+    """Return the grid of a box at a resolution; its outer edges are the box's."""
+    shape = (bounds.height // resolution, bounds.width // resolution)
+    return GeoBox(shape, Affine(resolution, 0, bounds.left, 0, -resolution, bounds.top), epsg)
+
+
+def blocks_of(sensor: str, dates: int, geobox: GeoBox) -> Iterator[Block]:
+    """Yield the blocks of a sensor, in order of date, row and column."""
+    side = BLOCK_M // int(geobox.resolution.x)
+    height, width = geobox.shape
+    for time in range(dates):
+        for row in range(0, height, side):
+            for col in range(0, width, side):
+                yield Block(sensor, time, row, col, min(side, height - row), min(side, width - col))
+
+
+def chunk_px(resolution: int) -> int:
+    """Return the side of a chunk, pixels."""
+    return CHUNK_M // resolution
+
+
+def bounds_of(geobox: GeoBox) -> tuple[float, float, float, float]:
+    """Return ``(left, bottom, right, top)`` of a grid, metres."""
+    box: Any = geobox.boundingbox
+    return (box.left, box.bottom, box.right, box.top)

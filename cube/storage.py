@@ -1,0 +1,310 @@
+"""Folders that are either on a local disk or in an object store, with the same promises.
+
+A file appears whole or not at all. On disk that is a temporary file, ``fsync`` and a rename; in an object store a put
+is atomic by itself. A folder appears whole or not at all, too: on disk it is staged beside its place and renamed; in an
+object store, which cannot rename, its seal (a file that every reader looks for first) is put last and removed first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+
+from .errors import DiskFullError, StoreError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+__all__ = ["STAGING_PREFIX", "Folder", "disk_errors"]
+
+STAGING_PREFIX = ".staging-"
+"""Names that begin so are unfinished; no reader looks at them, and the next run sweeps them."""
+
+_PUT_THREADS = 8
+
+
+@contextlib.contextmanager
+def disk_errors(where: str) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"{where}: no space left; make room and run again, nothing is lost") from error
+        raise StoreError(f"{where}: cannot be written ({error.strerror or error})") from error
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, by local path or by URL (``s3://``, ``az://``, ``gs://``, ``memory://``).
+
+    Values of this class are small and travel to workers; nothing is opened before it is used.
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __truediv__(self, name: str) -> Folder:
+        """Return the folder `name` inside this one."""
+        return Folder(f"{self.url.rstrip('/')}/{name}", self.options)
+
+    def __str__(self) -> str:
+        """Return the path or URL, as shown to people."""
+        return self.url
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the opened filesystem behind."""
+        return {"url": self.url, "options": self.options}
+
+    @property
+    def is_local(self) -> bool:
+        """True on a local disk."""
+        return "://" not in self.url
+
+    @property
+    def path(self) -> Path:
+        """Local path; only where :attr:`is_local`."""
+        assert self.is_local, self.url
+        return Path(self.url)
+
+    @cached_property
+    def _fs(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        fs, root = fsspec.core.url_to_fs(self.url, **dict(self.options))
+        return fs, root.rstrip("/")
+
+    def _key(self, name: str) -> str:
+        return f"{self._fs[1]}/{name}"
+
+    def make(self) -> None:
+        """Create the folder where the storage knows folders.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be made.
+        """
+        if self.is_local:
+            with disk_errors(self.url):
+                self.path.mkdir(parents=True, exist_ok=True)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file called `name`."""
+        if self.is_local:
+            return (self.path / name).is_file()
+        fs, _ = self._fs
+        fs.invalidate_cache()
+        return bool(fs.isfile(self._key(name)))
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        if self.is_local:
+            return (self.path / name).read_bytes()
+        return bytes(self._fs[0].cat_file(self._key(name)))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file at once: readers see the old content or the new, never a part.
+
+        Raises
+        ------
+        DiskFullError, StoreError
+            If it cannot be written; what was there stays.
+        """
+        if not self.is_local:
+            self._fs[0].pipe_file(self._key(name), data)
+            return
+        target = self.path / name
+        with disk_errors(str(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=target.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fchmod(file.fileno(), 0o644)
+                    os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            _fsync_dir(target.parent)
+
+    def names(self, suffix: str = "") -> list[str]:
+        """List names directly inside, sorted; unfinished ones are left out. An absent folder is empty."""
+        if self.is_local:
+            found = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        else:
+            fs, root = self._fs
+            fs.invalidate_cache()
+            try:
+                found = [str(key).rstrip("/").rsplit("/", 1)[-1] for key in fs.ls(root, detail=False)]
+            except FileNotFoundError:
+                found = []
+        return sorted(n for n in set(found) if n.endswith(suffix) and not n.startswith(STAGING_PREFIX))
+
+    def files(self) -> Iterator[str]:
+        """Names of all files below, relative and sorted."""
+        if self.is_local:
+            root = self.path
+            yield from sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+            return
+        fs, root_key = self._fs
+        fs.invalidate_cache()
+        yield from sorted(str(key)[len(root_key) + 1 :] for key in fs.find(root_key))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; an absent one is no error."""
+        if self.is_local:
+            (self.path / name).unlink(missing_ok=True)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            self._fs[0].rm_file(self._key(name))
+
+    def remove_folder(self, name: str, seal: str = "") -> None:
+        """Remove the folder `name` and all in it, its `seal` first."""
+        if seal:
+            (self / name).remove(seal)
+        if self.is_local:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+            return
+        fs, _ = self._fs
+        fs.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm(self._key(name), recursive=True)
+
+    def write_folder(self, name: str, files: Mapping[str, bytes], seal: str) -> None:
+        """Write a folder of small files that appears whole, in place of one that may be there.
+
+        Parameters
+        ----------
+        name
+            The folder inside this one.
+        files
+            Content by file name; `seal` among them.
+        seal
+            The file whose presence says that the folder is whole.
+        """
+        with self.staged(name, seal) as put:
+            for file, data in files.items():
+                put(file, data)
+
+    @contextlib.contextmanager
+    def staged(self, name: str, seal: str) -> Iterator[Callable[[str, bytes], None]]:
+        """Fill the folder `name` file by file; it appears, whole, when the block ends without an error.
+
+        Yields
+        ------
+        callable
+            ``put(file, data)``; may be called from several threads. `seal` is held back until the end.
+        """
+        held: dict[str, bytes] = {}
+        if self.is_local:
+            yield from self._staged_on_disk(name, seal, held)
+        else:
+            yield from self._staged_as_objects(name, seal, held)
+
+    def _staged_on_disk(
+        self, name: str, seal: str, held: dict[str, bytes]
+    ) -> Iterator[Callable[[str, bytes], None]]:
+        self.make()
+        with disk_errors(f"{self.url}/{name}"):
+            stage = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{name}-", dir=self.path))
+
+        def put(file: str, data: bytes) -> None:
+            if file == seal:
+                held[file] = data
+                return
+            _write_synced(stage / file, data)
+
+        try:
+            with disk_errors(f"{self.url}/{name}"):
+                yield put
+                for file, data in held.items():
+                    _write_synced(stage / file, data)
+                stage.chmod(0o755)
+                _fsync_dir(stage)
+                self.remove_folder(name, seal)
+                os.replace(stage, self.path / name)
+                _fsync_dir(self.path)
+        except BaseException:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
+
+    def _staged_as_objects(
+        self, name: str, seal: str, held: dict[str, bytes]
+    ) -> Iterator[Callable[[str, bytes], None]]:
+        self.remove_folder(name, seal)
+        target = self / name
+        with ThreadPoolExecutor(_PUT_THREADS) as pool:
+            pending = []
+
+            def put(file: str, data: bytes) -> None:
+                if file == seal:
+                    held[file] = data
+                    return
+                pending.append(pool.submit(target.write, file, data))
+
+            yield put
+            for future in pending:
+                future.result()
+        for file, data in held.items():
+            target.write(file, data)
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written directly inside."""
+        if not self.is_local or not self.path.is_dir():
+            return
+        for entry in self.path.iterdir():
+            if entry.name.startswith(STAGING_PREFIX):
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int | None:
+        """Room left, or None where the storage has no such notion."""
+        if not self.is_local:
+            return None
+        place = self.path.absolute()
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
+
+    def zarr_store(self, name: str, *, read_only: bool = False) -> Store:
+        """Return a Zarr store on the folder `name`."""
+        from zarr.storage import FsspecStore, LocalStore
+
+        target = self / name
+        if target.is_local:
+            return LocalStore(target.path, read_only=read_only)
+        return FsspecStore.from_url(target.url, storage_options=dict(self.options), read_only=read_only)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fchmod(file.fileno(), 0o644)
+        os.fsync(file.fileno())
+
+
+def _fsync_dir(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

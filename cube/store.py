@@ -1,0 +1,399 @@
+"""The cube on disk: its template, its blocks, its seal, and how it is opened.
+
+Zarr format 3, a group per sensor. Metadata is written first (the template); blocks come in any order; the root
+``zarr.json`` comes last and at once, with consolidated metadata and a digest of every array. A cube without a root is
+unfinished, and nothing can open it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from shapely.geometry import mapping
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from .errors import CubeNotSealedError, StoreError
+from .grid import Block, chunk_px
+from .plan import SCHEMA_VERSION, CubePlan, SensorPlan
+from .sensors import SENSORS, Band, BandKind
+from .storage import Folder, disk_errors
+
+__all__ = ["SEAL", "cube_name", "is_sealed", "open_cube", "read_seal", "seal", "write_block", "write_template"]
+
+SEAL = "zarr.json"
+"""The root's metadata: its presence means that the cube is whole."""
+
+_TIME_UNITS = "microseconds since 1970-01-01 00:00:00"
+_CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
+_LIBRARIES = ("numpy", "odc-geo", "odc-loader", "odc-stac", "rasterio", "xarray", "zarr", "numcodecs")
+
+
+def cube_name(aoi_index: int) -> str:
+    """Return the folder name of an AOI's cube."""
+    return f"aoi_{aoi_index:06}.zarr"
+
+
+def is_sealed(cubes: Folder, aoi_index: int) -> bool:
+    """Tell whether an AOI's cube is whole."""
+    return (cubes / cube_name(aoi_index)).exists(SEAL)
+
+
+def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
+    """Return the root attributes of a sealed cube, or None where there is no seal."""
+    try:
+        document = json.loads((cubes / cube_name(aoi_index)).read(SEAL))
+    except FileNotFoundError:
+        return None
+    return cast("dict[str, Any]", document["attributes"])
+
+
+def make_template(plan: CubePlan) -> dict[str, bytes]:
+    """Return every metadata file and coordinate chunk of a plan's cube, by path, without the root's.
+
+    The bytes follow from the plan alone.
+    """
+    store = MemoryStore()
+    root = zarr.open_group(store, mode="w", zarr_format=3)
+    for sensor_plan in plan.sensors:
+        _template_group(root, sensor_plan, plan.geobox(sensor_plan.key), plan.epsg)
+    return {path: data for path, data in _contents(store).items() if path != SEAL}
+
+
+def _contents(store: MemoryStore) -> dict[str, bytes]:
+    prototype = default_buffer_prototype()
+
+    async def collect() -> dict[str, bytes]:
+        found = {}
+        async for key in store.list():
+            value = await store.get(key, prototype)
+            if value is not None:
+                found[key] = value.to_bytes()
+        return found
+
+    return dict(sorted(asyncio.run(collect()).items()))
+
+
+def _template_group(root: zarr.Group, plan: SensorPlan, geobox: GeoBox, epsg: int) -> None:
+    group = root.create_group(plan.key, attributes=_group_attributes(plan, geobox, epsg))
+    _coordinate(group, "y", geobox.coordinates["y"].values, "projection_y_coordinate", "m")
+    _coordinate(group, "x", geobox.coordinates["x"].values, "projection_x_coordinate", "m")
+    reference = group.create_array("spatial_ref", shape=(), dtype="int32", attributes=_grid_mapping(geobox, epsg))
+    reference[...] = epsg
+    dims: tuple[str, ...] = ("y", "x")
+    if not plan.sensor.is_static:
+        dims = ("time", *dims)
+        times = np.array([_microseconds(date.time) for date in plan.dates], "int64")
+        attributes = {"units": _TIME_UNITS, "calendar": "proleptic_gregorian", "standard_name": "time"}
+        group.create_array(
+            "time", data=times, chunks=times.shape, dimension_names=("time",), attributes=attributes, compressors=None
+        )
+    side = chunk_px(plan.resolution)
+    shape = (*((len(plan.dates),) if "time" in dims else ()), *geobox.shape)
+    chunks = (*((1,) if "time" in dims else ()), side, side)
+    for name in plan.bands:
+        band = plan.sensor.band(name)
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype=band.dtype,
+            fill_value=band.np_dtype.type(band.nodata),
+            compressors=_CODEC,
+            dimension_names=dims,
+            attributes=_band_attributes(band, geobox, epsg),
+            config={"write_empty_chunks": False},
+        )
+
+
+def _coordinate(group: zarr.Group, name: str, values: NDArray[Any], standard_name: str, units: str) -> None:
+    group.create_array(
+        name,
+        data=np.asarray(values, "float64"),
+        chunks=values.shape,
+        dimension_names=(name,),
+        attributes={"standard_name": standard_name, "units": units, "axis": name.upper()},
+        compressors=None,
+    )
+
+
+def _microseconds(time: datetime) -> int:
+    delta = time - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def _grid_mapping(geobox: GeoBox, epsg: int) -> dict[str, Any]:
+    crs = geobox.crs
+    assert crs is not None
+    affine = geobox.affine
+    cf = {key: value for key, value in crs.proj.to_cf().items() if value is not None}
+    cf["GeoTransform"] = f"{affine.c:.17g} {affine.a:.17g} 0 {affine.f:.17g} 0 {affine.e:.17g}"
+    cf["spatial_ref"] = cf["crs_wkt"]
+    cf["epsg"] = epsg
+    return cf
+
+
+def _group_attributes(plan: SensorPlan, geobox: GeoBox, epsg: int) -> dict[str, Any]:
+    height, width = geobox.shape
+    affine = geobox.affine
+    box = geobox.boundingbox
+    return {
+        "Conventions": "CF-1.11",
+        "title": plan.sensor.title,
+        "attribution": plan.sensor.attribution,
+        "licence": plan.sensor.licence,
+        "zarr_conventions": _CONVENTIONS,
+        "proj:code": f"EPSG:{epsg}",
+        "spatial:dimensions": ["y", "x"],
+        "spatial:transform": [affine.a, affine.b, affine.c, affine.d, affine.e, affine.f],
+        "spatial:shape": [height, width],
+        "spatial:bbox": [box.left, box.bottom, box.right, box.top],
+        "spatial:registration": "pixel",
+        "resampling": plan.resampling,
+        "scene_ids": [",".join(scene.id for scene in date.scenes) for date in plan.dates],
+        "items": [_item_record(plan, index) for index in range(len(plan.dates))],
+    }
+
+
+def _convention(name: str, uuid: str, description: str) -> dict[str, str]:
+    base = f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/v0.1/schema.json"
+    spec = f"https://github.com/zarr-conventions/{name}/blob/v0.1/README.md"
+    return {"name": name, "uuid": uuid, "schema_url": base, "spec_url": spec, "description": description}
+
+
+_CONVENTIONS = [
+    _convention(
+        "proj",
+        "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "Coordinate reference system information for geospatial data",
+    ),
+    _convention("spatial", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
+]
+
+
+def _item_record(plan: SensorPlan, index: int) -> list[dict[str, Any]]:
+    """Return the provenance of one time step: every item that its pixels can come from, first wins."""
+    return [
+        {
+            "id": scene.id,
+            "collection": scene.collection,
+            "datetime": scene.to_json()["datetime"],
+            "platform": scene.properties.get("platform", ""),
+            "self": scene.self_href,
+            "properties": dict(scene.properties),
+            "assets": {band: asset.href for band, asset in scene.assets.items()},
+        }
+        for scene in plan.dates[index].scenes
+    ]
+
+
+def _band_attributes(band: Band, geobox: GeoBox, epsg: int) -> dict[str, Any]:
+    assert geobox.crs is not None
+    attributes: dict[str, Any] = {
+        "long_name": band.long_name,
+        "units": band.units,
+        "grid_mapping": "spatial_ref",
+        "coordinates": "spatial_ref",
+        # The form that GDAL's Zarr driver reads.
+        "_CRS": {"wkt": geobox.crs.to_wkt(), "url": f"http://www.opengis.net/def/crs/EPSG/0/{epsg}"},
+    }
+    if band.kind is BandKind.REFLECTANCE:
+        attributes |= {"_FillValue": int(band.nodata), "scale_factor": band.scale, "add_offset": band.offset}
+    if band.flags:
+        key = "flag_masks" if band.kind is BandKind.FLAGS else "flag_values"
+        attributes |= {key: [v for v, _ in band.flags], "flag_meanings": " ".join(m for _, m in band.flags)}
+    return attributes
+
+
+def write_template(cubes: Folder, plan: CubePlan) -> None:
+    """Write everything of a cube but its chunks and its root; what is there already and equal is left alone."""
+    target = cubes / cube_name(plan.aoi_index)
+    for path, data in make_template(plan).items():
+        if not (target.exists(path) and target.read(path) == data):
+            target.write(path, data)
+
+
+def write_block(cubes: Folder, plan: CubePlan, block: Block, band: str, values: NDArray[Any]) -> str:
+    """Write one band of a block into an unsealed cube, and see it on disk.
+
+    Parameters
+    ----------
+    cubes
+        Folder of the cubes.
+    plan, block, band
+        Where the values go; the block covers whole chunks.
+    values
+        ``(y, x)`` in the band's dtype, of the block's shape.
+
+    Returns
+    -------
+    str
+        SHA-256 of the values in C order, hexadecimal.
+
+    Raises
+    ------
+    StoreError
+        If the values are not of the block's shape or the band's dtype, or cannot be written.
+    """
+    sensor = SENSORS[block.sensor]
+    if values.shape != (block.height, block.width) or values.dtype != sensor.band(band).np_dtype:
+        raise StoreError(
+            f"{block.name}/{band}: got {values.dtype} {values.shape}; "
+            f"expected {sensor.band(band).dtype} {(block.height, block.width)}"
+        )
+    name = cube_name(plan.aoi_index)
+    store = cubes.zarr_store(name)
+    array = zarr.open_array(store, path=f"{block.sensor}/{band}", mode="r+", zarr_format=3)
+    roi = block.roi if sensor.is_static else (block.time, *block.roi)
+    with disk_errors(f"{cubes}/{name}"):
+        array[roi] = values
+        if cubes.is_local:
+            _sync_chunks(cubes, name, block, band, array.chunks[-1], is_static=sensor.is_static)
+    return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+
+
+def _sync_chunks(cubes: Folder, name: str, block: Block, band: str, side: int, *, is_static: bool) -> None:
+    """Force a block's chunks, and the folders that name them, onto the disk."""
+    base = cubes.path / name / block.sensor / band / "c"
+    base = base if is_static else base / str(block.time)
+    rows = range(block.row // side, -(-(block.row + block.height) // side))
+    columns = range(block.col // side, -(-(block.col + block.width) // side))
+    folders = {base / str(row) for row in rows}
+    chunks = [folder / str(column) for folder in sorted(folders) for column in columns]
+    for path in [*chunks, *sorted(folders), base]:
+        if path.exists():
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]], **extra: Any) -> None:
+    """Write a cube's root, and so make it one that can be opened.
+
+    Parameters
+    ----------
+    cubes
+        Folder of the cubes.
+    plan
+        The plan whose blocks are all written.
+    block_digests
+        SHA-256 by band, by block name; for every block of the plan that was written.
+    **extra
+        Further root attributes, plain JSON.
+    """
+    template = make_template(plan)
+    store = MemoryStore()
+    root = zarr.open_group(store, mode="w", zarr_format=3, attributes=_root_attributes(plan, block_digests) | extra)
+    del root
+    _fill(store, template)
+    with warnings.catch_warnings():
+        # Zarr 3 has no specification for consolidated metadata yet; xarray reads this form.
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(store)
+    (cubes / cube_name(plan.aoi_index)).write(SEAL, _contents(store)[SEAL])
+
+
+def _fill(store: MemoryStore, files: Mapping[str, bytes]) -> None:
+    prototype = default_buffer_prototype()
+
+    async def put() -> None:
+        for path, data in files.items():
+            await store.set(path, prototype.buffer.from_bytes(data))
+
+    asyncio.run(put())
+
+
+def _root_attributes(plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "aoi_index": plan.aoi_index,
+        "aoi": mapping(plan.aoi),
+        "epsg": plan.epsg,
+        "recipe": plan.recipe,
+        "recipe_sha256": plan.fingerprint,
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "digests": _array_digests(plan, block_digests),
+    }
+
+
+def _array_digests(plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return one SHA-256 per array: over the digests of its blocks, in order."""
+    digests = {}
+    for sensor_plan in plan.sensors:
+        names = [block.name for block in plan.blocks(sensor_plan.key) if block.name in block_digests]
+        for band in sensor_plan.bands:
+            lines = "".join(f"{name} {block_digests[name][band]}\n" for name in names)
+            digests[f"{sensor_plan.key}/{band}"] = hashlib.sha256(lines.encode()).hexdigest()
+    return digests
+
+
+def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataTree:
+    """Open a cube lazily, in physical units.
+
+    Parameters
+    ----------
+    path
+        A cube's folder, ``.../cubes/aoi_000003.zarr``, local or in an object store.
+    **options
+        fsspec options of an object store.
+
+    Returns
+    -------
+    xr.DataTree
+        A node per sensor with its bands: ``(time, y, x)``, or ``(y, x)`` for dem and lulc. Reflectance, gamma naught
+        (linear power) and elevation (metres) are float32, NaN where there is nothing; masks and classes stay
+        integers. ``scene_ids`` lies along ``time``. Nothing is read before it is used.
+
+    Raises
+    ------
+    CubeNotSealedError
+        If the cube is unfinished or absent.
+    StoreError
+        If it was written in a layout that this version does not know.
+    """
+    folder = path if isinstance(path, Folder) else Folder(os.fspath(path), options)
+    if not folder.exists(SEAL):
+        raise CubeNotSealedError(f"{folder}: no finished cube here; build it, or finish it, with build_cubes.py")
+    parent, _, name = folder.url.rstrip("/").rpartition("/")
+    store = Folder(parent or ".", folder.options).zarr_store(name, read_only=True)
+    tree = xr.open_datatree(store, engine="zarr", chunks={}, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
+    if tree.attrs.get("schema_version") != SCHEMA_VERSION:
+        raise StoreError(
+            f"{folder}: has schema_version {tree.attrs.get('schema_version')}; this version reads {SCHEMA_VERSION}"
+        )
+    groups = {key: _physical(tree[key].to_dataset()) for key in tree.children}
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=tree.attrs), **groups})
+
+
+def _physical(dataset: xr.Dataset) -> xr.Dataset:
+    bands = {str(name): _decode(array) for name, array in dataset.data_vars.items() if array.ndim >= 2}
+    dataset = dataset.assign(bands)
+    if "time" in dataset.dims:
+        dataset = dataset.assign_coords(scene_ids=("time", list(dataset.attrs["scene_ids"])))
+    return dataset
+
+
+def _decode(array: xr.DataArray) -> xr.DataArray:
+    attributes = {key: value for key, value in array.attrs.items() if key != "_CRS"}
+    encoding = {"grid_mapping": "spatial_ref"}
+    if "scale_factor" in attributes:
+        scale, offset = np.float32(attributes.pop("scale_factor")), np.float32(attributes.pop("add_offset"))
+        array = array.where(array != attributes.pop("_FillValue")).astype("float32") * scale + offset
+    array.attrs, array.encoding = attributes, encoding
+    return array

@@ -1,0 +1,85 @@
+"""Sealed cubes made from arrays, for tests of what comes after phase one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from shapely import box, transform
+
+from cube.config import Config
+from cube.grid import Bounds
+from cube.items import AssetRef, Scene
+from cube.plan import CubePlan, plan_cube
+from cube.scenes import SceneSet
+from cube.sensors import SENSORS
+from cube.storage import Folder
+from cube.store import seal, write_block, write_template
+
+__all__ = ["plan_from_times", "write_cube"]
+
+Arrays = Mapping[str, Mapping[str, NDArray[np.generic]]]
+
+
+def plan_from_times(
+    config: Config, bounds: Bounds, epsg: int, times: Sequence[datetime], aoi_index: int = 0
+) -> CubePlan:
+    """Return a plan whose scenes are made up, one per sensor and time.
+
+    Parameters
+    ----------
+    config
+        Says which sensors and bands the cube has.
+    bounds, epsg
+        The cube's box, metres, in a UTM zone; edges on the lattice.
+    times
+        Acquisition times (UTC), the same for every sensor with dates.
+    aoi_index
+        Index of the AOI.
+    """
+    from pyproj import Transformer
+
+    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
+    square = box(bounds.left, bounds.bottom, bounds.right, bounds.top)
+    outline = transform(square, to_lonlat.transform, interleaved=False)
+
+    def scene(key: str, time: datetime) -> Scene:
+        assets = {
+            name: AssetRef(SENSORS[key].band(name).asset_key, f"./{key}/{name}.tif", epsg)
+            for name in config.bands(key)
+        }
+        identity = f"{key}_{time:%Y%m%dT%H%M%S}"
+        return Scene(identity, SENSORS[key].collection, time, time, time, outline, {}, assets, "")
+
+    period = (datetime(2023, 1, 1, tzinfo=UTC),)
+    chosen = {
+        key: tuple((scene(key, time),) for time in (period if SENSORS[key].is_static else times))
+        for key in config.sensors
+    }
+    return plan_cube(aoi_index, outline, epsg, bounds, SceneSet(chosen, ()), config)
+
+
+def write_cube(cubes: Folder, plan: CubePlan, arrays: Arrays) -> None:
+    """Write and seal a cube.
+
+    Parameters
+    ----------
+    cubes
+        Folder that the cube goes into.
+    plan
+        Such as :func:`plan_from_times` returns.
+    arrays
+        By sensor and band: ``(time, y, x)``, or ``(y, x)`` without dates, in the cube's dtypes (see the sensor table).
+    """
+    write_template(cubes, plan)
+    digests: dict[str, dict[str, str]] = {}
+    for sensor_plan in plan.sensors:
+        for block in plan.blocks(sensor_plan.key):
+            digests[block.name] = {}
+            for band in sensor_plan.bands:
+                values = arrays[sensor_plan.key][band]
+                values = values if values.ndim == 2 else values[block.time]
+                digests[block.name][band] = write_block(cubes, plan, block, band, values[block.roi])
+    seal(cubes, plan, digests)
