@@ -1,7 +1,7 @@
 """Pixels: the one module that reads assets. Hrefs are signed here, at the moment of the read, in the process that reads.
 
 A band of a block is read from each scene of its date in turn; the first scene wins and the next fills its nodata. Where
-file and grid agree in CRS and alignment, pixels are copied; otherwise GDAL warps them onto the block's own grid. A read
+the grid nests in the file's, pixels are copied; otherwise GDAL warps them onto the block's own grid. A read
 that fails for good is a :class:`cube.errors.ReadError`; it never becomes nodata.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,11 +22,9 @@ import rasterio.warp
 import rasterio.windows
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from odc.geo.overlap import compute_reproject_roi
-from odc.geo.roi import roi_is_empty, w_
 from odc.geo.warp import resampling_s2rio
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from shapely.geometry.base import BaseGeometry
 
 from .errors import ReadError
@@ -64,6 +63,8 @@ _GDAL_OPTIONS: dict[str, Any] = {
     "VSI_CACHE": False,
 }
 _READ_BUDGET_S = 1800.0
+_SNAP = 1e-4
+"""Grids that agree to this part of a pixel are one grid (records round their coordinates)."""
 _OVERVIEW = 4
 """SCL is looked at with every fourth pixel (80 m) when scenes are ranked over an AOI."""
 
@@ -202,6 +203,7 @@ def read_scene(
 
 def _patiently(scene: Scene, asset: AssetRef, access: Access, read: Callable[[str], Result]) -> Result:
     """Read an asset, trying again on any error; each try holds one of the process's connections."""
+    _hush_rasterio()
     opener = _Opener(asset, access)
 
     def attempt(number: int) -> Result:
@@ -227,24 +229,18 @@ def _read_file(
         nodata = source.nodata if source.nodata is not None else nodata_fallback
         values = _onto_grid(source, band, geobox, nodata, method)
         if zero_is_nodata and (values == 0).any():
-            values[_zero_filled(source, band, geobox, nodata, method, values)] = band.nodata
+            values[_zero_filled(source, band, geobox, nodata, method)] = band.nodata
     return values
 
 
 def _onto_grid(
     source: rasterio.DatasetReader, band: Band, geobox: GeoBox, nodata: float, method: str
 ) -> NDArray[Any]:
-    """Copy pixels where file and grid agree, else warp onto the whole grid."""
+    """Copy pixels where the grid nests in the file's, else warp onto the whole grid."""
     values = np.full(geobox.shape, band.nodata, band.np_dtype)
-    # The file's own georeferencing, not the item's: they are known to disagree for Sentinel-1 RTC.
-    info = compute_reproject_roi(GeoBox.from_rio(source), geobox, ttol=0.01)
-    if roi_is_empty(info.roi_src) or roi_is_empty(info.roi_dst):
-        return values
-    if info.paste_ok and info.read_shrink == 1:
-        pixels = source.read(1, window=w_[info.roi_src])
-        if not _same(nodata, band.nodata):
-            pixels = np.where(_is_nodata(pixels, nodata), band.np_dtype.type(band.nodata), pixels)
-        values[info.roi_dst] = pixels.astype(band.np_dtype, copy=False)
+    nested = _nested_pixels(source, geobox, method)
+    if nested is not None:
+        _copy_nested(source, band, nodata, nested, values)
         return values
     rasterio.warp.reproject(
         rasterio.band(source, 1),
@@ -258,24 +254,65 @@ def _onto_grid(
     return values
 
 
-def _zero_filled(
+def _nested_pixels(
+    source: rasterio.DatasetReader, geobox: GeoBox, method: str
+) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
+    """Return the file's row of every grid row, and its column of every grid column, if each grid pixel lies in one.
+
+    That is so where both have one CRS and no rotation, the file's pixels are 1, 2, ... grid pixels wide, and its edges are
+    edges of the grid. A wider pixel then fills its block, which is what nearest means; other methods warp. The file's
+    own georeferencing counts, not the item's: they are known to disagree for Sentinel-1 RTC.
+    """
+    here, there = geobox.affine, source.transform
+    if geobox.crs != source.crs or not (here.is_rectilinear and there.is_rectilinear):
+        return None
+    ratio = np.array([there.a / here.a, there.e / here.e])
+    start = np.array([(here.c - there.c) / here.a, (here.f - there.f) / here.e])
+    whole = np.round(ratio), np.round(start)
+    if (np.abs(ratio - whole[0]) > _SNAP).any() or (np.abs(start - whole[1]) > _SNAP).any() or whole[0].min() < 1:
+        return None
+    if whole[0].max() > 1 and method != "nearest":
+        return None
+    columns, rows = (
+        (np.arange(count) + int(first)) // int(step)
+        for count, first, step in zip(geobox.shape[::-1], whole[1], whole[0], strict=True)
+    )
+    return rows, columns
+
+
+def _copy_nested(
     source: rasterio.DatasetReader,
     band: Band,
-    geobox: GeoBox,
     nodata: float,
-    method: str,
+    pixels: tuple[NDArray[np.intp], NDArray[np.intp]],
     values: NDArray[Any],
+) -> None:
+    inside = [(index >= 0) & (index < size) for index, size in zip(pixels, source.shape, strict=True)]
+    rows, columns = (index[keep] for index, keep in zip(pixels, inside, strict=True))
+    if not (rows.size and columns.size):
+        return
+    window = rasterio.windows.Window(
+        columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+    )
+    found = source.read(1, window=window)
+    if not _same(nodata, band.nodata):
+        found = np.where(_is_nodata(found, nodata), band.nodata, found)
+    found = found.astype(band.np_dtype, copy=False)
+    if found.shape != (rows.size, columns.size):
+        found = found[np.ix_(rows - rows[0], columns - columns[0])]
+    values[np.ix_(*inside)] = found
+
+
+def _zero_filled(
+    source: rasterio.DatasetReader, band: Band, geobox: GeoBox, nodata: float, method: str
 ) -> NDArray[np.bool_]:
-    """Where zeros stand for nothing; a pixel around, too, where a warp has mixed them in."""
-    if method == "nearest":
-        return cast("NDArray[np.bool_]", values == 0)
-    nearest = _onto_grid(source, band, geobox, nodata, "nearest")
-    zero = np.pad(nearest == 0, 1)
-    grown = zero.copy()
-    for axis in (0, 1):
-        grown = grown | np.roll(grown, 1, axis) | np.roll(grown, -1, axis)
-    copied = bool((values == nearest)[~np.isnan(values)].all())
-    return cast("NDArray[np.bool_]", (zero if copied else grown)[1:-1, 1:-1])
+    """Where zeros stand for nothing; after a warp a pixel around, too, since the warp has mixed them in."""
+    zero = _onto_grid(source, band, geobox, nodata, "nearest") == 0
+    if _nested_pixels(source, geobox, method) is None:
+        for axis in (0, 1):
+            padded = np.pad(zero, [(1, 1) if axis == a else (0, 0) for a in (0, 1)])
+            zero = sum(np.take(padded, range(k, k + zero.shape[axis]), axis) for k in range(3)) > 0
+    return zero
 
 
 def _is_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
@@ -284,6 +321,12 @@ def _is_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
 
 def _same(one: float, other: float) -> bool:
     return one == other or (np.isnan(one) and np.isnan(other))
+
+
+@lru_cache(maxsize=1)
+def _hush_rasterio() -> None:
+    """Hide a warning that rasterio means to hide itself, but lets through when several threads warp at once."""
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 @lru_cache(maxsize=8)
