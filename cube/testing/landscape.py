@@ -1,0 +1,245 @@
+"""A made-up landscape: land cover first, and what follows from it. All sensors of the archive look at this one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+from rasterio.warp import Resampling, reproject
+
+from cube.testing.noise import axis_centres, hash01, octaves, smooth_noise
+from cube.testing.rasters import utm_geobox
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cube.testing.noise import Floats
+
+EPSG = 32633
+AREA_M = (277440.0, 5538240.0, 328320.0, 5546880.0)
+"""Sample area, ``(left, bottom, right, top)`` in EPSG:32633: 51 km by 8.6 km around 50 N, from 11.9 E to 12.6 E."""
+
+MASTER_M = (AREA_M[0] - 960, AREA_M[1] - 960, AREA_M[2] + 960, AREA_M[3] + 960)
+TERRAIN_M = (MASTER_M[0] - 3600, MASTER_M[1] - 3600, MASTER_M[2] + 3600, MASTER_M[3] + 3600)
+BASE_YEAR = 2023
+
+
+class Cover(IntEnum):
+    """Class codes of the Impact Observatory land cover (collection ``io-lulc-annual-v02``)."""
+
+    WATER = 1
+    TREES = 2
+    FLOODED = 4
+    CROPS = 5
+    BUILT = 7
+    BARE = 8
+    SNOW = 9
+    CLOUDS = 10
+    RANGELAND = 11
+
+
+class Patch(NamedTuple):
+    """A feature of the map: a class within a warped ellipse, its centre in km from the corner of the area."""
+
+    cover: Cover
+    x_km: float
+    y_km: float
+    rx_km: float
+    ry_km: float
+
+
+PATCHES = (
+    Patch(Cover.TREES, 4.6, 4.4, 2.0, 1.1),
+    Patch(Cover.TREES, 20.9, 4.0, 1.4, 1.2),
+    Patch(Cover.TREES, 26.2, 5.0, 1.7, 1.1),
+    Patch(Cover.TREES, 33.5, 4.9, 1.7, 1.0),
+    Patch(Cover.TREES, 40.2, 4.8, 1.6, 1.6),
+    Patch(Cover.TREES, 44.6, 4.3, 1.2, 1.4),
+    Patch(Cover.RANGELAND, 1.9, 6.4, 1.5, 1.3),
+    Patch(Cover.RANGELAND, 28.3, 6.7, 2.2, 1.5),
+    Patch(Cover.RANGELAND, 35.3, 2.6, 1.8, 1.6),
+    Patch(Cover.RANGELAND, 45.6, 2.2, 1.4, 1.0),
+    Patch(Cover.WATER, 3.1, 2.6, 1.8, 1.3),
+    Patch(Cover.WATER, 12.6, 4.6, 1.6, 1.0),
+    Patch(Cover.WATER, 22.5, 6.1, 2.0, 1.4),
+    Patch(Cover.WATER, 32.0, 2.8, 2.0, 1.5),
+    Patch(Cover.WATER, 38.4, 6.5, 1.6, 1.3),
+    Patch(Cover.WATER, 46.6, 5.9, 1.8, 1.3),
+    Patch(Cover.BARE, 23.6, 2.5, 1.9, 1.4),
+    Patch(Cover.BARE, 31.4, 6.7, 1.5, 1.1),
+    Patch(Cover.BARE, 39.0, 2.7, 1.8, 1.5),
+    Patch(Cover.BUILT, 5.4, 6.1, 1.5, 1.3),
+    Patch(Cover.BUILT, 27.9, 3.0, 2.0, 1.6),
+    Patch(Cover.BUILT, 35.3, 6.5, 1.8, 1.4),
+    Patch(Cover.BUILT, 48.4, 2.6, 1.4, 1.2),
+)
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """What is on the ground, on one 10 m grid; every array is ``(y, x)``."""
+
+    geobox: GeoBox
+    cover: NDArray[np.uint8]
+    """Class codes of :class:`Cover`; 0 outside of what was made."""
+    kind: Floats
+    """0 to 1, which sort within the class: the crop, the share of deciduous trees, the wetness of grass."""
+    tone: Floats
+    """Brightness relative to the class, around 1: parcels, canopy, streets, benches."""
+    slope_x: Floats
+    """Rise to the east, metres per metre."""
+    slope_y: Floats
+    """Rise to the north, metres per metre."""
+
+    def on(self, geobox: GeoBox) -> Landscape:
+        """Return the landscape on another 10 m grid: cut where the lattice is the same, warped where it is not."""
+        if geobox.crs == self.geobox.crs:
+            x0 = round((geobox.transform.c - self.geobox.transform.c) / 10)
+            y0 = round((self.geobox.transform.f - geobox.transform.f) / 10)
+            roi = slice(y0, y0 + geobox.height), slice(x0, x0 + geobox.width)
+            return Landscape(geobox, *(array[roi] for array in self._arrays()))
+        return Landscape(geobox, *(warp(array, self.geobox, geobox) for array in self._arrays()))
+
+    def _arrays(self) -> tuple[NDArray[np.generic], ...]:
+        return tuple(getattr(self, field.name) for field in fields(self)[1:])
+
+
+def warp(array: NDArray[np.generic], source: GeoBox, target: GeoBox) -> NDArray[np.generic]:
+    """Return the array on another grid, by GDAL: codes (integers) nearest, quantities bilinear."""
+    out = np.zeros(target.shape, dtype=array.dtype)
+    method = Resampling.nearest if np.issubdtype(array.dtype, np.integer) else Resampling.bilinear
+    reproject(
+        array,
+        out,
+        src_transform=source.transform,
+        src_crs=str(source.crs),
+        dst_transform=target.transform,
+        dst_crs=str(target.crs),
+        resampling=method,
+        num_threads=1,
+    )
+    return out
+
+
+@lru_cache(maxsize=2)
+def make_landscape(seed: int, year: int = BASE_YEAR) -> Landscape:
+    """Return the landscape of the sample area in one year, 10 m, EPSG:32633. Takes a few seconds.
+
+    Years differ a little in land cover (shores, clearings, the edge of the towns), and in nothing else.
+    """
+    geobox = utm_geobox(EPSG, MASTER_M, 10)
+    cover = make_cover(seed, year)
+    heights, terrain = make_terrain(seed)
+    rise_y, rise_x = np.gradient(heights, 30.0)
+    kind, parcel_tone = _parcels(geobox, seed)
+    forest = np.clip(0.5 + 0.35 * smooth_noise(geobox, 700, seed + 11), 0, 1).astype(np.float32)
+    kind = np.where(cover == Cover.CROPS, kind, forest).astype(np.float32)
+    return Landscape(
+        geobox,
+        cover,
+        kind,
+        _tone(geobox, cover, parcel_tone, seed),
+        warp(rise_x.astype(np.float32), terrain, geobox),
+        warp(-rise_y.astype(np.float32), terrain, geobox),
+    )
+
+
+def make_cover(seed: int, year: int = BASE_YEAR) -> NDArray[np.uint8]:
+    """Return the land cover of one year on the landscape's grid, ``(y, x)`` uint8."""
+    geobox = utm_geobox(EPSG, MASTER_M, 10)
+    drift = 0.02 * (year - BASE_YEAR)
+    edges = octaves(geobox, (1300, 420, 130), seed + 1, decay=0.45)
+    forest = octaves(geobox, (1900, 600, 160), seed + 2, decay=0.3)
+    cover = np.where(forest > 0.1 + 2 * drift, Cover.TREES, Cover.CROPS).astype(np.uint8)
+    for patch in PATCHES:
+        distance = patch_distance(geobox, patch) + 0.15 * edges - 0.05 - drift
+        cover[distance < 1] = patch.cover
+        if patch.cover is Cover.WATER:
+            cover[(distance >= 1) & (distance < 1.1) & (edges > 0.6)] = Cover.FLOODED
+    return _strew(_mixed(cover, geobox, seed), seed)
+
+
+def make_terrain(seed: int) -> tuple[Floats, GeoBox]:
+    """Return heights in metres on a 30 m grid that reaches well beyond the landscape: hills, flat lakes, open pits."""
+    geobox = utm_geobox(EPSG, TERRAIN_M, 30)
+    heights = 520 + 60 * smooth_noise(geobox, 5200, seed + 21)
+    heights += octaves(geobox, (1900, 700, 250), seed + 22, decay=0.35) * 22
+    for patch in PATCHES:
+        if patch.cover in (Cover.WATER, Cover.BARE):
+            inside = np.clip((1.35 - patch_distance(geobox, patch)) / 0.4, 0, 1)
+            weight = inside * inside * (3 - 2 * inside)
+            level = float(np.min(heights[inside >= 1]))
+            flatness = 1.0 if patch.cover is Cover.WATER else 0.8
+            heights = heights + flatness * weight * (level - 10 * (2 - flatness) - heights)
+    return heights.astype(np.float32), geobox
+
+
+def patch_distance(geobox: GeoBox, patch: Patch) -> Floats:
+    """Return the distance from a patch's centre, 1 on its ellipse, ``(y, x)`` float32."""
+    xs, ys = axis_centres(geobox)
+    dx = (xs - AREA_M[0] - patch.x_km * 1000) / (patch.rx_km * 1000)
+    dy = (ys - AREA_M[1] - patch.y_km * 1000) / (patch.ry_km * 1000)
+    distance: Floats = np.hypot(dx[np.newaxis, :], dy[:, np.newaxis]).astype(np.float32)
+    return distance
+
+
+def _mixed(cover: NDArray[np.uint8], geobox: GeoBox, seed: int) -> NDArray[np.uint8]:
+    """Ravel the borders of classes in some places, where the map is then a mixture of its neighbours."""
+    ravel = np.clip(smooth_noise(geobox, 1200, seed + 3) - 0.5, 0, 1) * 14
+    rows = np.arange(geobox.height)[:, np.newaxis] + ravel * smooth_noise(geobox, 60, seed + 4)
+    columns = np.arange(geobox.width)[np.newaxis, :] + ravel * smooth_noise(geobox, 60, seed + 5)
+    return cover[
+        np.clip(rows, 0, geobox.height - 1).astype(np.intp), np.clip(columns, 0, geobox.width - 1).astype(np.intp)
+    ]
+
+
+def _strew(cover: NDArray[np.uint8], seed: int, count: int = 30) -> NDArray[np.uint8]:
+    """Put down small specks of the classes that a release forbids: what the map maker took for snow or cloud."""
+    rng = np.random.default_rng([seed, 6])
+    for n in range(count):
+        row, column = rng.integers(20, cover.shape[0] - 20), rng.integers(20, cover.shape[1] - 20)
+        height, width = rng.integers(3, 9, 2)
+        cover[row : row + height, column : column + width] = Cover.SNOW if n % 2 else Cover.CLOUDS
+    return cover
+
+
+def _parcels(geobox: GeoBox, seed: int, angle_deg: float = 24.0) -> tuple[Floats, Floats]:
+    """Return fields as strips within blocks: a random number (which crop) and a brightness per field."""
+    xs, ys = axis_centres(geobox)
+    angle = np.deg2rad(angle_deg)
+    bend = 70 * smooth_noise(geobox, 1500, seed + 7)
+    x, y = (xs - AREA_M[0])[np.newaxis, :], (ys - AREA_M[1])[:, np.newaxis]
+    u = (x * np.cos(angle) + y * np.sin(angle) + bend) / 640
+    block_u = np.floor(u).astype(np.int64)
+    v = (y * np.cos(angle) - x * np.sin(angle) + bend) / 900 + hash01(block_u, block_u * 0, seed + 8)
+    block_v = np.floor(v).astype(np.int64)
+    strips = 3 + np.floor(5 * hash01(block_u, block_v, seed + 9))
+    strip = np.floor((v - block_v) * strips).astype(np.int64) + 100 * block_v
+    kind = hash01(block_u, strip, seed + 10)
+    tone = 0.84 + 0.32 * hash01(block_u, strip, seed + 12)
+    return kind.astype(np.float32), tone.astype(np.float32)
+
+
+def _tone(geobox: GeoBox, cover: NDArray[np.uint8], parcel_tone: Floats, seed: int) -> Floats:
+    """Return the brightness within the classes."""
+    xs, ys = axis_centres(geobox)
+    broad = octaves(geobox, (1400, 400), seed + 13)
+    fine = smooth_noise(geobox, 24, seed + 14)
+    block = hash01((xs // 40).astype(np.int64)[np.newaxis, :], (ys // 40).astype(np.int64)[:, np.newaxis], seed + 15)
+    street = ((xs % 160) < 10)[np.newaxis, :] | ((ys % 200) < 10)[:, np.newaxis]
+    benches = np.sin(5 * octaves(geobox, (1100, 500), seed + 16, decay=0.3))
+    tone = np.ones(geobox.shape, dtype=np.float32)
+    for code, texture in (
+        (Cover.WATER, 0.05 * broad),
+        (Cover.TREES, 0.05 * broad + 0.10 * fine),
+        (Cover.CROPS, parcel_tone - 1 + 0.03 * broad + 0.015 * fine),
+        (Cover.BUILT, np.where(street, -0.3, 0.75 * block - 0.35) + 0.04 * broad),
+        (Cover.BARE, 0.12 * benches + 0.05 * broad + 0.02 * fine),
+        (Cover.RANGELAND, 0.10 * broad + 0.06 * fine),
+    ):
+        tone = np.where(cover == code, 1 + texture, tone)
+    return np.clip(tone, 0.4, 1.8).astype(np.float32)
