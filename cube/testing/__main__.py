@@ -19,7 +19,8 @@ def main() -> None:
     files, size = archive_size(archive)
     items = len(json.loads(archive.items.read_text())["features"])
     aois = len(json.loads(archive.aois.read_text())["features"])
-    print(f"{archive.path}: {items} items, {files} files, {size / 1e6:.0f} MB, {aois} AOIs, seed {archive.seed}")  # noqa: T201
+    counts = f"{items} items, {files} files, {size / 1e6:.0f} MB, {aois} AOIs, seed {archive.seed}"
+    print(f"{archive.path}: {counts}")  # noqa: T201
 
 
 if __name__ == "__main__":

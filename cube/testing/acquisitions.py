@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from datetime import timedelta
+from itertools import product
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import shapely
-from odc.geo.geobox import GeoBox, zoom_to
+from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio import Affine
 
@@ -20,8 +22,17 @@ from cube.testing.items import (
     sentinel1_item,
     sentinel2_item,
 )
-from cube.testing.landscape import AREA_M, EPSG, MASTER_M, Cover, make_cover, make_landscape, make_terrain, warp
-from cube.testing.rasters import covered, footprint_4326, half_plane, utm_geobox, write_cog
+from cube.testing.landscape import (
+    AREA_M,
+    EPSG,
+    MASTER_M,
+    Cover,
+    make_cover,
+    make_landscape,
+    make_terrain,
+    warp,
+)
+from cube.testing.rasters import coarser, covered, footprint_4326, half_plane, utm_geobox, write_cog
 from cube.testing.scenario import (
     LANDSAT_PATHS,
     LEAN,
@@ -51,11 +62,11 @@ ROOT = "./blobs"
 
 S1_NODATA = -32768.0
 S2_OFFSET, S2_OFFSET_BASELINE = 1000, "04.00"
-"""Digital numbers of products from this baseline on are ``10000 * reflectance + 1000`` (ESA's BOA_ADD_OFFSET)."""
+"""Numbers of products from this baseline on are ``10000 * reflectance + 1000`` (ESA's BOA_ADD_OFFSET)."""
 VISIBLE = ("B01", "B02", "B03", "B04")
-S2_STEP = {True: 8, False: 16}
-"""Digital numbers are whole multiples of this (visible, others), to keep files small; a sensor's noise is larger."""
-LANDSAT_STEP = 24
+S2_STEP = {True: 12, False: 32}
+"""Numbers are whole multiples of this (visible, others), so that files are small; sensor noise is larger."""
+LANDSAT_STEP = 32
 
 SLICE_OVERLAP_M = 300.0
 ROW_OVERLAP_M = 800.0
@@ -87,7 +98,7 @@ def write_sentinel2(root: Path, scene: Sentinel2Scene, seed: int) -> list[Item]:
     hidden = radiometry.opacity(geobox, scene.clouds, seed + day)
     shaded = radiometry.shadow(hidden)
     # Nodata is decided on the coarsest grid, so that the bands of all resolutions agree on it.
-    valid_60 = covered(zoom_to(geobox, resolution=60), swath)
+    valid_60 = covered(coarser(geobox, 60), swath)
     offset = S2_OFFSET if scene.baseline >= S2_OFFSET_BASELINE else 0
     ground = radiometry.reflectance(land, day, radiometry.BANDS)
     bands: dict[str, NDArray[np.generic]] = {}
@@ -119,8 +130,8 @@ def write_sentinel2(root: Path, scene: Sentinel2Scene, seed: int) -> list[Item]:
         root=ROOT,
     )
     for name, array in bands.items():
-        grid = zoom_to(geobox, resolution=S2_ASSETS[name][0])
-        _write(root, item, name, array, grid, nodata=0)
+        grid = coarser(geobox, S2_ASSETS[name][0])
+        _write(root, item, name, array, grid, nodata=0, overviews=name == "SCL")
     return [item]
 
 
@@ -131,7 +142,7 @@ def write_sentinel1(root: Path, flight: Sentinel1Pass, seed: int) -> list[Item]:
         geobox = _trim(EPSG, flight.small_m or AREA_M, swath, 10)
         if geobox is None:
             continue
-        when = flight.when.replace(second=(flight.when.second + 25 * number) % 60)
+        when = flight.when + timedelta(seconds=25 * number)
         item = sentinel1_item(
             geobox,
             when,
@@ -146,10 +157,9 @@ def write_sentinel1(root: Path, flight: Sentinel1Pass, seed: int) -> list[Item]:
         values = _gamma(flight, geobox, seed)
         valid = covered(geobox, swath)
         for name, value in zip(flight.polarizations, values, strict=False):
-            gained = value * np.float32(SLICE_GAIN if number else 1)
-            _write(
-                root, item, name.lower(), np.where(valid, gained, np.float32(S1_NODATA)), geobox, nodata=S1_NODATA
-            )
+            gained = radiometry.shorten(value * np.float32(SLICE_GAIN if number else 1))
+            array = np.where(valid, gained, np.float32(S1_NODATA))
+            _write(root, item, name.lower(), array, geobox, nodata=S1_NODATA, overviews=False)
         items.append(item)
     return items
 
@@ -170,7 +180,7 @@ def write_landsat(root: Path, date: LandsatDate, seed: int) -> list[Item]:
         quality = radiometry.pixel_quality(water[roi], hidden[roi], shaded[roi], valid)
         item = landsat_item(
             geobox,
-            date.when.replace(second=(date.when.second + 24 * (row == "026")) % 60),
+            date.when + timedelta(seconds=24 * (row == "026")),
             platform=date.platform,
             path=date.path,
             row=row,
@@ -182,13 +192,14 @@ def write_landsat(root: Path, date: LandsatDate, seed: int) -> list[Item]:
         )
         for name in landsat_files(date.platform, correction):
             array = quality if name == "qa_pixel" else np.where(valid, bands[name][roi], 0).astype(np.uint16)
-            _write(root, item, name, array, geobox, nodata=1 if name == "qa_pixel" else 0)
+            is_mask = name == "qa_pixel"
+            _write(root, item, name, array, geobox, nodata=1 if is_mask else 0, overviews=is_mask)
         items.append(item)
     return items
 
 
 def write_dem(root: Path, tile: tuple[int, int], seed: int) -> list[Item]:
-    """Write one tile of the elevation model, cut to the sample area; the tile's edge lies half a pixel off."""
+    """Write one tile of the elevation model, cut to the sample area."""
     geobox = dem_geobox(*tile)
     heights, terrain = make_terrain(seed)
     item = dem_item(geobox, latitude=tile[0], longitude=tile[1], root=ROOT)
@@ -197,7 +208,7 @@ def write_dem(root: Path, tile: tuple[int, int], seed: int) -> list[Item]:
 
 
 def write_lulc(root: Path, tile: str, seed: int) -> list[Item]:
-    """Write the land cover maps of all years for one UTM zone; beyond the zone's edge at 12 E there is nothing."""
+    """Write the land cover maps of all years for one UTM zone, which ends at 12 E."""
     epsg, bounds = LULC_TILES[tile]
     geobox = utm_geobox(epsg, bounds, 10)
     to_zone = Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True)
@@ -210,7 +221,9 @@ def write_lulc(root: Path, tile: str, seed: int) -> list[Item]:
         cover = make_cover(seed, year)
         here = cover[_roi(master, geobox)] if epsg == EPSG else warp(cover, master, geobox)
         item = lulc_item(geobox, year, tile=tile, footprint=footprint_4326(geobox, swath), root=ROOT)
-        _write(root, item, "data", np.where(covered(geobox, swath), here, 0).astype(np.uint8), geobox, nodata=0)
+        _write(
+            root, item, "data", np.where(covered(geobox, swath), here, 0).astype(np.uint8), geobox, nodata=0
+        )
         items.append(item)
     return items
 
@@ -218,7 +231,7 @@ def write_lulc(root: Path, tile: str, seed: int) -> list[Item]:
 def dem_geobox(latitude: int, longitude: int) -> GeoBox:
     """Return the part of a Copernicus GLO-30 tile that the archive holds, 0.06 degrees from 50 N.
 
-    Spacing is 1" by 1" up to 50 N and 1.5" in longitude from there (Copernicus DEM Product Handbook, table 2). Pixels
+    Spacing is 1" by 1" up to 50 N and 1.5" in longitude from there (Copernicus DEM Product Handbook). Pixels
     are points on whole seconds, hence tile edges half a pixel west and north of the whole degree.
     """
     second = 1 / 3600
@@ -238,10 +251,11 @@ def _write(  # noqa: PLR0913
     geobox: GeoBox,
     *,
     nodata: float | None,
-    resampling: str = "nearest",
+    overviews: bool = True,
+    resampling: Literal["nearest", "average"] = "nearest",
 ) -> None:
-    how = "average" if resampling == "average" else "nearest"
-    write_cog(root / item["assets"][asset]["href"], array, geobox, nodata=nodata, resampling=how)
+    path = root / item["assets"][asset]["href"]
+    write_cog(path, array, geobox, nodata=nodata, overviews=overviews, resampling=resampling)
 
 
 def _east_of(x_m: float, lean: float) -> shapely.Polygon:
@@ -330,14 +344,12 @@ def _landsat_view(
 
 def _thirty(fine: Floats) -> Floats:
     """Return the area means of 30 m pixels, of a 10 m grid that begins half a pixel before them."""
-    columns = (fine[:, 0:-1:3] / 2 + fine[:, 1:-1:3] + fine[:, 2:-1:3] + fine[:, 3::3] / 2) / 3
-    mean: Floats = (columns[0:-1:3] / 2 + columns[1:-1:3] + columns[2:-1:3] + columns[3::3] / 2) / 3
-    return mean
+    half, third = np.float32(0.5), np.float32(1 / 3)
+    columns = (half * fine[:, 0:-1:3] + fine[:, 1:-1:3] + fine[:, 2:-1:3] + half * fine[:, 3::3]) * third
+    return (half * columns[0:-1:3] + columns[1:-1:3] + columns[2:-1:3] + half * columns[3::3]) * third
 
 
-def _sentinel2_numbers(
-    value: Floats, step: int, offset: int, valid: NDArray[np.bool_]
-) -> NDArray[np.uint16]:
+def _sentinel2_numbers(value: Floats, step: int, offset: int, valid: NDArray[np.bool_]) -> NDArray[np.uint16]:
     numbers = np.maximum(np.round(value * (10000 / step)) * step, step) + offset
     return np.where(valid, numbers, 0).astype(np.uint16)
 
@@ -345,23 +357,23 @@ def _sentinel2_numbers(
 def _scl_shares(scl: NDArray[np.uint8]) -> dict[str, float]:
     counts = np.bincount(scl.ravel(), minlength=12)
     valid = max(int(counts[1:].sum()), 1)
-    return {name: round(100 * int(counts[list(codes)].sum()) / valid, 6) for name, codes in SCL_SHARES.items()}
-
-
-def _blocks(array: NDArray[np.generic], factor: int) -> NDArray[np.generic]:
-    height, width = array.shape
-    return array.reshape(height // factor, factor, width // factor, factor)
+    return {
+        name: round(100 * int(counts[list(codes)].sum()) / valid, 6) for name, codes in SCL_SHARES.items()
+    }
 
 
 def _block_mean(array: Floats, factor: int) -> Floats:
     if factor == 1:
         return array
-    mean: Floats = _blocks(array, factor).mean(axis=(1, 3), dtype=np.float32)
-    return mean
+    total = np.zeros((array.shape[0] // factor, array.shape[1] // factor), dtype=np.float32)
+    for row, column in product(range(factor), repeat=2):
+        total += array[row::factor, column::factor]
+    return total * np.float32(1 / factor**2)
 
 
 def _block_max(array: NDArray[T], factor: int) -> NDArray[T]:
-    largest: NDArray[T] = _blocks(array, factor).max(axis=(1, 3))
+    parts = [array[row::factor, column::factor] for row, column in product(range(factor), repeat=2)]
+    largest: NDArray[T] = np.maximum.reduce(parts)
     return largest
 
 

@@ -17,7 +17,7 @@ from pyproj import Transformer
 from shapely.geometry import mapping
 
 from cube.testing import acquisitions, scenario
-from cube.testing.landscape import make_landscape
+from cube.testing.landscape import forget_landscapes, make_landscape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,8 @@ class Archive:
 def make_archive(path: Path | str, seed: int = 0) -> Archive:
     """Make the sample archive, about 100 MB in well under a minute. The same seed gives the same bytes.
 
-    It is written beside ``path`` and moved there when it is complete; a complete archive of this seed and version
-    that is already there is kept, one of another seed or version is replaced.
+    It is written beside ``path`` and moved there when it is complete. A complete archive of this seed and
+    version that is already there is kept, one of another seed or version is replaced.
 
     Parameters
     ----------
@@ -114,9 +114,12 @@ def jobs(root: Path, seed: int) -> list[Job]:
 def _write_archive(root: Path, seed: int) -> None:
     root.mkdir()
     make_landscape(seed)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        futures = [pool.submit(job) for job in jobs(root, seed)]
-        items = [item for future in futures for item in future.result()]
+    try:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            futures = [pool.submit(job) for job in jobs(root, seed)]
+            items = [item for future in futures for item in future.result()]
+    finally:
+        forget_landscapes()
     items.sort(key=lambda item: (item["collection"], item["id"]))
     _write_json(root / "items.json", {"type": "FeatureCollection", "features": items})
     _write_json(root / "map_sample.geojson", aoi_features())

@@ -6,17 +6,15 @@ The hrefs are the Planetary Computer's own addresses unless ``root`` is given: t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from odc.geo.geobox import zoom_to
 from shapely.geometry import mapping
 
-from cube.testing.rasters import footprint_4326
+from cube.testing.rasters import coarser, footprint_4326
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import shapely
     from odc.geo.geobox import GeoBox
@@ -69,7 +67,13 @@ QA_FIELDS = (
     ("clear", 6, 1, "Clear mask", ("not_clear", "clear")),
     ("water", 7, 1, "Water mask", ("not_water", "water")),
     ("cloud_confidence", 8, 2, "Cloud confidence levels", ("not_set", "low", "medium", "high")),
-    ("cloud_shadow_confidence", 10, 2, "Cloud shadow confidence levels", ("not_set", "low", "reserved", "high")),
+    (
+        "cloud_shadow_confidence",
+        10,
+        2,
+        "Cloud shadow confidence levels",
+        ("not_set", "low", "reserved", "high"),
+    ),
     ("snow_confidence", 12, 2, "Snow/Ice confidence levels", ("not_set", "low", "reserved", "high")),
     ("cirrus_confidence", 14, 2, "Cirrus confidence levels", ("not_set", "low", "reserved", "high")),
 )
@@ -108,7 +112,7 @@ def sentinel2_item(  # noqa: PLR0913
     root: str | None = None,
     hrefs: Mapping[str, str] | None = None,
 ) -> Item:
-    """Return an item of ``sentinel-2-l2a``. As recorded, it has no ``raster:bands``: neither dtype nor nodata.
+    """Return an item of ``sentinel-2-l2a``. As recorded, it states neither dtype nor nodata.
 
     Parameters
     ----------
@@ -118,6 +122,8 @@ def sentinel2_item(  # noqa: PLR0913
         Acquisition, with time zone.
     tile
         MGRS tile without the leading ``T``.
+    relative_orbit, platform
+        As in the properties; ``Sentinel-2A`` or ``Sentinel-2B``.
     baseline
         Processing baseline such as ``05.09``; from ``04.00`` on digital numbers carry +1000.
     generated
@@ -137,7 +143,9 @@ def sentinel2_item(  # noqa: PLR0913
     satellite = "S2" + platform[-1]
     taken, made = f"{when:%Y%m%dT%H%M%S}", f"{generated:%Y%m%dT%H%M%S}"
     absolute = (when - datetime(2023, 1, 1, tzinfo=UTC)).days * 14 + 39300
-    product = f"{satellite}_MSIL2A_{taken}_N{baseline.replace('.', '')}_R{relative_orbit:03}_T{tile}_{made}.SAFE"
+    product = (
+        f"{satellite}_MSIL2A_{taken}_N{baseline.replace('.', '')}_R{relative_orbit:03}_T{tile}_{made}.SAFE"
+    )
     granule = f"{product}/GRANULE/L2A_T{tile}_A{absolute:06}_{taken}/IMG_DATA"
     folder = f"{tile[:2]}/{tile[2]}/{tile[3:]}/{when:%Y/%m/%d}/{granule}"
     entries = {}
@@ -172,7 +180,10 @@ def sentinel2_item(  # noqa: PLR0913
         "sentinel-2-l2a",
         footprint or footprint_4326(geobox),
         {**own, **(properties or {})},
-        {**entries, **_tiles("sentinel-2-l2a", f"{satellite}_MSIL2A_{taken}_R{relative_orbit:03}_T{tile}_{made}")},
+        {
+            **entries,
+            **_tiles("sentinel-2-l2a", f"{satellite}_MSIL2A_{taken}_R{relative_orbit:03}_T{tile}_{made}"),
+        },
         hrefs,
         ("eo/v1.0.0", "sat/v1.0.0", "projection/v1.0.0"),
     )
@@ -192,7 +203,7 @@ def sentinel1_item(  # noqa: PLR0913
     root: str | None = None,
     hrefs: Mapping[str, str] | None = None,
 ) -> Item:
-    """Return an item of ``sentinel-1-rtc``: float32 linear gamma nought, nodata -32768, assets by polarisation.
+    """Return an item of ``sentinel-1-rtc``: float32 linear gamma nought, an asset per polarisation.
 
     Parameters
     ----------
@@ -200,12 +211,18 @@ def sentinel1_item(  # noqa: PLR0913
         The 10 m grid of the slice, UTM.
     when
         Middle of the slice, with time zone.
+    relative_orbit, orbit_state
+        Track number, and ``ascending`` or ``descending``.
     polarizations
         Upper case; decides the assets (``vv``, ``vh``, ...) and the mode letters of the id.
     slice_number, datatake
         Which slice of which pass.
     duration_s
         Length of the slice in time, seconds.
+    footprint
+        Valid data in degrees; by default the outline of the geobox.
+    root, hrefs
+        See the module; ``hrefs`` names the address of single assets.
     """
     start, end = when - timedelta(seconds=duration_s / 2), when + timedelta(seconds=duration_s / 2)
     mode = ("D" if len(polarizations) > 1 else "S") + polarizations[0][0]
@@ -300,6 +317,10 @@ def landsat_item(  # noqa: PLR0913
         ``L2SP``, or ``L2SR`` for a scene without surface temperature.
     cloud_cover
         Percent of the valid pixels.
+    footprint
+        Valid data in degrees; by default the outline of the geobox.
+    root, hrefs
+        See the module; ``hrefs`` names the address of single assets.
     """
     sensor, number = ("LE" if platform == "landsat-7" else "LC"), platform[-1]
     made = when + timedelta(days=9)
@@ -376,6 +397,10 @@ def dem_item(
     ----------
     geobox
         Grid of the file, EPSG:4326, 1/3600 degree in latitude.
+    latitude, longitude
+        South-west corner of the tile, whole degrees.
+    root, hrefs
+        See the module; ``hrefs`` names the address of single assets.
     """
     north = f"{'N' if latitude >= 0 else 'S'}{abs(latitude):02}_00"
     east = f"{'E' if longitude >= 0 else 'W'}{abs(longitude):03}_00"
@@ -409,7 +434,7 @@ def lulc_item(  # noqa: PLR0913
     root: str | None = None,
     hrefs: Mapping[str, str] | None = None,
 ) -> Item:
-    """Return an item of ``io-lulc-annual-v02``: uint8 class codes, nodata 0; it ends where the next year starts.
+    """Return an item of ``io-lulc-annual-v02``: class codes; it ends where the next year starts.
 
     Parameters
     ----------
@@ -419,6 +444,10 @@ def lulc_item(  # noqa: PLR0913
         The year mapped.
     tile
         UTM zone and latitude band.
+    footprint
+        Valid data in degrees; by default the outline of the geobox.
+    root, hrefs
+        See the module; ``hrefs`` names the address of single assets.
     """
     asset = {
         "href": _href(
@@ -451,7 +480,7 @@ def lulc_item(  # noqa: PLR0913
     )
 
 
-def _item(  # noqa: PLR0913
+def _item(  # noqa: PLR0913, PLR0917
     identifier: str,
     collection: str,
     footprint: shapely.Polygon,
@@ -509,7 +538,7 @@ def _tiles(collection: str, identifier: str) -> dict[str, dict[str, Any]]:
 
 def _sentinel2_asset(name: str, geobox: GeoBox, href: str) -> dict[str, Any]:
     metres, description, common_name, centre, width = S2_ASSETS[name]
-    grid = zoom_to(geobox, resolution=metres)
+    grid = coarser(geobox, metres)
     asset: dict[str, Any] = {
         "href": href,
         "proj:bbox": list(grid.boundingbox.bbox),

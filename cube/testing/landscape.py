@@ -1,31 +1,37 @@
-"""A made-up landscape: land cover first, and what follows from it. All sensors of the archive look at this one."""
+"""A made-up landscape that all sensors of the archive look at: land cover first, and what follows from it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 from rasterio.warp import Resampling, reproject
 
 from cube.testing.noise import axis_centres, hash01, octaves, smooth_noise
 from cube.testing.rasters import utm_geobox
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
 
     from cube.testing.noise import Floats
 
 EPSG = 32633
 AREA_M = (277440.0, 5538240.0, 328320.0, 5546880.0)
-"""Sample area, ``(left, bottom, right, top)`` in EPSG:32633: 51 km by 8.6 km around 50 N, from 11.9 E to 12.6 E."""
+"""Sample area, ``(left, bottom, right, top)`` in EPSG:32633: 51 km by 8.6 km around 50 N, 12.3 E."""
 
 MASTER_M = (AREA_M[0] - 960, AREA_M[1] - 960, AREA_M[2] + 960, AREA_M[3] + 960)
 TERRAIN_M = (MASTER_M[0] - 3600, MASTER_M[1] - 3600, MASTER_M[2] + 3600, MASTER_M[3] + 3600)
 BASE_YEAR = 2023
+
+_ONE_WARP = Lock()
+"""rasterio catches a warning of its own during a warp, which two threads must not do at once."""
 
 
 class Cover(IntEnum):
@@ -96,36 +102,37 @@ class Landscape:
     """Rise to the north, metres per metre."""
 
     def on(self, geobox: GeoBox) -> Landscape:
-        """Return the landscape on another 10 m grid: cut where the lattice is the same, warped where it is not."""
+        """Return the landscape on another 10 m grid: cut out of this one, or warped to another CRS."""
         if geobox.crs == self.geobox.crs:
             x0 = round((geobox.transform.c - self.geobox.transform.c) / 10)
             y0 = round((self.geobox.transform.f - geobox.transform.f) / 10)
             roi = slice(y0, y0 + geobox.height), slice(x0, x0 + geobox.width)
-            return Landscape(geobox, *(array[roi] for array in self._arrays()))
-        return Landscape(geobox, *(warp(array, self.geobox, geobox) for array in self._arrays()))
+            return Landscape(geobox, **{name: array[roi] for name, array in self._arrays()})
+        return Landscape(geobox, **{name: warp(array, self.geobox, geobox) for name, array in self._arrays()})
 
-    def _arrays(self) -> tuple[NDArray[np.generic], ...]:
-        return tuple(getattr(self, field.name) for field in fields(self)[1:])
+    def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        return ((field.name, getattr(self, field.name)) for field in fields(self)[1:])
 
 
-def warp(array: NDArray[np.generic], source: GeoBox, target: GeoBox) -> NDArray[np.generic]:
+def warp(array: NDArray[Any], source: GeoBox, target: GeoBox) -> NDArray[Any]:
     """Return the array on another grid, by GDAL: codes (integers) nearest, quantities bilinear."""
     out = np.zeros(target.shape, dtype=array.dtype)
     method = Resampling.nearest if np.issubdtype(array.dtype, np.integer) else Resampling.bilinear
-    reproject(
-        array,
-        out,
-        src_transform=source.transform,
-        src_crs=str(source.crs),
-        dst_transform=target.transform,
-        dst_crs=str(target.crs),
-        resampling=method,
-        num_threads=1,
-    )
+    with _ONE_WARP:
+        reproject(
+            array,
+            out,
+            src_transform=source.transform,
+            src_crs=str(source.crs),
+            dst_transform=target.transform,
+            dst_crs=str(target.crs),
+            resampling=method,
+            num_threads=1,
+        )
     return out
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def make_landscape(seed: int, year: int = BASE_YEAR) -> Landscape:
     """Return the landscape of the sample area in one year, 10 m, EPSG:32633. Takes a few seconds.
 
@@ -134,7 +141,7 @@ def make_landscape(seed: int, year: int = BASE_YEAR) -> Landscape:
     geobox = utm_geobox(EPSG, MASTER_M, 10)
     cover = make_cover(seed, year)
     heights, terrain = make_terrain(seed)
-    rise_y, rise_x = np.gradient(heights, 30.0)
+    rise_y, rise_x = (np.asarray(rise, dtype=np.float32) for rise in np.gradient(heights, 30.0))
     kind, parcel_tone = _parcels(geobox, seed)
     forest = np.clip(0.5 + 0.35 * smooth_noise(geobox, 700, seed + 11), 0, 1).astype(np.float32)
     kind = np.where(cover == Cover.CROPS, kind, forest).astype(np.float32)
@@ -143,47 +150,78 @@ def make_landscape(seed: int, year: int = BASE_YEAR) -> Landscape:
         cover,
         kind,
         _tone(geobox, cover, parcel_tone, seed),
-        warp(rise_x.astype(np.float32), terrain, geobox),
-        warp(-rise_y.astype(np.float32), terrain, geobox),
+        warp(rise_x, terrain, geobox),
+        warp(-rise_y, terrain, geobox),
     )
 
 
+@lru_cache(maxsize=4)
 def make_cover(seed: int, year: int = BASE_YEAR) -> NDArray[np.uint8]:
     """Return the land cover of one year on the landscape's grid, ``(y, x)`` uint8."""
     geobox = utm_geobox(EPSG, MASTER_M, 10)
     drift = 0.02 * (year - BASE_YEAR)
-    edges = octaves(geobox, (1300, 420, 130), seed + 1, decay=0.45)
+    edges = _raggedness(geobox, seed)
     forest = octaves(geobox, (1900, 600, 160), seed + 2, decay=0.3)
     cover = np.where(forest > 0.1 + 2 * drift, Cover.TREES, Cover.CROPS).astype(np.uint8)
     for patch in PATCHES:
-        distance = patch_distance(geobox, patch) + 0.15 * edges - 0.05 - drift
-        cover[distance < 1] = patch.cover
+        roi = patch_roi(geobox, patch)
+        distance = patch_distance(geobox, patch, roi) + edges[roi] - drift
+        here = cover[roi]
+        here[distance < 1] = patch.cover
         if patch.cover is Cover.WATER:
-            cover[(distance >= 1) & (distance < 1.1) & (edges > 0.6)] = Cover.FLOODED
+            here[(distance >= 1) & (distance < 1.1) & (edges[roi] > 0.06)] = Cover.FLOODED  # noqa: PLR2004
     return _strew(_mixed(cover, geobox, seed), seed)
 
 
+@lru_cache(maxsize=1)
 def make_terrain(seed: int) -> tuple[Floats, GeoBox]:
-    """Return heights in metres on a 30 m grid that reaches well beyond the landscape: hills, flat lakes, open pits."""
+    """Return heights in metres on a 30 m grid, well beyond the landscape: hills, flat lakes, open pits."""
     geobox = utm_geobox(EPSG, TERRAIN_M, 30)
     heights = 520 + 60 * smooth_noise(geobox, 5200, seed + 21)
     heights += octaves(geobox, (1900, 700, 250), seed + 22, decay=0.35) * 22
+    edges = _raggedness(geobox, seed)
     for patch in PATCHES:
-        if patch.cover in (Cover.WATER, Cover.BARE):
-            inside = np.clip((1.35 - patch_distance(geobox, patch)) / 0.4, 0, 1)
+        if patch.cover in {Cover.WATER, Cover.BARE}:
+            distance = patch_distance(geobox, patch) + edges
+            inside = np.clip((1.5 - distance) / 0.45, 0, 1)
             weight = inside * inside * (3 - 2 * inside)
-            level = float(np.min(heights[inside >= 1]))
-            flatness = 1.0 if patch.cover is Cover.WATER else 0.8
-            heights = heights + flatness * weight * (level - 10 * (2 - flatness) - heights)
+            flatness = 1.0 if patch.cover is Cover.WATER else 0.7
+            level = float(np.percentile(heights[distance < 1], 15)) - 40 * (1 - flatness)
+            heights = heights + flatness * weight * (level - heights)
     return heights.astype(np.float32), geobox
 
 
-def patch_distance(geobox: GeoBox, patch: Patch) -> Floats:
-    """Return the distance from a patch's centre, 1 on its ellipse, ``(y, x)`` float32."""
+def forget_landscapes() -> None:
+    """Give back the memory, some 150 MB, in which the last landscape is kept for the next scene."""
+    for made in (make_landscape, make_cover, make_terrain):
+        made.cache_clear()
+
+
+def _raggedness(geobox: GeoBox, seed: int) -> Floats:
+    """Return how far the outlines of patches stray from their ellipses, in radii."""
+    return np.float32(0.18) * octaves(geobox, (1300, 420, 130), seed + 1, decay=0.45) - np.float32(0.05)
+
+
+def patch_roi(geobox: GeoBox, patch: Patch, reach: float = 2.0) -> tuple[slice, slice]:
+    """Return where the grid is within ``reach`` radii of a patch's centre, ``(y, x)``."""
+    t = geobox.transform
+    column, row = (AREA_M[0] + patch.x_km * 1000 - t.c) / t.a, (AREA_M[1] + patch.y_km * 1000 - t.f) / t.e
+    wide, high = patch.rx_km * 1000 * reach / t.a, patch.ry_km * 1000 * reach / t.a
+    return (
+        slice(max(int(row - high), 0), min(int(row + high), geobox.height)),
+        slice(max(int(column - wide), 0), min(int(column + wide), geobox.width)),
+    )
+
+
+def patch_distance(
+    geobox: GeoBox, patch: Patch, roi: tuple[slice, slice] = (slice(None), slice(None))
+) -> Floats:
+    """Return the distance from a patch's centre, 1 on its ellipse, ``(y, x)`` on a part of the grid."""
     xs, ys = axis_centres(geobox)
-    dx = (xs - AREA_M[0] - patch.x_km * 1000) / (patch.rx_km * 1000)
-    dy = (ys - AREA_M[1] - patch.y_km * 1000) / (patch.ry_km * 1000)
-    distance: Floats = np.hypot(dx[np.newaxis, :], dy[:, np.newaxis]).astype(np.float32)
+    xs, ys = xs[roi[1]], ys[roi[0]]
+    dx = ((xs - AREA_M[0] - patch.x_km * 1000) / (patch.rx_km * 1000)).astype(np.float32)
+    dy = ((ys - AREA_M[1] - patch.y_km * 1000) / (patch.ry_km * 1000)).astype(np.float32)
+    distance: Floats = np.sqrt(dx[np.newaxis, :] ** 2 + dy[:, np.newaxis] ** 2)
     return distance
 
 
@@ -192,13 +230,14 @@ def _mixed(cover: NDArray[np.uint8], geobox: GeoBox, seed: int) -> NDArray[np.ui
     ravel = np.clip(smooth_noise(geobox, 1200, seed + 3) - 0.5, 0, 1) * 14
     rows = np.arange(geobox.height)[:, np.newaxis] + ravel * smooth_noise(geobox, 60, seed + 4)
     columns = np.arange(geobox.width)[np.newaxis, :] + ravel * smooth_noise(geobox, 60, seed + 5)
-    return cover[
-        np.clip(rows, 0, geobox.height - 1).astype(np.intp), np.clip(columns, 0, geobox.width - 1).astype(np.intp)
-    ]
+    rows = np.clip(rows, 0, geobox.height - 1).astype(np.intp)
+    columns = np.clip(columns, 0, geobox.width - 1).astype(np.intp)
+    ravelled: NDArray[np.uint8] = cover[rows, columns]
+    return ravelled
 
 
 def _strew(cover: NDArray[np.uint8], seed: int, count: int = 30) -> NDArray[np.uint8]:
-    """Put down small specks of the classes that a release forbids: what the map maker took for snow or cloud."""
+    """Put down small specks of the classes that a release forbids: mistaken for snow or cloud."""
     rng = np.random.default_rng([seed, 6])
     for n in range(count):
         row, column = rng.integers(20, cover.shape[0] - 20), rng.integers(20, cover.shape[1] - 20)
@@ -229,13 +268,15 @@ def _tone(geobox: GeoBox, cover: NDArray[np.uint8], parcel_tone: Floats, seed: i
     xs, ys = axis_centres(geobox)
     broad = octaves(geobox, (1400, 400), seed + 13)
     fine = smooth_noise(geobox, 24, seed + 14)
-    block = hash01((xs // 40).astype(np.int64)[np.newaxis, :], (ys // 40).astype(np.int64)[:, np.newaxis], seed + 15)
-    street = ((xs % 160) < 10)[np.newaxis, :] | ((ys % 200) < 10)[:, np.newaxis]
+    block = hash01(
+        (xs // 40).astype(np.int64)[np.newaxis, :], (ys // 40).astype(np.int64)[:, np.newaxis], seed + 15
+    )
+    street = (xs % 160 // 10 == 0)[np.newaxis, :] | (ys % 200 // 10 == 0)[:, np.newaxis]
     benches = np.sin(5 * octaves(geobox, (1100, 500), seed + 16, decay=0.3))
     tone = np.ones(geobox.shape, dtype=np.float32)
     for code, texture in (
         (Cover.WATER, 0.05 * broad),
-        (Cover.TREES, 0.05 * broad + 0.10 * fine),
+        (Cover.TREES, 0.05 * broad + 0.08 * fine),
         (Cover.CROPS, parcel_tone - 1 + 0.03 * broad + 0.015 * fine),
         (Cover.BUILT, np.where(street, -0.3, 0.75 * block - 0.35) + 0.04 * broad),
         (Cover.BARE, 0.12 * benches + 0.05 * broad + 0.02 * fine),

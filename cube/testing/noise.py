@@ -30,7 +30,8 @@ def hash01(x: NDArray[np.int64], y: NDArray[np.int64], seed: int) -> NDArray[np.
 def axis_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the coordinates of the pixel centres ``(x, y)``, in the units of the CRS."""
     t = geobox.transform
-    return t.c + t.a * (np.arange(geobox.width) + 0.5), t.f + t.e * (np.arange(geobox.height) + 0.5)
+    columns, rows = np.arange(geobox.width, dtype=np.float64), np.arange(geobox.height, dtype=np.float64)
+    return float(t.c) + float(t.a) * (columns + 0.5), float(t.f) + float(t.e) * (rows + 0.5)
 
 
 def smooth_noise(geobox: GeoBox, scale_m: float, seed: int) -> Floats:

@@ -1,4 +1,4 @@
-"""What each sensor measures of the landscape: reflectance, backscatter, clouds, and the masks that go with them."""
+"""What each sensor measures of the landscape: reflectance, backscatter, clouds, and their masks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cube.testing.landscape import AREA_M, Cover
+from cube.testing.landscape import AREA_M, EPSG, Cover
 from cube.testing.noise import axis_centres, octaves, smooth_noise
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ SPECTRA: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
         (0.030, 0.045, 0.070, 0.055, 0.100, 0.220, 0.270, 0.290, 0.310, 0.300, 0.190, 0.110),
     ),
     Cover.BARE: (
-        (0.100, 0.130, 0.180, 0.225, 0.250, 0.265, 0.280, 0.290, 0.300, 0.305, 0.380, 0.350),
+        (0.075, 0.095, 0.125, 0.155, 0.175, 0.190, 0.205, 0.220, 0.230, 0.235, 0.310, 0.290),
         (0.035, 0.045, 0.075, 0.070, 0.110, 0.220, 0.270, 0.290, 0.310, 0.300, 0.230, 0.140),
     ),
     Cover.RANGELAND: (
@@ -136,7 +136,8 @@ def green_share(land: Landscape, day: int) -> Floats:
 def sunlight(land: Landscape, day: int) -> Floats:
     """Return how much brighter or darker the slopes are than flat ground, around 1; stronger in winter."""
     low_sun = 0.5 - 0.25 * np.cos((day - 355) / 365.25 * 2 * np.pi - np.pi)
-    return np.clip(1 + np.float32(low_sun) * 2 * (land.slope_y - 0.35 * land.slope_x), 0.6, 1.4)
+    light: Floats = np.clip(1 + np.float32(low_sun) * 2 * (land.slope_y - 0.35 * land.slope_x), 0.6, 1.4)
+    return light
 
 
 def reflectance(land: Landscape, day: int, bands: Sequence[str]) -> dict[str, Floats]:
@@ -165,7 +166,7 @@ def opacity(geobox: GeoBox, clouds: Sequence[Blob], seed: int) -> Floats:
     for blob in clouds:
         dx, dy = (xs - origin_x) / 1000 - blob.x_km, (ys - origin_y) / 1000 - blob.y_km
         distance = np.hypot(dx[np.newaxis, :], dy[:, np.newaxis]) / blob.r_km + 0.12 * edges
-        total = np.maximum(total, np.clip((1 - distance) * 4, 0, 1)).astype(np.float32)
+        total = np.maximum(total, np.clip((1 - distance) * 2.5, 0, 1)).astype(np.float32)
     return total
 
 
@@ -174,18 +175,23 @@ def shadow(hidden: Floats) -> NDArray[np.bool_]:
     rows, columns = SHADOW_OFFSET_PX
     cast = np.zeros(hidden.shape, dtype=bool)
     cast[:rows, :columns] = (hidden > 0)[-rows:, -columns:]
-    return cast & (hidden == 0)
+    beside: NDArray[np.bool_] = cast & (hidden == 0)
+    return beside
 
 
 def through_clouds(band: str, ground: Floats, hidden: Floats, shaded: NDArray[np.bool_]) -> Floats:
     """Return the reflectance seen through the clouds, and in their shadow."""
-    top = np.float32(CLOUD_REFLECTANCE[BANDS.index(band)])
+    top = np.float32(CLOUD_REFLECTANCE[BANDS.index(band)]) * (0.7 + 0.3 * hidden)
     lit = np.where(shaded, ground * np.float32(0.4), ground)
     return lit + hidden * (top - lit)
 
 
 def scene_classes(
-    cover_water: NDArray[np.bool_], ndvi: Floats, hidden: Floats, shaded: NDArray[np.bool_], valid: NDArray[np.bool_]
+    cover_water: NDArray[np.bool_],
+    ndvi: Floats,
+    hidden: Floats,
+    shaded: NDArray[np.bool_],
+    valid: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
     """Return the Sentinel-2 scene classification (SCL), ``(y, x)`` uint8, all inputs on its 20 m grid."""
     scl = np.where(ndvi > VEGETATION_NDVI, SCL_VEGETATION, SCL_BARE)
@@ -199,10 +205,7 @@ def scene_classes(
 
 
 def backscatter(land: Landscape, day: int, seed: int) -> tuple[Floats, Floats]:
-    """Return gamma nought ``(VV, VH)``, each ``(y, x)`` float32, linear power, with speckle of :data:`LOOKS` looks.
-
-    Numbers keep seven bits of fraction, a tenth of the speckle, so that the files stay small.
-    """
+    """Return gamma nought ``(VV, VH)``, each ``(y, x)`` float32, linear power, with speckle of :data:`LOOKS` looks."""
     green = green_share(land, day)
     rough = 1 + 0.25 * smooth_noise(land.geobox, 350, 61) + 0.4 * (land.tone - 1)
     growth = np.where(np.isin(land.cover, (Cover.CROPS, Cover.RANGELAND)), 0.6 + 0.9 * green, 1.0)
@@ -215,7 +218,7 @@ def backscatter(land: Landscape, day: int, seed: int) -> tuple[Floats, Floats]:
             mean[code] = values[n]
         speckle = rng.standard_gamma(LOOKS, land.geobox.shape, dtype=np.float32) / np.float32(LOOKS)
         value = mean[land.cover] * np.clip(rough * growth * towers, 0.3, 6) * speckle
-        out.append(_shorten(np.maximum(value, 1e-5).astype(np.float32)))
+        out.append(np.maximum(value, 1e-5).astype(np.float32))
     return out[0], out[1]
 
 
@@ -233,14 +236,13 @@ def pixel_quality(
 
 def _cloud_origin(geobox: GeoBox) -> tuple[float, float]:
     """Return the point clouds are placed from: the corner of the area, or of the file in another zone."""
-    if geobox.crs is not None and geobox.crs.epsg == 32633:  # noqa: PLR2004
+    if geobox.crs is not None and geobox.crs.epsg == EPSG:
         return AREA_M[0], AREA_M[1]
     box = geobox.boundingbox
     return box.left, box.bottom
 
 
-def _shorten(values: Floats) -> Floats:
-    """Round to seven bits of fraction."""
-    bits = values.view(np.uint32)
-    short: Floats = ((bits + np.uint32(1 << 15)) & np.uint32(0xFFFF0000)).view(np.float32)
+def shorten(values: Floats) -> Floats:
+    """Round float32 numbers to five bits of fraction: 1.6 percent at most, far below speckle, and files stay small."""
+    short: Floats = ((values.view(np.uint32) + np.uint32(1 << 17)) & np.uint32(0xFFFC0000)).view(np.float32)
     return short

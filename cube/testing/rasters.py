@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -9,7 +11,6 @@ import rasterio
 import shapely
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
-from rasterio.features import geometry_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,10 +45,20 @@ def utm_geobox(epsg: int, bounds_m: Sequence[float], resolution_m: float) -> Geo
     left, bottom, right, top = bounds_m
     width, height = (right - left) / resolution_m, (top - bottom) / resolution_m
     if width != int(width) or height != int(height):
-        msg = f"bounds {tuple(bounds_m)} are not a whole number of {resolution_m} m pixels, {width} x {height}"
+        msg = (
+            f"bounds {tuple(bounds_m)} are not a whole number of {resolution_m} m pixels, {width} x {height}"
+        )
         raise ValueError(msg)
     affine = rasterio.Affine(resolution_m, 0, left, 0, -resolution_m, top)
     return GeoBox((int(height), int(width)), affine, f"EPSG:{epsg}")
+
+
+def coarser(geobox: GeoBox, resolution_m: float) -> GeoBox:
+    """Return the grid from the same corner with larger pixels, as many as it takes to cover it."""
+    t = geobox.transform
+    factor = resolution_m / t.a
+    shape = (ceil(geobox.height / factor), ceil(geobox.width / factor))
+    return GeoBox(shape, rasterio.Affine(resolution_m, 0, t.c, 0, -resolution_m, t.f), geobox.crs)
 
 
 def write_cog(  # noqa: PLR0913
@@ -108,7 +119,7 @@ def write_cog(  # noqa: PLR0913
         nodata=nodata,
         COMPRESS="DEFLATE",
         PREDICTOR="YES",
-        LEVEL=6,
+        LEVEL=4,
         BLOCKSIZE=blocksize,
         OVERVIEWS="AUTO" if overviews else "NONE",
         RESAMPLING=resampling.upper(),
@@ -137,10 +148,19 @@ def half_plane(point_m: tuple[float, float], direction: tuple[float, float]) -> 
 
 
 def covered(geobox: GeoBox, swath: shapely.Polygon | None) -> NDArray[np.bool_]:
-    """Return where the pixel centres lie within the swath, ``(y, x)``; everywhere without one."""
+    """Return where the pixel centres lie within the swath, ``(y, x)``; everywhere without one.
+
+    The swath is convex: a pixel is inside if it lies left of all edges.
+    """
     if swath is None:
         return np.ones(geobox.shape, dtype=bool)
-    inside: NDArray[np.bool_] = geometry_mask([swath], geobox.shape, geobox.transform, invert=True)
+    t = geobox.transform
+    x = (t.c + t.a * (np.arange(geobox.width) + 0.5))[np.newaxis, :]
+    y = (t.f + t.e * (np.arange(geobox.height) + 0.5))[:, np.newaxis]
+    corners = shapely.orient_polygons(swath).exterior.coords
+    inside = np.ones(geobox.shape, dtype=bool)
+    for (x0, y0), (x1, y1) in pairwise(corners):
+        inside &= (x1 - x0) * (y - y0) >= (y1 - y0) * (x - x0)
     return inside
 
 

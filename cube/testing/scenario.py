@@ -84,7 +84,12 @@ def _at(date: str, time: str) -> datetime:
 
 QUARTERS = (
     ("2023-02-13", "03.01", (Blob(29.0, 7.9, 0.7), Blob(43.0, 2.0, 0.8)), (Blob(1.2, 7.2, 0.5),)),
-    ("2023-05-09", "04.00", (Blob(36.9, 1.3, 0.7), Blob(20.9, 7.9, 0.6), Blob(49.8, 4.6, 0.6)), (Blob(6, 0.6, 0.5),)),
+    (
+        "2023-05-09",
+        "04.00",
+        (Blob(36.9, 1.3, 0.7), Blob(20.9, 7.9, 0.6), Blob(49.8, 4.6, 0.6)),
+        (Blob(6, 0.6, 0.5),),
+    ),
     ("2023-07-28", "05.09", (Blob(31.0, 4.9, 0.5), Blob(43.9, 7.6, 0.7)), ()),
     ("2023-10-11", "05.09", (Blob(42.3, 6.2, 0.9), Blob(25.4, 0.9, 0.5)), (Blob(6.4, 7.2, 0.5),)),
 )
@@ -140,7 +145,10 @@ SENTINEL2 = _sentinel2()
 cloud of which four fifths are nodata."""
 
 SENTINEL1 = (
-    *(Sentinel1Pass(_at(date, "05:26:11")) for date in ("2023-02-18", "2023-05-13", "2023-07-24", "2023-10-16")),
+    *(
+        Sentinel1Pass(_at(date, "05:26:11"))
+        for date in ("2023-02-18", "2023-05-13", "2023-07-24", "2023-10-16")
+    ),
     *(
         Sentinel1Pass(_at(date, "17:00:42"), 117, "ascending", 310500.0)
         for date in ("2023-02-14", "2023-05-09", "2023-08-01", "2023-10-12")
@@ -164,22 +172,40 @@ OVERCAST = (Blob(38.0, 4.3, 8.5),)
 HALF_AND_MORE = (Blob(31.0, 4.3, 6.0), Blob(46.5, 4.3, 7.0))
 
 LANDSAT = (
-    LandsatDate(_at("2023-02-20", "10:02:11.5"), "landsat-9", "193", (Blob(24.2, 8.0, 0.6), Blob(9.0, 3.0, 1.0))),
-    LandsatDate(_at("2023-05-11", "10:01:43.2"), "landsat-9", "193", (Blob(36.3, 8.1, 0.6), Blob(15.0, 5.0, 1.3))),
-    LandsatDate(_at("2023-07-30", "10:01:58.9"), "landsat-9", "193", (Blob(31.4, 4.7, 0.5), Blob(12.0, 2.0, 1.0))),
     LandsatDate(
-        _at("2023-10-10", "10:02:30.1"), "landsat-8", "193", (Blob(18.0, 6.0, 1.2),), corrections=("L2SP", "L2SR")
+        _at("2023-02-20", "10:02:11.5"), "landsat-9", "193", (Blob(24.2, 8.0, 0.6), Blob(9.0, 3.0, 1.0))
+    ),
+    LandsatDate(
+        _at("2023-05-11", "10:01:43.2"), "landsat-9", "193", (Blob(36.3, 8.1, 0.6), Blob(15.0, 5.0, 1.3))
+    ),
+    LandsatDate(
+        _at("2023-07-30", "10:01:58.9"), "landsat-9", "193", (Blob(31.4, 4.7, 0.5), Blob(12.0, 2.0, 1.0))
+    ),
+    LandsatDate(
+        _at("2023-10-10", "10:02:30.1"),
+        "landsat-8",
+        "193",
+        (Blob(18.0, 6.0, 1.2),),
+        corrections=("L2SP", "L2SR"),
     ),
     LandsatDate(_at("2023-02-13", "09:55:59.7"), "landsat-9", "192", (Blob(42.6, 2.2, 0.8),)),
-    LandsatDate(_at("2023-05-04", "09:55:31.3"), "landsat-9", "192", (Blob(49.9, 5.0, 0.6), Blob(29.5, 7.0, 0.8))),
+    LandsatDate(
+        _at("2023-05-04", "09:55:31.3"), "landsat-9", "192", (Blob(49.9, 5.0, 0.6), Blob(29.5, 7.0, 0.8))
+    ),
     LandsatDate(_at("2023-07-23", "09:55:46.8"), "landsat-9", "192", OVERCAST),
     LandsatDate(_at("2023-08-16", "09:55:52.2"), "landsat-8", "192", HALF_AND_MORE),
     LandsatDate(_at("2023-10-03", "09:56:18.4"), "landsat-8", "192", (Blob(43.0, 7.5, 0.8),)),
     LandsatDate(_at("2023-03-08", "10:02:05.0"), "landsat-9", "193", (), tier="T2", small_m=LANDSAT_SMALL),
     LandsatDate(_at("2023-05-15", "09:11:40.0"), "landsat-7", "193", (), small_m=LANDSAT_SMALL),
-    LandsatDate(_at("2023-06-12", "10:01:48.6"), "landsat-9", "193", (Blob(33.1, 4.3, 1.2),), small_m=LANDSAT_SMALL),
-    LandsatDate(_at("2023-09-08", "10:02:18.0"), "landsat-8", "193", (Blob(33.1, 4.3, 4.5),), small_m=LANDSAT_SMALL),
-    LandsatDate(_at("2023-11-11", "10:02:33.4"), "landsat-8", "193", (Blob(33.1, 4.3, 1.5),), small_m=LANDSAT_SMALL),
+    LandsatDate(
+        _at("2023-06-12", "10:01:48.6"), "landsat-9", "193", (Blob(33.1, 4.3, 1.2),), small_m=LANDSAT_SMALL
+    ),
+    LandsatDate(
+        _at("2023-09-08", "10:02:18.0"), "landsat-8", "193", (Blob(33.1, 4.3, 4.5),), small_m=LANDSAT_SMALL
+    ),
+    LandsatDate(
+        _at("2023-11-11", "10:02:33.4"), "landsat-8", "193", (Blob(33.1, 4.3, 1.5),), small_m=LANDSAT_SMALL
+    ),
 )
 """Path 193 ends short of the easternmost AOI; path 192, which has it, is overcast all summer."""
 
