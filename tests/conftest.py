@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """Return the sample archive of seed 0, made once a session (about half a minute); not to be written to."""
+    """Return the sample archive of seed 0, made once a session; not to be written to."""
     return make_archive(tmp_path_factory.mktemp("archive") / "sample", seed=0)

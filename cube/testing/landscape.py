@@ -268,17 +268,19 @@ def _tone(geobox: GeoBox, cover: NDArray[np.uint8], parcel_tone: Floats, seed: i
     xs, ys = axis_centres(geobox)
     broad = octaves(geobox, (1400, 400), seed + 13)
     fine = smooth_noise(geobox, 24, seed + 14)
-    block = hash01(
-        (xs // 40).astype(np.int64)[np.newaxis, :], (ys // 40).astype(np.int64)[:, np.newaxis], seed + 15
-    )
-    street = (xs % 160 // 10 == 0)[np.newaxis, :] | (ys % 200 // 10 == 0)[:, np.newaxis]
+    # Houses of 36 m by 27 m between streets that run a little askew.
+    x, y = (xs - AREA_M[0])[np.newaxis, :], (ys - AREA_M[1])[:, np.newaxis]
+    u, v = 0.966 * x + 0.259 * y, 0.966 * y - 0.259 * x
+    block = hash01((u // 36).astype(np.int64), (v // 27).astype(np.int64), seed + 15)
+    street = (u % 144 // 12 == 0) | (v % 216 // 12 == 0)
+    houses = np.where(street, -0.28, 0.4 * block - 0.2 + 0.12 * smooth_noise(geobox, 60, seed + 17))
     benches = np.sin(5 * octaves(geobox, (1100, 500), seed + 16, decay=0.3))
     tone = np.ones(geobox.shape, dtype=np.float32)
     for code, texture in (
         (Cover.WATER, 0.05 * broad),
         (Cover.TREES, 0.05 * broad + 0.08 * fine),
         (Cover.CROPS, parcel_tone - 1 + 0.03 * broad + 0.015 * fine),
-        (Cover.BUILT, np.where(street, -0.3, 0.75 * block - 0.35) + 0.04 * broad),
+        (Cover.BUILT, houses + 0.06 * broad),
         (Cover.BARE, 0.12 * benches + 0.05 * broad + 0.02 * fine),
         (Cover.RANGELAND, 0.10 * broad + 0.06 * fine),
     ):

@@ -51,8 +51,11 @@ SPECTRA: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
         (0.025, 0.035, 0.065, 0.050, 0.100, 0.230, 0.280, 0.300, 0.320, 0.315, 0.200, 0.110),
     ),
 }
-"""Surface reflectance by class, without and with green leaves, in the order of :data:`BANDS`. Round numbers of the
-size that spectral libraries give for these surfaces; the codes of snow and cloud look like the rangeland they lie in."""
+"""Surface reflectance by class, without and with green leaves, in the order of :data:`BANDS`.
+
+Round numbers of the size that spectral libraries give for these surfaces. What the map calls snow or cloud
+looks like rangeland.
+"""
 
 CLOUD_REFLECTANCE = (0.52, 0.53, 0.54, 0.55, 0.56, 0.57, 0.58, 0.58, 0.58, 0.50, 0.36, 0.25)
 
@@ -156,7 +159,7 @@ def reflectance(land: Landscape, day: int, bands: Sequence[str]) -> dict[str, Fl
 
 
 def opacity(geobox: GeoBox, clouds: Sequence[Blob], seed: int) -> Floats:
-    """Return how much the clouds hide, ``(y, x)`` float32: exactly 0 where there are none, 1 in their middle."""
+    """Return how much the clouds hide, ``(y, x)`` float32: 0 where there are none, 1 in their middle."""
     total = np.zeros(geobox.shape, dtype=np.float32)
     if not clouds:
         return total
@@ -205,11 +208,11 @@ def scene_classes(
 
 
 def backscatter(land: Landscape, day: int, seed: int) -> tuple[Floats, Floats]:
-    """Return gamma nought ``(VV, VH)``, each ``(y, x)`` float32, linear power, with speckle of :data:`LOOKS` looks."""
+    """Return gamma nought ``(VV, VH)`` with speckle, each ``(y, x)`` float32, linear power."""
     green = green_share(land, day)
     rough = 1 + 0.25 * smooth_noise(land.geobox, 350, 61) + 0.4 * (land.tone - 1)
     growth = np.where(np.isin(land.cover, (Cover.CROPS, Cover.RANGELAND)), 0.6 + 0.9 * green, 1.0)
-    towers = np.where((land.cover == Cover.BUILT) & (land.tone > 1.25), 3.0, 1.0)  # noqa: PLR2004
+    towers = np.where((land.cover == Cover.BUILT) & (land.tone > 1.22), 2.5, 1.0)  # noqa: PLR2004
     rng = np.random.default_rng([seed, day])
     out = []
     for n in range(2):
@@ -243,6 +246,6 @@ def _cloud_origin(geobox: GeoBox) -> tuple[float, float]:
 
 
 def shorten(values: Floats) -> Floats:
-    """Round float32 numbers to five bits of fraction: 1.6 percent at most, far below speckle, and files stay small."""
+    """Round float32 numbers to five bits of fraction, 1.6 percent at most: far below speckle, and small."""
     short: Floats = ((values.view(np.uint32) + np.uint32(1 << 17)) & np.uint32(0xFFFC0000)).view(np.float32)
     return short

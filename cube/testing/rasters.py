@@ -75,7 +75,7 @@ def write_cog(  # noqa: PLR0913
 ) -> None:
     """Write a Cloud Optimized GeoTIFF with GDAL's own COG driver.
 
-    The same input gives the same bytes. Tiles are DEFLATE with the horizontal (integers) or floating point predictor.
+    The same input gives the same bytes. Tiles are DEFLATE with the predictor of their dtype.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""The scenes of the sample archive, as data: what was acquired when, under which clouds, and what is hard about it.
+"""The scenes of the sample archive, as data: what was acquired when, under which clouds.
 
-Places are in metres of EPSG:32633 unless another zone is named; clouds as :class:`~cube.testing.radiometry.Blob`.
+Places are in metres of EPSG:32633 unless another zone is named.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ def _sentinel2() -> tuple[Sentinel2Scene, ...]:
 
 
 SENTINEL2 = _sentinel2()
-"""Four good scenes a tile, rivals that should lose, a twin of one product at another baseline, and a scene without a
-cloud of which four fifths are nodata."""
+"""Four good scenes a tile, rivals that should lose, a twin of one product at another baseline, and a scene
+without a cloud of which four fifths are nodata."""
 
 SENTINEL1 = (
     *(
@@ -157,14 +157,16 @@ SENTINEL1 = (
     Sentinel1Pass(_at("2023-02-12", "05:26:11"), polarizations=("HH", "HV"), flat=True),
     Sentinel1Pass(_at("2023-07-30", "05:26:11"), polarizations=("VV",), flat=True),
 )
-"""Orbit 168 sees all of the area; orbit 117, often nearer in time, its east only. Of the two passes that would be
-nearer still one has no VV and VH, the other no VH (on days on which orbit 168 was not really flown)."""
+"""Orbit 168 sees all of the area; orbit 117, often nearer in time, its east only. Of the two passes that
+would be nearer still one has no VV and VH, the other no VH (on days on which orbit 168 was not really
+flown)."""
 
 LANDSAT_PATHS: dict[str, tuple[Bounds, float, float]] = {
     "193": ((277425, 5538225, 321015, 5546895), 270000.0, 319300.0),
     "192": ((301815, 5538225, 328335, 5546895), 303000.0, 340000.0),
 }
-"""By WRS path: the file's bounds, 15 m off the multiples of 30 m, and the eastings of the swath's edges at mid-area."""
+"""By WRS path: the file's bounds, 15 m off the multiples of 30 m, and the eastings of the swath's edges at
+mid-area."""
 
 LANDSAT_SMALL: Bounds = (308625, 5540625, 312495, 5544495)
 
@@ -228,5 +230,5 @@ AOIS: tuple[tuple[int, Bounds], ...] = (
     (32632, (708480, 5539200, 714240, 5545920)),
     (32633, (303360, 5539200, 308160, 5545920)),
 )
-"""The AOIs as boxes of the 960 m lattice, ``(epsg, bounds)``: 0 plain; 1 shares windows with 0; 2 only partly on tile
-33UUR; 3 without Landsat in summer; 4 in zone 32; 5 on two tiles alike."""
+"""The AOIs as boxes of the 960 m lattice, ``(epsg, bounds)``: 0 plain; 1 shares windows with 0; 2 only partly
+on tile 33UUR; 3 without Landsat in summer; 4 in zone 32; 5 on two tiles alike."""
