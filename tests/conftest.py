@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,3 +17,12 @@ if TYPE_CHECKING:
 def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """Return the sample archive of seed 0, made once a session; not to be written to."""
     return make_archive(tmp_path_factory.mktemp("archive") / "sample", seed=0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of reference data beside the project; tests that need it are skipped where it is absent."""
+    path = Path(__file__).parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip("the reference data beside the project is absent")
+    return path
