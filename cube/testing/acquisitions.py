@@ -13,15 +13,8 @@ from pyproj import Transformer
 from rasterio import Affine
 
 from cube.testing import radiometry
-from cube.testing.items import (
-    S2_ASSETS,
-    dem_item,
-    landsat_files,
-    landsat_item,
-    lulc_item,
-    sentinel1_item,
-    sentinel2_item,
-)
+from cube.testing.assets import S2_ASSETS, landsat_files
+from cube.testing.items import dem_item, landsat_item, lulc_item, sentinel1_item, sentinel2_item
 from cube.testing.landscape import (
     AREA_M,
     EPSG,

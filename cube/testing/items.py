@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from shapely.geometry import mapping
 
-from cube.testing.rasters import coarser, footprint_4326
+from cube.testing.assets import (
+    COG,
+    LULC_CLASSES,
+    S2_ASSETS,
+    landsat_asset,
+    landsat_files,
+    sentinel1_asset,
+    sentinel2_asset,
+    tile_assets,
+    transform_of,
+)
+from cube.testing.rasters import footprint_4326
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,77 +33,7 @@ if TYPE_CHECKING:
 Item = dict[str, Any]
 
 API = "https://planetarycomputer.microsoft.com/api/stac/v1"
-DATA_API = "https://planetarycomputer.microsoft.com/api/data/v1/item"
-COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 EXTENSIONS = "https://stac-extensions.github.io"
-
-S2_ASSETS: dict[str, tuple[int, str, str | None, float | None, float | None]] = {
-    "B01": (60, "Band 1 - Coastal aerosol", "coastal", 0.443, 0.027),
-    "B02": (10, "Band 2 - Blue", "blue", 0.49, 0.098),
-    "B03": (10, "Band 3 - Green", "green", 0.56, 0.045),
-    "B04": (10, "Band 4 - Red", "red", 0.665, 0.038),
-    "B05": (20, "Band 5 - Vegetation red edge 1", "rededge", 0.704, 0.019),
-    "B06": (20, "Band 6 - Vegetation red edge 2", "rededge", 0.74, 0.018),
-    "B07": (20, "Band 7 - Vegetation red edge 3", "rededge", 0.783, 0.028),
-    "B08": (10, "Band 8 - NIR", "nir", 0.842, 0.145),
-    "B09": (60, "Band 9 - Water vapor", None, 0.945, 0.026),
-    "B11": (20, "Band 11 - SWIR (1.6)", "swir16", 1.61, 0.143),
-    "B12": (20, "Band 12 - SWIR (2.2)", "swir22", 2.19, 0.242),
-    "B8A": (20, "Band 8A - Vegetation red edge 4", "rededge", 0.865, 0.033),
-    "SCL": (20, "Scene classfication map (SCL)", None, None, None),
-}
-"""Sentinel-2 assets: resolution in metres, description, common name, centre and width in micrometres.
-
-The title of SCL is spelt as the Planetary Computer spells it.
-"""
-
-LANDSAT_ASSETS: dict[str, tuple[str, str, str, float, float]] = {
-    "coastal": ("SR_B1", "Coastal/Aerosol Band", "Coastal/Aerosol", 0.44, 0.02),
-    "blue": ("SR_B2", "Blue Band", "Visible blue", 0.48, 0.06),
-    "green": ("SR_B3", "Green Band", "Visible green", 0.56, 0.06),
-    "red": ("SR_B4", "Red Band", "Visible red", 0.65, 0.04),
-    "nir08": ("SR_B5", "Near Infrared Band 0.8", "Near infrared", 0.87, 0.03),
-    "swir16": ("SR_B6", "Short-wave Infrared Band 1.6", "Short-wave infrared", 1.61, 0.09),
-    "swir22": ("SR_B7", "Short-wave Infrared Band 2.2", "Short-wave infrared", 2.2, 0.19),
-}
-"""Landsat assets: file suffix, title, description, centre and width in micrometres."""
-
-QA_FIELDS = (
-    ("fill", 0, 1, "Image or fill data", ("not_fill", "fill")),
-    ("dilated_cloud", 1, 1, "Dilated cloud", ("not_dilated", "dilated")),
-    ("cirrus", 2, 1, "Cirrus mask", ("not_cirrus", "cirrus")),
-    ("cloud", 3, 1, "Cloud mask", ("not_cloud", "cloud")),
-    ("cloud_shadow", 4, 1, "Cloud shadow mask", ("not_shadow", "shadow")),
-    ("snow", 5, 1, "Snow/Ice mask", ("not_snow", "snow")),
-    ("clear", 6, 1, "Clear mask", ("not_clear", "clear")),
-    ("water", 7, 1, "Water mask", ("not_water", "water")),
-    ("cloud_confidence", 8, 2, "Cloud confidence levels", ("not_set", "low", "medium", "high")),
-    (
-        "cloud_shadow_confidence",
-        10,
-        2,
-        "Cloud shadow confidence levels",
-        ("not_set", "low", "reserved", "high"),
-    ),
-    ("snow_confidence", 12, 2, "Snow/Ice confidence levels", ("not_set", "low", "reserved", "high")),
-    ("cirrus_confidence", 14, 2, "Cirrus confidence levels", ("not_set", "low", "reserved", "high")),
-)
-"""Bit fields of Landsat's qa_pixel: name, first bit, length, description, names of the values."""
-
-LULC_CLASSES = {
-    0: "No Data",
-    1: "Water",
-    2: "Trees",
-    4: "Flooded vegetation",
-    5: "Crops",
-    7: "Built area",
-    8: "Bare ground",
-    9: "Snow/ice",
-    10: "Clouds",
-    11: "Rangeland",
-}
-
-POLARISATIONS = {"V": "vertical", "H": "horizontal"}
 
 
 def sentinel2_item(  # noqa: PLR0913
@@ -152,7 +93,7 @@ def sentinel2_item(  # noqa: PLR0913
     for name in assets:
         metres = S2_ASSETS[name][0]
         path = f"{folder}/R{metres}m/T{tile}_{taken}_{name}_{metres}m.tif"
-        entries[name] = _sentinel2_asset(name, geobox, _href("sentinel2l2a01", "sentinel2-l2", path, root))
+        entries[name] = sentinel2_asset(name, geobox, _href("sentinel2l2a01", "sentinel2-l2", path, root))
     own = {
         "datetime": _instant(when),
         "platform": platform,
@@ -182,7 +123,9 @@ def sentinel2_item(  # noqa: PLR0913
         {**own, **(properties or {})},
         {
             **entries,
-            **_tiles("sentinel-2-l2a", f"{satellite}_MSIL2A_{taken}_R{relative_orbit:03}_T{tile}_{made}"),
+            **tile_assets(
+                "sentinel-2-l2a", f"{satellite}_MSIL2A_{taken}_R{relative_orbit:03}_T{tile}_{made}"
+            ),
         },
         hrefs,
         ("eo/v1.0.0", "sat/v1.0.0", "projection/v1.0.0"),
@@ -230,7 +173,7 @@ def sentinel1_item(  # noqa: PLR0913
     scene = f"S1A_IW_GRDH_1S{mode}_{start:%Y%m%dT%H%M%S}_{end:%Y%m%dT%H%M%S}_{absolute:06}_{datatake:06X}"
     folder = f"GRD/{when.year}/{when.month}/{when.day}/IW/{mode}/{scene}_{datatake % 0xFFFF:04X}/measurement"
     entries = {
-        name.lower(): _sentinel1_asset(
+        name.lower(): sentinel1_asset(
             name,
             _href("sentinel1euwestrtc", "sentinel1-grd-rtc", f"{folder}/iw-{name.lower()}.rtc.tiff", root),
         )
@@ -247,7 +190,7 @@ def sentinel1_item(  # noqa: PLR0913
         "end_datetime": str(end),
         "constellation": "Sentinel-1",
         "s1:resolution": "high",
-        "proj:transform": [*_transform(geobox), 0.0, 0.0, 1.0],
+        "proj:transform": [*transform_of(geobox), 0.0, 0.0, 1.0],
         "s1:datatake_id": str(datatake),
         "start_datetime": str(start),
         "s1:orbit_source": "RESORB",
@@ -279,7 +222,7 @@ def sentinel1_item(  # noqa: PLR0913
         "sentinel-1-rtc",
         footprint or footprint_4326(geobox),
         properties,
-        {**entries, **_tiles("sentinel-1-rtc", f"{scene}_rtc")},
+        {**entries, **tile_assets("sentinel-1-rtc", f"{scene}_rtc")},
         hrefs,
         ("sar/v1.0.0", "sat/v1.0.0", "projection/v1.1.0", "file/v2.0.0", "raster/v1.1.0"),
     )
@@ -329,7 +272,7 @@ def landsat_item(  # noqa: PLR0913
     instrument = "etm" if platform == "landsat-7" else "oli-tirs"
     folder = f"level-2/standard/{instrument}/{when.year}/{path}/{row}/{product}/{product}"
     entries = {
-        name: _landsat_asset(name, _href("landsateuwest", "landsat-c2", f"{folder}_{suffix}.TIF", root))
+        name: landsat_asset(name, _href("landsateuwest", "landsat-c2", f"{folder}_{suffix}.TIF", root))
         for name, suffix in landsat_files(platform, correction).items()
     }
     properties = {
@@ -343,7 +286,7 @@ def landsat_item(  # noqa: PLR0913
         "description": "Landsat Collection 2 Level-2",
         "instruments": ["etm+"] if platform == "landsat-7" else ["oli", "tirs"],
         "eo:cloud_cover": cloud_cover,
-        "proj:transform": _transform(geobox),
+        "proj:transform": transform_of(geobox),
         "view:off_nadir": 0,
         "landsat:wrs_row": row,
         "landsat:scene_id": f"{sensor}{number}{path}{row}{when:%Y%j}LGN00",
@@ -361,26 +304,12 @@ def landsat_item(  # noqa: PLR0913
         "landsat-c2-l2",
         footprint or footprint_4326(geobox),
         properties,
-        {**entries, **_tiles("landsat-c2-l2", identifier)},
+        {**entries, **tile_assets("landsat-c2-l2", identifier)},
         hrefs,
         (*names, "scientific/v1.0.0"),
     )
     item["stac_extensions"].insert(4, landsat_extension)
     return item
-
-
-def landsat_files(platform: str = "landsat-8", correction: str = "L2SP") -> dict[str, str]:
-    """Return the assets of a Landsat product in this archive, and the suffixes of their files.
-
-    Landsat 7 has no coastal band, and numbers its bands one lower.
-    """
-    files = {name: row[0] for name, row in LANDSAT_ASSETS.items()}
-    if platform == "landsat-7":
-        numbers = {"blue": 1, "green": 2, "red": 3, "nir08": 4, "swir16": 5, "swir22": 7}
-        files = {name: f"SR_B{number}" for name, number in numbers.items()}
-    elif correction == "L2SP":
-        files["lwir11"] = "ST_B10"
-    return {**files, "qa_pixel": "QA_PIXEL"}
 
 
 def dem_item(
@@ -417,9 +346,9 @@ def dem_item(
         "platform": "TanDEM-X",
         "proj:epsg": 4326,
         "proj:shape": list(geobox.shape),
-        "proj:transform": _transform(geobox),
+        "proj:transform": transform_of(geobox),
     }
-    assets = {"data": asset, **_tiles("cop-dem-glo-30", name)}
+    assets = {"data": asset, **tile_assets("cop-dem-glo-30", name)}
     return _item(
         name, "cop-dem-glo-30", footprint_4326(geobox), properties, assets, hrefs, ("projection/v1.0.0",)
     )
@@ -466,7 +395,7 @@ def lulc_item(  # noqa: PLR0913
         "io:tile_id": tile,
         "proj:shape": list(geobox.shape),
         "end_datetime": f"{year + 1}-01-01T00:00:00Z",
-        "proj:transform": _transform(geobox),
+        "proj:transform": transform_of(geobox),
         "start_datetime": f"{year}-01-01T00:00:00Z",
     }
     return _item(
@@ -474,7 +403,7 @@ def lulc_item(  # noqa: PLR0913
         "io-lulc-annual-v02",
         footprint or footprint_4326(geobox),
         properties,
-        {"data": asset, **_tiles("io-lulc-annual-v02", f"{tile}-{year}")},
+        {"data": asset, **tile_assets("io-lulc-annual-v02", f"{tile}-{year}")},
         hrefs,
         ("projection/v1.1.0", "file/v2.0.0", "raster/v1.1.0"),
     )
@@ -516,98 +445,6 @@ def _item(  # noqa: PLR0913, PLR0917
     }
 
 
-def _tiles(collection: str, identifier: str) -> dict[str, dict[str, Any]]:
-    """Return the two assets which every item of the Planetary Computer has and which are no files."""
-    query = f"collection={collection}&item={identifier}&format=png"
-    return {
-        "tilejson": {
-            "title": "TileJSON with default rendering",
-            "href": f"{DATA_API}/tilejson.json?{query}",
-            "type": "application/json",
-            "roles": ["tiles"],
-        },
-        "rendered_preview": {
-            "title": "Rendered preview",
-            "rel": "preview",
-            "href": f"{DATA_API}/preview.png?{query}",
-            "roles": ["overview"],
-            "type": "image/png",
-        },
-    }
-
-
-def _sentinel2_asset(name: str, geobox: GeoBox, href: str) -> dict[str, Any]:
-    metres, description, common_name, centre, width = S2_ASSETS[name]
-    grid = coarser(geobox, metres)
-    asset: dict[str, Any] = {
-        "href": href,
-        "proj:bbox": list(grid.boundingbox.bbox),
-        "proj:shape": list(grid.shape),
-        "proj:transform": _transform(grid),
-        "gsd": float(metres),
-        "type": COG,
-        "roles": ["data"],
-        "title": description if centre is None else f"{description} - {metres}m",
-    }
-    if centre is not None:
-        band: dict[str, Any] = {"name": name}
-        if common_name is not None:
-            band["common_name"] = common_name
-        band |= {"description": description, "center_wavelength": centre, "full_width_half_max": width}
-        asset["eo:bands"] = [band]
-    return asset
-
-
-def _sentinel1_asset(name: str, href: str) -> dict[str, Any]:
-    transmit, receive = (POLARISATIONS[letter] for letter in name)
-    return {
-        "href": href,
-        "type": COG,
-        "roles": ["data"],
-        "title": f"{name}: {transmit} transmit, {receive} receive",
-        "description": (
-            f"Terrain-corrected gamma naught values of signal transmitted with {transmit} polarization and "
-            f"received with {receive} polarization with radiometric terrain correction applied."
-        ),
-        "raster:bands": [{"nodata": -32768, "data_type": "float32", "spatial_resolution": 10.0}],
-    }
-
-
-def _landsat_asset(name: str, href: str) -> dict[str, Any]:
-    asset: dict[str, Any] = {"href": href, "type": COG}
-    if name == "qa_pixel":
-        asset["title"] = "Pixel Quality Assessment Band"
-        asset["roles"] = ["cloud", "cloud-shadow", "snow-ice", "water-mask"]
-        asset["classification:bitfields"] = [_bitfield(*row) for row in QA_FIELDS]
-        raster: dict[str, Any] = {"unit": "bit index", "nodata": 1}
-    elif name == "lwir11":
-        asset["title"] = "Surface Temperature Band"
-        asset["roles"] = ["data", "temperature"]
-        asset["gsd"] = 100
-        asset["eo:bands"] = [{"name": "TIRS_B10", "common_name": "lwir11", "center_wavelength": 10.9}]
-        raster = {"unit": "kelvin", "scale": 0.00341802, "nodata": 0, "offset": 149.0}
-    else:
-        suffix, asset["title"], description, centre, width = LANDSAT_ASSETS[name]
-        asset["roles"] = ["data", "reflectance"]
-        asset["eo:bands"] = [
-            {
-                "name": f"OLI_{suffix[3:]}",
-                "center_wavelength": centre,
-                "full_width_half_max": width,
-                "common_name": name,
-                "description": description,
-            }
-        ]
-        raster = {"scale": 2.75e-05, "nodata": 0, "offset": -0.2}
-    asset["raster:bands"] = [{**raster, "data_type": "uint16", "spatial_resolution": 30}]
-    return asset
-
-
-def _bitfield(name: str, first: int, length: int, description: str, values: Sequence[str]) -> dict[str, Any]:
-    classes = [{"name": value, "value": n, "description": value} for n, value in enumerate(values)]
-    return {"name": name, "length": length, "offset": first, "classes": classes, "description": description}
-
-
 def _href(account: str, container: str, path: str, root: str | None) -> str:
     if root is None:
         return f"https://{account}.blob.core.windows.net/{container}/{path}"
@@ -620,7 +457,3 @@ def _instant(when: datetime) -> str:
 
 def _epsg(geobox: GeoBox) -> int | None:
     return None if geobox.crs is None else geobox.crs.epsg
-
-
-def _transform(geobox: GeoBox) -> list[float]:
-    return [float(value) for value in tuple(geobox.transform)[:6]]
