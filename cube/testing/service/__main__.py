@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from cube.testing.service.faults import Faults, Kind
@@ -45,12 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _faults(options: argparse.Namespace) -> Faults:
-    return Faults(
-        rate=options.fault_rate,
-        seed=options.fault_seed,
-        kinds=dict.fromkeys(options.fault_kinds, 1.0),
-        max_per_path=options.fault_max_per_path,
-    )
+    faults = Faults(options.fault_rate, options.fault_seed, max_per_path=options.fault_max_per_path)
+    return replace(faults, kinds=dict.fromkeys(options.fault_kinds, 1.0)) if options.fault_kinds else faults
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--fault-rate", type=float, default=0.0, help="share of requests that go wrong")
     parser.add_argument("--fault-seed", type=int, default=0)
-    parser.add_argument("--fault-kinds", type=Kind, nargs="+", choices=list(Kind), default=list(Kind))
+    parser.add_argument(
+        "--fault-kinds", type=Kind, nargs="+", choices=list(Kind), help="default: all but corrupt"
+    )
     parser.add_argument("--fault-max-per-path", type=int, help="default: no limit")
     parser.add_argument("--token-lifetime", type=float, default=3600.0, help="seconds")
     parser.add_argument("--page-cap", type=int, default=MAX_LIMIT, help="most items on a page")

@@ -34,7 +34,7 @@ class Kind(StrEnum):
     SHORT = "short"
     """The body ends at half the length that was promised, and the connection closes."""
     CORRUPT = "corrupt"
-    """One byte of a blob's body is another."""
+    """One byte of a blob's body is another. GDAL notices only some: it does not read deflate's checksum."""
     EXPIRED = "expired"
     """Status 403 as if the token had just run out."""
 
@@ -44,7 +44,9 @@ STATUS = MappingProxyType({Kind.THROTTLED: 429, Kind.ERROR: 500, Kind.BUSY: 503}
 
 _OF_BODY = frozenset({Kind.SLOW, Kind.SHORT, Kind.CORRUPT})
 _OF_BLOBS = frozenset({Kind.CORRUPT, Kind.EXPIRED})
-_EVERY_KIND: Mapping[Kind, float] = MappingProxyType(dict.fromkeys(Kind, 1.0))
+_NOTICEABLE: Mapping[Kind, float] = MappingProxyType(
+    {kind: 1.0 for kind in Kind if kind is not Kind.CORRUPT},
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class Faults:
     rate: float = 0.0
     """Share of requests that meet a fault, 0 to 1."""
     seed: int = 0
-    kinds: Mapping[Kind, float] = field(default_factory=lambda: _EVERY_KIND)
-    """Weight of each kind; those that cannot befall a request (a corrupt token) are left out for it."""
+    kinds: Mapping[Kind, float] = field(default_factory=lambda: _NOTICEABLE)
+    """Weight of each kind: by default the same for all but corrupt bytes, which no client can be sure to
+    notice. Kinds that cannot befall a request (an expired search) are left out for it."""
     roles: frozenset[Role] = frozenset({Role.SEARCH, Role.CATALOG, Role.TOKEN, Role.BLOB})
     max_run: int | None = 3
     """At most so many faults in a row for one resource."""

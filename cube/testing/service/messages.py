@@ -50,14 +50,14 @@ class Call:
     @classmethod
     def of(cls, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
         """Read a request line's target: absolute, as proxies get it, or a path with a Host header."""
+        if method == "CONNECT":  # a tunnel to https, which is not to be had here
+            return cls(method, target, {}, headers)
         url = urlsplit(target)
         host = (url.netloc or headers.get("host", "")).partition(":")[0]
-        path = url.path
         if host.endswith(BLOB_DOMAIN):
-            path = f"/{host.removesuffix(BLOB_DOMAIN)}{path}"
-            role = Role.BLOB
+            path, role = f"/{host.removesuffix(BLOB_DOMAIN)}{url.path}", Role.BLOB
         else:
-            role = _api_role(path)
+            path, role = url.path, _api_role(url.path)
         return cls(method, unquote(path), dict(parse_qsl(url.query)), headers, body, role)
 
     @property
