@@ -79,10 +79,10 @@ def _geometry(feature: Any, where: str) -> BaseGeometry:
         raise AoiError(f"{where}: its geometry cannot be read ({error}); expected a Polygon") from None
     if geometry.geom_type not in ("Polygon", "MultiPolygon"):
         raise AoiError(f"{where}: is a {geometry.geom_type}; expected a Polygon")
-    if geometry.is_empty or geometry.area == 0:
-        raise AoiError(f"{where}: is empty; expected a Polygon with an area")
     if not geometry.is_valid:
         raise AoiError(f"{where}: is not a valid polygon ({is_valid_reason(geometry)}); mend or exclude it")
+    if geometry.is_empty or geometry.area == 0:
+        raise AoiError(f"{where}: is empty; expected a Polygon with an area")
     left, bottom, right, top = geometry.bounds
     if left < -180 or right > 180 or bottom < -90 or top > 90:
         raise AoiError(f"{where}: lies outside longitude and latitude ({left:g}, {bottom:g}, {right:g}, {top:g})")

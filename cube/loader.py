@@ -49,7 +49,6 @@ _GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": True,
     "GDAL_HTTP_MULTIPLEX": True,
-    "CPL_VSIL_CURL_USE_HEAD": False,
     # What passes by itself is tried again at once; above it, the block is.
     "GDAL_HTTP_MAX_RETRY": 2,
     "GDAL_HTTP_RETRY_DELAY": 0.5,

@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from cube.testing import make_archive
 
 if TYPE_CHECKING:
     from cube.testing import Archive
+
+# Machines are noisy: a slow example is no fault.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

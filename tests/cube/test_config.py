@@ -116,7 +116,7 @@ def test_our_own_configs_load(path: Path) -> None:
         ("s2l2a.cloud_cover=many", ["s2l2a.cloud_cover", "'many'", "number"]),
         ("s2l2a.cloud_cover=101", ["s2l2a.cloud_cover", "101", "100"]),
         ("s2l2a.bands=[B02, B10]", ["s2l2a.bands", "'B10'", "B02"]),
-        ("s2l2a.time_ranges=[2023-01-01]", ["s2l2a.time_ranges", "2023-01-01", "start/end"]),
+        ('s2l2a.time_ranges=["2023-01-01"]', ["s2l2a.time_ranges", "2023-01-01", "start/end"]),
         ('s2l2a.time_ranges=["2023-04-01/2023-06-30", "2023-01-01/2023-03-31"]', ["follow one another"]),
         ('s2l2a.time_ranges=["2023-04-01/2023-01-30"]', ["ends before it starts"]),
         ("s2l2a.time_ranges=[]", ["s2l2a.time_ranges is missing"]),
