@@ -176,6 +176,13 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             self._fs[0].rm_file(self._key(name))
 
+    def prune(self) -> None:
+        """Remove empty folders below, where the storage knows folders."""
+        if self.is_local:
+            for folder in sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True):
+                with contextlib.suppress(OSError):  # not empty
+                    folder.rmdir()
+
     def remove_folder(self, name: str, seal: str = "") -> None:
         """Remove the folder `name` and all in it, its `seal` first."""
         if seal:

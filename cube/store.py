@@ -195,8 +195,8 @@ def _item_record(plan: SensorPlan, index: int) -> list[dict[str, Any]]:
             "datetime": scene.to_json()["datetime"],
             "platform": scene.properties.get("platform", ""),
             "self": scene.self_href,
-            "properties": dict(scene.properties),
-            "assets": {band: asset.href for band, asset in scene.assets.items()},
+            "properties": dict(sorted(scene.properties.items())),
+            "assets": {band: asset.href for band, asset in sorted(scene.assets.items())},
         }
         for scene in plan.dates[index].scenes
     ]
@@ -249,6 +249,7 @@ def sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
     for path in list(target.files()):
         if path not in wanted:
             target.remove(path)
+    target.prune()
 
 
 def _chunk_keys(block: Block, side: int) -> Iterator[str]:
