@@ -30,7 +30,7 @@ from zarr.storage import MemoryStore
 
 from .errors import CubeNotSealedError, StoreError
 from .grid import Block, chunk_px
-from .plan import SCHEMA_VERSION, CubePlan, SensorPlan
+from .plan import SCHEMA_VERSION, CubePlan, SensorPlan, canonical_json
 from .sensors import SENSORS, Band, BandKind
 from .storage import Folder, disk_errors
 
@@ -354,7 +354,7 @@ def _root_attributes(plan: CubePlan, block_digests: Mapping[str, Mapping[str, st
         "aoi_index": plan.aoi_index,
         "aoi": mapping(plan.aoi),
         "epsg": plan.epsg,
-        "recipe": plan.recipe,
+        "recipe": json.loads(canonical_json(plan.recipe)),
         "recipe_sha256": plan.fingerprint,
         "libraries": {name: version(name) for name in _LIBRARIES},
         "digests": _array_digests(plan, block_digests),

@@ -160,10 +160,18 @@ class TestChoice:
 
     def test_losers_are_on_record_with_their_reason(self, demo: Config) -> None:
         lost = {c.id: c.reason for i in (0, 1, 2, 4, 5) for c in plan_of(demo, i).candidates if not c.chosen}
-        assert any("nodata_pixel_percentage 80" in reason for reason in lost.values())
         assert any("cloud_cover" in reason for reason in lost.values())
+        assert any("is a newer processing of the same datatake" in reason for reason in lost.values())
+        assert any("tile 33UTR covers as much (100 %)" in reason for reason in lost.values())
         assert any("has no asset 'vv'" in reason or "has no asset 'vh'" in reason for reason in lost.values())
         assert all(lost.values())
+
+    def test_a_skipped_aoi_leaves_a_record_of_what_was_seen(self, demo: Config) -> None:
+        record = json.loads(Layout.of(demo).plans.read("aoi_000003.json"))
+        assert record["skipped"].startswith("lc2l2: no scene for 2023-07-01/2023-09-30 (")
+        reasons = {c["reason"] for c in record["candidates"]}
+        assert any(reason.startswith("nodata_pixel_percentage 80") for reason in reasons)
+        assert any(reason.startswith("cloud_cover 5") for reason in reasons)
 
     def test_states(self, demo: Config) -> None:
         rows = states(demo)
