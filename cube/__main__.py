@@ -32,7 +32,13 @@ def build(config: Config, arguments: argparse.Namespace) -> int:
 
 def _print_summary(summary: BuildSummary) -> None:
     rows = [
-        [f"{index:06}", row.status, row.epsg or "", f"{(row.width_m or 0) / 1000:g} x {(row.height_m or 0) / 1000:g} km", row.reason]
+        [
+            f"{index:06}",
+            row.status,
+            row.epsg or "",
+            f"{(row.width_m or 0) / 1000:g} x {(row.height_m or 0) / 1000:g} km",
+            row.reason,
+        ]
         for index, row in summary.rows.items()
         if row.status is not AoiState.PENDING
     ]

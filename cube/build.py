@@ -352,9 +352,7 @@ class _Run:
             if self._is_current(plan):
                 self._update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **_size(plan))
                 return
-            self._update(
-                aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan)
-            )
+            self._update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan))
             kept = self._keep_what_is_right(plan)
             write_template(self.layout.cubes, plan)
         except Skipped as skipped:

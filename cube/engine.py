@@ -125,7 +125,7 @@ class DaskEngine:
     @property
     def slots(self) -> int:
         """Threads of all workers at this moment."""
-        return max(sum(self._client.nthreads().values()), 1)
+        return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
 
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]

@@ -175,7 +175,14 @@ class TestChoice:
 
     def test_states(self, demo: Config) -> None:
         rows = states(demo)
-        assert [rows[i]["status"] for i in range(6)] == ["built", "built", "built", "skipped", "built", "built"]
+        assert [rows[i]["status"] for i in range(6)] == [
+            "built",
+            "built",
+            "built",
+            "skipped",
+            "built",
+            "built",
+        ]
         assert rows[3]["reason"].startswith("lc2l2: no scene for 2023-07-01/2023-09-30 (")
         assert "over cloud_cover 50" in rows[3]["reason"]
         assert rows[0]["done"] == 1
@@ -312,7 +319,9 @@ class TestFailures:
     ) -> None:
         config = demo_config(tmp_path, *FEW)
         scene = next(
-            s for s in _items(sample_archive) if s["collection"] == "landsat-c2-l2" and "193025_20230511" in s["id"]
+            s
+            for s in _items(sample_archive)
+            if s["collection"] == "landsat-c2-l2" and "193025_20230511" in s["id"]
         )
         asset = Path(sample_archive.path) / scene["assets"]["red"]["href"]
         hidden = asset.with_suffix(".hidden")
