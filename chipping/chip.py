@@ -1,4 +1,4 @@
-"""The verb of phase two: score cubes, choose windows, write chips. Reads nothing but the configured storage."""
+"""The verb of phase two: score cubes, choose windows, write chips. Reads and writes configured storage only."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _export(
     chips = places.chips
     chips.make()
     chips.sweep()
-    # A power cut could have left hollow files under a good seal; such chips are read before they are believed.
+    # A power cut can leave hollow files under a good seal: read such chips before believing them.
     verify = places.version.exists(_UNFINISHED)
     tasks = list(_export_tasks(places, scores, verdicts, settings, verify=verify))
     removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})

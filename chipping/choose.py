@@ -6,17 +6,18 @@ Rules are tried in the order of :data:`VERDICTS`, and a window gets the name of 
 2.  ``forbidden_class``: it holds a pixel of another forbidden class.
 3.  ``impure``: its majority class has less than ``chips.min_purity`` of its pixels.
 4.  ``class_excluded``: its majority class is not among ``chips.classes``.
-5.  ``not_fetched``: imagery under its chip was left out when the cube was built. Land cover is always there, so the
-    rules before this one still say why a window would not have been wanted anyway.
-6.  ``{sensor}_missing``: on some date less than ``chips.min_valid`` of the chip is valid, or the cube lacks the
-    sensor or one of its dates.
+5.  ``not_fetched``: imagery under its chip was left out when the cube was built. Land cover is always there,
+    so the rules before this one still say why a window would not have been wanted anyway.
+6.  ``{sensor}_missing``: on some date less than ``chips.min_valid`` of the chip is valid, or the cube lacks
+    the sensor or one of its dates.
 7.  ``{sensor}_cloudy``: on some date less than ``chips.min_clear`` of the sample window is clear.
-8.  ``duplicate``: a chip of an AOI with a lower index has the same cell or, in another UTM zone, overlaps by more than a
-    tenth.
-9.  ``capped``: its class has ``chips.max_per_class`` chips in its AOI already. Who stays is decided by lot: by the
-    SHA-256 of seed and cell, which does not depend on the order of anything.
+8.  ``duplicate``: a chip of an AOI with a lower index has the same cell or, in another UTM zone, overlaps by
+    more than a tenth.
+9.  ``capped``: its class has ``chips.max_per_class`` chips in its AOI already. Who stays is decided by lot:
+    by the SHA-256 of seed and cell, which does not depend on the order of anything.
 
-All others are ``success``. Shares are compared as whole numbers of pixels: 0.95 of 1024 pixels is 973 of them.
+All others are ``success``. Shares are compared as whole numbers of pixels: 0.95 of 1024 pixels is 973 of
+them.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +39,19 @@ from cube.config import ChipsConfig
 from cube.sensors import CLASS_NAMES, SENSORS, MaskRule
 
 from .footprints import footprints, may_overlap, overlapping
-from .scores import ScoreTable
+from .scores import ScoreTable, Which
 from .windows import WindowGeometry
 
-__all__ = ["VERDICTS", "ScoreSet", "Verdict", "choose", "cloudy", "missing", "pixels_needed"]
+__all__ = [
+    "VERDICTS",
+    "ScoreSet",
+    "Verdict",
+    "choose",
+    "cloudy",
+    "count_land_cover_chips",
+    "missing",
+    "pixels_needed",
+]
 
 Codes = NDArray[np.int8]
 """Verdicts as positions in :data:`VERDICTS`."""
@@ -119,7 +130,7 @@ class ScoreSet:
         return np.repeat(np.arange(len(self.tables)), [len(table) for table in self.tables])
 
     @cached_property
-    def lulc(self) -> NDArray[np.generic]:
+    def lulc(self) -> NDArray[Any]:
         """Majority class of each window."""
         return np.concatenate([table.columns["lulc"] for table in self.tables] or [np.zeros(0, np.int32)])
 
@@ -130,7 +141,7 @@ class ScoreSet:
 
     @cached_property
     def conflicts(self) -> NDArray[np.int64]:
-        """``(n, 2)`` pairs of windows that cannot both be chips, the lower AOI first, sorted by the second."""
+        """``(n, 2)`` pairs of windows that cannot both be chips, lower AOI first, sorted by the second."""
         pairs = [*_same_cells(self), *_across_zones(self)]
         found = np.array(pairs, np.int64).reshape(-1, 2)
         return found[np.lexsort((found[:, 0], found[:, 1]))]
@@ -197,17 +208,42 @@ def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
 def _judge(table: ScoreTable, chips: ChipsConfig) -> Codes:
     """Try the rules that concern one window alone."""
     verdicts = np.zeros(len(table), np.int8)
-    for verdict, broken in itertools.chain(_land_cover_rules(table, chips), _imagery_rules(table, chips)):
+    land_cover = _land_cover_rules(table.columns, table.sample_px, chips)
+    for verdict, broken in itertools.chain(land_cover, _imagery_rules(table, chips)):
         verdicts[broken & (verdicts == 0)] = _POSITION[verdict]
     return verdicts
 
 
-def _land_cover_rules(table: ScoreTable, chips: ChipsConfig) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    columns = table.columns
+def _land_cover_rules(
+    columns: Mapping[str, NDArray[Any]], sample_px: int, chips: ChipsConfig
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     for code in sorted(chips.forbidden):
         yield Verdict.FORBIDDEN_CLASS if code else Verdict.NODATA, columns[f"class_{code}_px"] > 0
-    yield Verdict.IMPURE, columns["majority_px"] < pixels_needed(chips.min_purity, table.sample_px)
+    yield Verdict.IMPURE, columns["majority_px"] < pixels_needed(chips.min_purity, sample_px)
     yield Verdict.CLASS_EXCLUDED, ~np.isin(columns["lulc"], chips.classes)
+
+
+def count_land_cover_chips(
+    columns: Mapping[str, NDArray[Any]], sample_px: int, chips: ChipsConfig
+) -> dict[int, int]:
+    """Return, by class, how many windows of one AOI break no rule of land cover, up to the cap.
+
+    Parameters
+    ----------
+    columns
+        Land-cover columns of a score table.
+    sample_px
+        Pixels in a sample window.
+    chips
+        Classes, purity and cap.
+    """
+    broken = [rule for _, rule in _land_cover_rules(columns, sample_px, chips)]
+    codes, counts = np.unique(columns["lulc"][~np.logical_or.reduce(broken)], return_counts=True)
+    cap = chips.max_per_class
+    return {
+        code: count if cap is None else min(count, cap)
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
+    }
 
 
 def _imagery_rules(table: ScoreTable, chips: ChipsConfig) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -227,7 +263,7 @@ def _imagery_rules(table: ScoreTable, chips: ChipsConfig) -> Iterator[tuple[str,
             )
 
 
-def _below(table: ScoreTable, chips: ChipsConfig, sensor: str, which: str) -> Iterator[NDArray[np.bool_]]:
+def _below(table: ScoreTable, chips: ChipsConfig, sensor: str, which: Which) -> Iterator[NDArray[np.bool_]]:
     """Yield, per date, where a share lies under its threshold."""
     pixels = table.window_px(which, sensor)
     for date in range(len(table.cube.sensors[sensor].times)):

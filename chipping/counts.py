@@ -1,14 +1,13 @@
 """Counting pixels once for all windows.
 
-The edges of all windows, and of the blocks that a cube is read in, cut it into cells. Each pixel is counted once, in
-its cell, when its block goes by; a running sum over the cells then gives every window with four look-ups, however
-much windows overlap. Memory is a block's pixels and a number per cell.
+The edges of all windows, and of the blocks that a cube is read in, cut it into cells. Each pixel is counted
+once, in its cell, when its block goes by; a running sum over the cells then gives every window with four
+look-ups, however much windows overlap. Memory is a block's pixels and a number per cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-
 from typing import NamedTuple
 
 import numpy as np
@@ -100,7 +99,8 @@ class CellCounts:
         left, right = (np.searchsorted(self._grid.column_edges, edge) for edge in columns)
         lower = sums[np.ix_(bottom, right)] - sums[np.ix_(bottom, left)]
         upper = sums[np.ix_(top, right)] - sums[np.ix_(top, left)]
-        return lower - upper
+        counts: NDArray[np.int64] = lower - upper
+        return counts
 
 
 def count_true(mask: NDArray[np.bool_], row_edges: Edges, column_edges: Edges) -> Counts:
@@ -116,8 +116,8 @@ def count_true(mask: NDArray[np.bool_], row_edges: Edges, column_edges: Edges) -
 def count_codes(codes: NDArray[np.integer], row_edges: Edges, column_edges: Edges) -> dict[int, Counts]:
     """Return, for every code that a block holds, ``(rows, columns)`` its pixels between each pair of edges.
 
-    A strip of cells at a time, so that the comparisons stay in the processor's cache; the codes of the strip before
-    are tried first, and none more once every pixel is accounted for.
+    A strip of cells at a time, so that the comparisons stay in the processor's cache; the codes of the strip
+    before are tried first, and none more once every pixel is accounted for.
     """
     shape = (len(row_edges) - 1, len(column_edges) - 1)
     pixels = codes[:, column_edges[0] : column_edges[-1]]
@@ -162,4 +162,5 @@ def _column_sums(strip: NDArray[np.uint8]) -> NDArray[np.unsignedinteger]:
     """Add up zeros and ones down each column, in the narrowest type that holds the sum."""
     height = strip.shape[0]
     dtype = np.uint8 if height < 256 else np.uint16 if height < 65_536 else np.uint32
-    return np.add.reduce(strip, axis=0, dtype=dtype)
+    sums: NDArray[np.unsignedinteger] = np.add.reduce(strip, axis=0, dtype=dtype)
+    return sums

@@ -100,7 +100,7 @@ class CubeInfo:
 
 
 def sealed_cubes(cubes: Folder, aoi: AoiConfig) -> list[CubeInfo]:
-    """Return the finished cubes of the AOIs that a config wants, by AOI index; unfinished ones are passed over."""
+    """Return the finished cubes of the AOIs that a config wants, by AOI index; others are passed over."""
     indices = sorted(int(found[1]) for name in cubes.names(".zarr") if (found := _CUBE_NAME.fullmatch(name)))
     wanted = [
         index

@@ -1,8 +1,8 @@
 """Export: chosen windows become folders of GeoTIFFs and pictures, whole or not at all.
 
-Windows are taken chunk by chunk of the cube: the chunks under a group of windows are read once, all dates and bands,
-and every chip of the group is cut from them in memory. Groups run in parallel; a group's memory does not depend on the
-cube's extent.
+Windows are taken chunk by chunk of the cube: the chunks under a group of windows are read once, all dates and
+bands, and every chip of the group is cut from them in memory. Groups run in parallel; a group's memory does
+not depend on the cube's extent.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class ExportTask:
     settings: ExportSettings
     windows: tuple[ChipWindow, ...]
     verify: bool = False
-    """True: a chip that is already there is believed only after its files are read and compared with its seal."""
+    """True: a chip that is already there is kept only if its files are what its seal says."""
 
 
 @dataclass(frozen=True)

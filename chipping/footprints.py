@@ -1,4 +1,4 @@
-"""Chips on the globe: their outlines in longitude and latitude, and which of them overlap across UTM zones."""
+"""Chips on the globe: outlines in longitude and latitude, and which of them overlap across UTM zones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def footprints(
     Returns
     -------
     numpy.ndarray
-        shapely polygons. One that crosses the antimeridian goes on beyond 180 degrees instead of around the globe.
+        shapely polygons. One that crosses the antimeridian goes on beyond 180 degrees instead of around the
+        globe.
     """
     left = np.asarray(left_m, np.float64) - geometry.margin_m
     top = np.asarray(top_m, np.float64) + geometry.margin_m
@@ -66,7 +67,7 @@ def may_overlap(epsg: int, other: int) -> bool:
 
 
 def overlapping(first: NDArray[np.object_], second: NDArray[np.object_]) -> list[tuple[int, int]]:
-    """Return the pairs ``(of first, of second)`` of outlines that share more than a tenth of the smaller's area."""
+    """Return pairs ``(of first, of second)`` of outlines that share more than a tenth of the smaller."""
     boxes = shapely.total_bounds(first), shapely.total_bounds(second)
     if all(np.abs(box[[0, 2]]).max() > _FAR_EAST_DEG for box in boxes):
         first, second = _eastward(first), _eastward(second)

@@ -1,4 +1,4 @@
-"""Chips as GeoTIFF: numbers turned into the exported dtype, and a file that GDAL and QGIS open with all it should say."""
+"""Chips as GeoTIFF: numbers in the exported dtype, in a file that tells GDAL and QGIS all about them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def raster_settings(key: str, settings: SensorConfig, bands: Sequence[str]) -> R
         return RasterSettings(key, tuple(bands), settings.dtype, settings.na_value)
     if is_integer and math.isnan(archive):
         raise ConfigError(
-            f"{key}.dtype {settings.dtype} cannot hold the archive's nodata, NaN; set {key}.fill_na: true and a na_value"
+            f"{key}.dtype {settings.dtype} cannot hold the archive's nodata, NaN; "
+            f"set {key}.fill_na: true and a na_value"
         )
     keeps_archive = is_integer or SENSORS[key].is_static
     return RasterSettings(key, tuple(bands), settings.dtype, archive if keeps_archive else math.nan)
@@ -90,10 +91,10 @@ def _same_number(one: float, two: float) -> bool:
 
 
 def _saturated(values: Array, dtype: np.dtype[Any]) -> Array:
-    info = np.iinfo(dtype)
+    info = np.iinfo(dtype.name)
     if values.dtype.kind == "f":
         return np.clip(np.rint(np.nan_to_num(values)), info.min, info.max).astype(dtype)
-    held = np.iinfo(values.dtype)
+    held = np.iinfo(values.dtype.name)
     if held.min < info.min or held.max > info.max:
         values = np.clip(values, max(info.min, held.min), min(info.max, held.max))
     return values.astype(dtype)

@@ -14,7 +14,7 @@ from cube.sensors import SENSORS
 
 from .choose import VERDICTS, ScoreSet
 from .footprints import footprints
-from .scores import ScoreTable
+from .scores import ScoreTable, Which
 
 __all__ = ["CHIP_METADATA", "chip_metadata_csv", "count_verdicts"]
 
@@ -27,9 +27,10 @@ _SERIES = tuple(key for key, sensor in SENSORS.items() if not sensor.is_static)
 def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> bytes:
     """Return the table of all windows, ordered by AOI index, then from north to south and west to east.
 
-    ``chip_index`` numbers the rows. Dates, and scene ids date by date, are joined by commas; the scenes of one date's
-    mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326); ``left_m`` and ``top_m`` are edges of
-    the sample window in ``epsg``. ``{sensor}_min_valid`` and ``{sensor}_min_clear`` are the worst date's shares.
+    ``chip_index`` numbers the rows. Dates, and scene ids date by date, are joined by commas; the scenes of
+    one date's mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326); ``left_m`` and
+    ``top_m`` are edges of the sample window in ``epsg``. ``{sensor}_min_valid`` and ``{sensor}_min_clear``
+    are the worst date's shares.
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
@@ -92,7 +93,7 @@ def _scene_ids(table: ScoreTable, key: str) -> str:
     return ",".join(table.cube.sensors[key].scene_ids) if key in table.cube.sensors else ""
 
 
-def _worst(table: ScoreTable, key: str, which: str) -> list[object]:
+def _worst(table: ScoreTable, key: str, which: Which) -> list[object]:
     """Return the lowest share over a sensor's dates, or empty cells where it was not scored."""
     scored = {masks.sensor for masks in table.masks} & set(table.cube.sensors)
     if key not in scored:

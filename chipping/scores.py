@@ -1,9 +1,9 @@
 """Scores: what is known of every window of a cube, whatever the thresholds.
 
-A table per cube, a row per window: how many pixels of each land-cover class its sample window holds, and for each
-sensor and date how many pixels of the chip are valid and how many of the sample window are clear. Pixels are counted,
-never averaged, so that a threshold can be compared exactly. A table is made again only if the cube, the windows'
-geometry or the rules of its masks change.
+A table per cube, a row per window: how many pixels of each land-cover class its sample window holds, and for
+each sensor and date how many pixels of the chip are valid and how many of the sample window are clear. Pixels
+are counted, never averaged, so that a threshold can be compared exactly. A table is made again only if the
+cube, the windows' geometry or the rules of its masks change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -30,12 +30,13 @@ from cube.storage import Folder
 
 from .counts import CellCounts, CellGrid, count_codes, count_true
 from .cubes import CubeInfo, open_raw
-from .windows import WindowGeometry, WindowLattice
+from .windows import Part, Spans, WindowGeometry, WindowLattice
 
 __all__ = [
     "MaskSettings",
     "ScoreTable",
     "ScoreTask",
+    "Which",
     "clear_pixels",
     "land_cover_columns",
     "load_or_make_scores",
@@ -52,6 +53,7 @@ _HEADER = b"gelos"
 
 Column = NDArray[np.int32]
 Mask = NDArray[np.bool_]
+Which = Literal["valid", "clear"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _mask_settings(config: Config, key: str) -> MaskSettings:
     return MaskSettings(key, bands, cloud_band, cloud_bits=tuple(sorted(bits)), cloud_buffer_px=buffer)
 
 
-def valid_pixels(values: NDArray[np.generic], band: Band) -> Mask:
+def valid_pixels(values: NDArray[Any], band: Band) -> Mask:
     """Return where a band holds something: not the archive's nodata, and not NaN."""
     mask: Mask = ~np.isnan(values) if np.isnan(band.nodata) else values != band.np_dtype.type(band.nodata)
     return mask
@@ -103,15 +105,17 @@ def clear_pixels(mask: NDArray[np.integer], settings: MaskSettings) -> Mask:
     mask
         ``(y, x)`` of the cloud band.
     settings
-        Codes that are clear, or bits that are not, here and in the buffer around; pixels beyond the array's edge
-        cloud nothing.
+        Codes that are clear, or bits that are not, here and in the buffer around; pixels beyond the array's
+        edge cloud nothing.
     """
-    if settings.clear_codes or not settings.cloud_bits:
+    if SENSORS[settings.sensor].mask is MaskRule.CODES:
         table = np.zeros(256, np.bool_)
         table[list(settings.clear_codes)] = True
-        return table[mask]
-    cloudy = (mask & sum(1 << bit for bit in settings.cloud_bits)) != 0
-    return ~_grown(cloudy, settings.cloud_buffer_px) & ((mask & _FILL_BIT) == 0)
+        clear: Mask = table[mask]
+        return clear
+    cloudy: Mask = (mask & sum(1 << bit for bit in settings.cloud_bits)) != 0
+    filled: Mask = (mask & _FILL_BIT) != 0
+    return ~(_grown(cloudy, settings.cloud_buffer_px) | filled)
 
 
 def _grown(mask: Mask, buffer: int) -> Mask:
@@ -137,10 +141,10 @@ def _strip(mask: Mask, axis: int, start: int, stop: int | None) -> Mask:
 class ScoreTable:
     """The scores of one cube's windows, rows from north to south and west to east.
 
-    ``columns`` holds, per window: ``left_m`` and ``top_m`` of the sample window; ``lulc``, its majority class (the
-    lowest code of equals), and ``majority_px``; ``class_{code}_px`` of every class of the map and ``class_other_px``;
-    per sensor ``{sensor}_not_fetched``; per sensor and date ``{sensor}_{i}_valid_px`` in the chip and
-    ``{sensor}_{i}_clear_px`` in the sample window.
+    ``columns`` holds, per window: ``left_m`` and ``top_m`` of the sample window; ``lulc``, its majority class
+    (the lowest code of equals), and ``majority_px``; ``class_{code}_px`` of every class of the map and
+    ``class_other_px``; per sensor ``{sensor}_not_fetched``; per sensor and date ``{sensor}_{i}_valid_px`` in
+    the chip and ``{sensor}_{i}_clear_px`` in the sample window.
     """
 
     cube: CubeInfo
@@ -148,7 +152,7 @@ class ScoreTable:
     masks: tuple[MaskSettings, ...]
     ranges: int
     """Time ranges of the config: a sensor with another number of dates is missing."""
-    columns: Mapping[str, NDArray[np.generic]]
+    columns: Mapping[str, NDArray[Any]]
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -184,13 +188,13 @@ class ScoreTable:
         found = self.cube.sensors.get(sensor)
         return found is not None and (SENSORS[sensor].is_static or len(found.times) == self.ranges)
 
-    def share(self, which: str, sensor: str, date: int) -> NDArray[np.float64]:
-        """Return the ``valid`` share of each chip or the ``clear`` share of each sample window, for one date."""
+    def share(self, which: Which, sensor: str, date: int) -> NDArray[np.float64]:
+        """Return each chip's ``valid`` share, or each sample window's ``clear`` share, on one date."""
         return self.columns[f"{sensor}_{date}_{which}_px"] / np.float64(self.window_px(which, sensor))
 
-    def window_px(self, which: str, sensor: str) -> int:
-        """Return how many of a sensor's pixels a share is of: the chip's for ``valid``, the sample's for ``clear``."""
-        part = "chip" if which == "valid" else "sample"
+    def window_px(self, which: Which, sensor: str) -> int:
+        """Return how many pixels a share is of: the chip's for ``valid``, the sample's for ``clear``."""
+        part: Part = "chip" if which == "valid" else "sample"
         return self.geometry.window_px(part, self.cube.sensors[sensor].resolution)
 
 
@@ -224,7 +228,7 @@ def scores_name(aoi_index: int) -> str:
 
 
 def load_or_make_scores(task: ScoreTask) -> ScoreTable:
-    """Return a cube's scores: those on disk if they are of the same key, or else newly counted and written."""
+    """Return a cube's scores: those on disk if their key is the same, or else newly counted and written."""
     found = _read_table(task)
     if found is not None:
         return found
@@ -260,10 +264,10 @@ def _to_parquet(table: ScoreTable, key: str) -> bytes:
     return buffer.getvalue()
 
 
-def _score(task: ScoreTask) -> dict[str, NDArray[np.generic]]:
+def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
     lattice = WindowLattice(task.geometry, task.cube.bounds, task.cube.epsg)
     left, top = lattice.corners()
-    columns: dict[str, NDArray[np.generic]] = {"left_m": left.astype(np.int32), "top_m": top.astype(np.int32)}
+    columns: dict[str, NDArray[Any]] = {"left_m": left.astype(np.int32), "top_m": top.astype(np.int32)}
     tree = open_raw(task.cubes, task.cube.aoi_index)
     for masks in task.masks:
         if masks.sensor not in task.cube.sensors:
@@ -329,7 +333,7 @@ def land_cover_columns(counts: Mapping[int, NDArray[np.integer]], windows: int) 
 
 def _score_sensor(
     task: ScoreTask, masks: MaskSettings, lattice: WindowLattice, layers: xr.Dataset
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, NDArray[Any]]:
     found = task.cube.sensors[masks.sensor]
     if not len(lattice):
         return _no_windows(masks, len(found.times))
@@ -340,7 +344,7 @@ def _score_sensor(
     height, width = (layers.sizes[dim] for dim in ("y", "x"))
     side = BLOCK_M // found.resolution
     grid = CellGrid(rows.values(), columns.values(), range(0, height, side), range(0, width, side))
-    scores: dict[str, NDArray[np.generic]] = {}
+    scores: dict[str, NDArray[Any]] = {}
     left_out = CellCounts(grid)
     for date in range(len(found.times)):
         valid, clear = CellCounts(grid), CellCounts(grid)
@@ -362,7 +366,7 @@ def _score_sensor(
     return {f"{masks.sensor}_not_fetched": _column(left_out, rows["chip"], columns["chip"]) > 0, **scores}
 
 
-def _no_windows(masks: MaskSettings, dates: int) -> dict[str, NDArray[np.generic]]:
+def _no_windows(masks: MaskSettings, dates: int) -> dict[str, NDArray[Any]]:
     counts = itertools.product(range(dates), ("valid", "clear"))
     return {
         f"{masks.sensor}_not_fetched": np.zeros(0, np.bool_),
@@ -370,7 +374,7 @@ def _no_windows(masks: MaskSettings, dates: int) -> dict[str, NDArray[np.generic
     }
 
 
-def _column(counts: CellCounts, rows: Any, columns: Any) -> Column:
+def _column(counts: CellCounts, rows: Spans, columns: Spans) -> Column:
     return counts.windows(rows, columns).ravel().astype(np.int32)
 
 

@@ -1,8 +1,8 @@
 """Small pictures of chips, stretched the same way for every chip of a sensor, so that pictures compare.
 
-Reflectance goes through a logarithmic curve over its whole range: water at 0.02 and snow at 0.9 both keep their shades,
-which no linear stretch does. Backscatter is shown in decibels between fixed ends. Values beyond the ends are clipped;
-where a band has nothing the picture is transparent.
+Reflectance goes through a logarithmic curve over its whole range: water at 0.02 and snow at 0.9 both keep
+their shades, which no linear stretch does. Backscatter is shown in decibels between fixed ends. Values beyond
+the ends are clipped; where a band has nothing the picture is transparent.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def render(sensor: str, bands: Mapping[str, NDArray[np.generic]]) -> Bytes:
     Returns
     -------
     numpy.ndarray
-        ``(y, x, 4)`` uint8, red green blue alpha: true colour of an optical sensor, VV, VH and their ratio of a radar,
-        or, where the bands for it are not there, a grey picture of the first band.
+        ``(y, x, 4)`` uint8, red green blue alpha: true colour of an optical sensor, VV, VH and their ratio of
+        a radar, or, where the bands for it are not there, a grey picture of the first band.
     """
-    names = _TRUE_COLOR.get(sensor, ())
+    names: tuple[str, ...] = _TRUE_COLOR.get(sensor, ())
     if names and all(name in bands for name in names):
         layers = [_shade(bands[name], SENSORS[sensor].band(name)) for name in names]
     elif all(name in bands for name in _BACKSCATTER):
@@ -94,7 +94,8 @@ def _is_empty(values: NDArray[np.generic], band: Band) -> NDArray[np.bool_]:
 
 def _shade(values: NDArray[np.generic], band: Band) -> Bytes:
     if band.kind is BandKind.REFLECTANCE:
-        return _reflectance_shades(band.scale, band.offset)[values]
+        shades: Bytes = _reflectance_shades(band.scale, band.offset)[values]
+        return shades
     return _to_bytes(_decibel(np.asarray(values, np.float32)), _VV_DB)
 
 
@@ -103,7 +104,8 @@ def _reflectance_shades(scale: float, offset: float) -> Bytes:
     """Return the shade of every 16-bit number of a reflectance band."""
     reflectance = np.arange(65_536) * scale + offset
     share = np.clip((reflectance - _REFLECTANCE.low) / (_REFLECTANCE.high - _REFLECTANCE.low), 0, 1)
-    return np.rint(255 * np.log1p(_CURVE * share) / np.log1p(_CURVE)).astype(np.uint8)
+    shades: Bytes = np.rint(255 * np.log1p(_CURVE * share) / np.log1p(_CURVE)).astype(np.uint8)
+    return shades
 
 
 def _backscatter_layers(vv: NDArray[np.float32], vh: NDArray[np.float32]) -> list[Bytes]:
@@ -118,4 +120,5 @@ def _decibel(power: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _to_bytes(values: NDArray[np.float32], stretch: _Range) -> Bytes:
     share = (values - np.float32(stretch.low)) / np.float32(stretch.high - stretch.low)
-    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+    shades: Bytes = np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+    return shades

@@ -1,8 +1,8 @@
 """The lattice of windows: which squares of a cube are judged, and where their pixels lie.
 
-A sample window is the square whose land cover is judged; the chip is that square grown by a margin. Windows lie on
-absolute multiples of the stride in the cube's UTM zone, so that a place on Earth has one window whatever AOI it came
-from. Everything here is integer arithmetic in metres.
+A sample window is the square whose land cover is judged; the chip is that square grown by a margin. Windows
+lie on absolute multiples of the stride in the cube's UTM zone, so that a place on Earth has one window
+whatever AOI it came from. Everything here is integer arithmetic in metres.
 """
 
 from __future__ import annotations
