@@ -1,4 +1,4 @@
-"""The verb of phase two: score cubes, choose windows, write chips. Reads and writes configured storage only."""
+"""The verb of phase two: score cubes, choose windows, write chips. Only configured storage is touched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cube.config import Config
 from cube.engine import Engine, ThreadEngine, open_engine
-from cube.errors import CubeNotSealedError
+from cube.errors import ConfigError, CubeNotSealedError
 from cube.storage import Folder
 
 from .choose import ScoreSet, choose
@@ -164,6 +164,7 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
 
 
 def _score_task(config: Config, places: Places, info: CubeInfo) -> ScoreTask:
+    _check_resolutions(config, info)
     return ScoreTask(
         places.cubes,
         places.scores,
@@ -172,6 +173,15 @@ def _score_task(config: Config, places: Places, info: CubeInfo) -> ScoreTask:
         mask_settings(config),
         len(config.ranges),
     )
+
+
+def _check_resolutions(config: Config, info: CubeInfo) -> None:
+    for key, settings in config.sensors.items():
+        if key in info.sensors and info.sensors[key].resolution != settings.resolution:
+            raise ConfigError(
+                f"{key}.resolution is {settings.resolution}, but AOI {info.aoi_index}'s cube has pixels of "
+                f"{info.sensors[key].resolution} m; build it again, or set the resolution back"
+            )
 
 
 def _export(
@@ -198,7 +208,7 @@ def _export(
         result = outcome.get()
         written, kept = written + result.written, kept + result.kept
         report("export", written + kept, total)
-    if written:
+    if written or verify:
         chips.sync()
     places.version.remove(_UNFINISHED)
     return removed, written, kept

@@ -26,7 +26,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -125,6 +125,15 @@ class ScoreSet:
         return [0, *itertools.accumulate(map(len, self.tables))]
 
     @cached_property
+    def stacks(self) -> list[ScoreTable]:
+        """The same windows in fewer tables: neighbours that have the same sensors and dates are put together.
+
+        Only numbers of pixels and dates may be asked of them; names and places are the first cube's.
+        """
+        groups = (list(group) for _, group in itertools.groupby(self.tables, key=_layout))
+        return [_stacked(group) for group in groups]
+
+    @cached_property
     def aoi(self) -> NDArray[np.int64]:
         """Position of each window's table."""
         return np.repeat(np.arange(len(self.tables)), [len(table) for table in self.tables])
@@ -150,6 +159,17 @@ class ScoreSet:
         """Return a number for each window, drawn by seed and cell alone."""
         digests = (hashlib.sha256(f"{seed}:{cell}".encode()).digest()[:8] for cell in self.cells)
         return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+
+
+def _layout(table: ScoreTable) -> tuple[Any, ...]:
+    """Return what tables must share to be judged together."""
+    sensors = ((key, found.resolution, len(found.times)) for key, found in table.cube.sensors.items())
+    return (table.geometry, table.masks, table.ranges, *sensors)
+
+
+def _stacked(tables: Sequence[ScoreTable]) -> ScoreTable:
+    columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
+    return replace(tables[0], columns=columns)
 
 
 def _same_cells(scores: ScoreSet) -> Iterator[tuple[int, int]]:
@@ -197,7 +217,7 @@ def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
         int8 per window, positions in :data:`VERDICTS`.
     """
     assert all(table.geometry == WindowGeometry.from_config(chips) for table in scores.tables)
-    judged = [_judge(table, chips) for table in scores.tables]
+    judged = [_judge(table, chips) for table in scores.stacks]
     verdicts = np.concatenate([*judged, np.zeros(0, np.int8)])
     _reject_duplicates(verdicts, scores)
     if chips.max_per_class is not None:

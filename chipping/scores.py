@@ -272,7 +272,7 @@ def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
     for masks in task.masks:
         if masks.sensor not in task.cube.sensors:
             continue
-        _require_bands(task, masks)
+        _check_bands(task.cube, masks)
         layers = tree[masks.sensor].to_dataset()
         if masks.sensor == "lulc":
             columns |= _score_land_cover(task, lattice, layers)
@@ -280,11 +280,11 @@ def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _require_bands(task: ScoreTask, masks: MaskSettings) -> None:
+def _check_bands(cube: CubeInfo, masks: MaskSettings) -> None:
     wanted = {*masks.bands, *([masks.cloud_band] if masks.cloud_band else [])}
-    if lacking := sorted(wanted - set(task.cube.sensors[masks.sensor].bands)):
+    if lacking := sorted(wanted - set(cube.sensors[masks.sensor].bands)):
         raise StoreError(
-            f"AOI {task.cube.aoi_index}: its cube has no {masks.sensor} {', '.join(lacking)}; "
+            f"AOI {cube.aoi_index}: its cube has no {masks.sensor} {', '.join(lacking)}; "
             f"build it again, or take them out of {masks.sensor}.bands"
         )
 

@@ -83,7 +83,7 @@ class SweepResult:
         return min(enough, key=lambda s: (s.total, -self._strictness(s)), default=None)
 
     def _strictness(self, setting: Setting) -> int:
-        """Tell settings with equally many chips apart: how many steps from loose to strict they are, in all."""
+        """Tell settings with equally many chips apart: their steps from loose to strict, in all."""
         return sum(_strict_order(key, values).index(setting.values[key]) for key, values in self.grid.items())
 
     def to_csv(self) -> bytes:
@@ -212,7 +212,7 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
 
 
 def _plot(result: SweepResult, config: Config) -> bytes:
-    """Draw chips per class against each key: a line at the config's setting of the others, a band over all."""
+    """Draw chips per class against each key: a line at the config's other settings, a band over all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

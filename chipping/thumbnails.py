@@ -39,11 +39,11 @@ class _Range:
 
 
 _VV_DB = _Range(-22.0, 0.0)
-_VH_DB = _Range(-29.0, -7.0)
+_VH_DB = _Range(-28.0, -4.0)
 _RATIO_DB = _Range(0.0, 16.0)
 _REFLECTANCE = _Range(0.0, 1.0)
-_CURVE = 20.0
-"""Steepness of the logarithmic curve: half of all shades lie below a reflectance of 0.18."""
+_CURVE = 40.0
+"""Steepness of the logarithmic curve: half of all shades lie below a reflectance of 0.14."""
 
 
 def render(sensor: str, bands: Mapping[str, NDArray[np.generic]]) -> Bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
+import runpy
 import socket
 from pathlib import Path
 from typing import Any
@@ -325,6 +327,45 @@ def test_a_sensor_that_the_cube_lacks_is_missing(tmp_path: Path) -> None:
     write_clean_cube(make_config(tmp_path, sensors=("s2l2a", "lulc")))
     config = make_config(tmp_path)
     assert chip(config).totals() == {"s1rtc_missing": 16}
+
+
+def test_a_resolution_that_the_cube_does_not_have_is_refused(tmp_path: Path) -> None:
+    write_clean_cube(make_config(tmp_path))
+    with pytest.raises(ConfigError, match=r"dem\.resolution is 60, but AOI 0's cube has pixels of 30 m"):
+        chip(load_config(tmp_path / "config.yaml", ["dem.resolution=60"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "said"),
+    [
+        ([], 0, "16 chips of 16 windows; 16 written, 0 kept, 0 removed"),
+        (["chips.min_purity=2"], 2, "chips.min_purity"),
+        (["dataset.version=v9"], 2, "no finished cube here"),
+    ],
+)
+def test_the_script_prints_a_summary_and_sets_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], code: int, said: str
+) -> None:
+    write_clean_cube(make_config(tmp_path))
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "chip.py"))
+    arguments = [word for override in overrides for word in ("--set", override)]
+    assert script["main"](["-c", str(tmp_path / "config.yaml"), *arguments]) == code
+    printed = capsys.readouterr()
+    assert said in (printed.err if code else printed.out)
+    assert printed.err.count("\n") <= 1
+
+
+def test_tasks_travel_to_other_processes(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+
+    class Postal(ThreadEngine):
+        def run(self, function: Any, tasks: Any) -> Any:
+            sent = pickle.loads(pickle.dumps((function, list(tasks))))  # noqa: S301  our own
+            for outcome in super().run(*sent):
+                yield pickle.loads(pickle.dumps(outcome))  # noqa: S301  our own
+
+    assert chip(config, Postal(2)).written == 16
 
 
 def test_unfinished_cubes_are_not_read(tmp_path: Path) -> None:
