@@ -147,6 +147,20 @@ class Folder:
                 raise
             _fsync_dir(target.parent)
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only if there is none of that name; return False if there is (decided by the storage)."""
+        try:
+            if self.is_local:
+                with (self.path / name).open("xb") as file:
+                    file.write(data)
+            else:
+                self._fs[0].pipe_file(self._key(name), data, mode="create")
+        except OSError as error:
+            if isinstance(error, FileExistsError) or getattr(error, "errno", None) in (errno.EEXIST, errno.EBUSY):
+                return False
+            raise
+        return True
+
     def names(self, suffix: str = "") -> list[str]:
         """List names directly inside, sorted; unfinished ones are left out. An absent folder is empty."""
         if self.is_local:
