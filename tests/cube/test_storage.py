@@ -110,9 +110,15 @@ def test_modes_do_not_follow_the_umask(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_and_a_refusal_are_told_apart() -> None:
-    with pytest.raises(DiskFullError, match="here: no space left; make room and run again"), disk_errors("here"):
+    with (
+        pytest.raises(DiskFullError, match="here: no space left; make room and run again"),
+        disk_errors("here"),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(StoreError, match=r"here: cannot be written \(Permission denied\)"), disk_errors("here"):
+    with (
+        pytest.raises(StoreError, match=r"here: cannot be written \(Permission denied\)"),
+        disk_errors("here"),
+    ):
         raise OSError(errno.EACCES, "Permission denied")
 
 
