@@ -65,7 +65,7 @@ def make_table(
     return ScoreTable(cube, lattice.geometry, masks, 2, columns)
 
 
-def slow_verdict(table: ScoreTable, index: int, chips: ChipsConfig) -> str:
+def slow_verdict(table: ScoreTable, index: int, chips: ChipsConfig) -> str:  # noqa: C901, PLR0911  rule by rule
     """Return the first rule that a window breaks, of those that concern it alone."""
 
     def value(name: str) -> Any:
@@ -236,7 +236,7 @@ def test_sweep_counts_what_a_run_with_each_setting_would_give(tmp_path: Path) ->
     assert result.loosest(10_000) is None
 
 
-def test_sweep_of_one_sensors_threshold(tmp_path: Path) -> None:
+def test_sweep_of_one_sensors_threshold() -> None:
     scores = ScoreSet([make_table(np.random.default_rng(0))])
     chips = ChipsConfig(sample_size=100, chip_size=100, min_purity=0.5, forbidden=(), min_valid=0)
     one, two = sweep_scores(scores, chips, {"chips.min_clear.s2l2a": [0.1, 1.0]}).settings
