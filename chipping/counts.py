@@ -7,6 +7,7 @@ look-ups, however much windows overlap. Memory is a block's pixels and a number 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
@@ -108,7 +109,7 @@ def count_true(mask: NDArray[np.bool_], row_edges: Edges, column_edges: Edges) -
     out = np.empty((len(row_edges) - 1, len(column_edges) - 1), np.int32)
     pixels = mask[:, column_edges[0] : column_edges[-1]].view(np.uint8)
     starts = column_edges[:-1] - column_edges[0]
-    for index, (top, bottom) in enumerate(zip(row_edges[:-1], row_edges[1:], strict=True)):
+    for index, (top, bottom) in enumerate(itertools.pairwise(row_edges.tolist())):
         out[index] = np.add.reduceat(_column_sums(pixels[top:bottom]), starts, dtype=np.int32)
     return out
 
@@ -124,7 +125,7 @@ def count_codes(codes: NDArray[np.integer], row_edges: Edges, column_edges: Edge
     starts = column_edges[:-1] - column_edges[0]
     found: dict[int, Counts] = {}
     known: list[int] = []
-    for index, (top, bottom) in enumerate(zip(row_edges[:-1], row_edges[1:], strict=True)):
+    for index, (top, bottom) in enumerate(itertools.pairwise(row_edges.tolist())):
         strip = pixels[top:bottom]
         seen = _count_strip(strip, known)
         for code, columns in seen.items():

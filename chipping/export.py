@@ -219,8 +219,11 @@ def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
         roi = cube.roi(bounds, info.resolution)
         raw = {name: _read(root, f"{settings.sensor}/{name}", roi) for name in settings.bands}
         bands = [SENSORS[settings.sensor].band(name) for name in settings.bands]
-        exported = [to_exported(raw[band.name], band, settings) for band in bands]
-        sensors[settings.sensor] = _Layers(info, settings, raw, np.stack(exported, axis=1))
+        dates, height, width = raw[settings.bands[0]].shape
+        exported = np.empty((dates, len(bands), height, width), settings.dtype)
+        for index, band in enumerate(bands):
+            exported[:, index] = to_exported(raw[band.name], band, settings)
+        sensors[settings.sensor] = _Layers(info, settings, raw, exported)
     return _Patch(bounds, sensors)
 
 

@@ -120,21 +120,12 @@ def clear_pixels(mask: NDArray[np.integer], settings: MaskSettings) -> Mask:
 
 def _grown(mask: Mask, buffer: int) -> Mask:
     """Spread True over the square of `buffer` pixels around it."""
-    for axis in (0, 1):
-        spread = mask.copy()
-        for shift in range(1, buffer + 1):
-            ahead = np.take(mask, range(shift, mask.shape[axis]), axis)
-            behind = np.take(mask, range(mask.shape[axis] - shift), axis)
-            near, far = (_strip(spread, axis, 0, -shift), _strip(spread, axis, shift, None))
-            near |= ahead
-            far |= behind
-        mask = spread
-    return mask
-
-
-def _strip(mask: Mask, axis: int, start: int, stop: int | None) -> Mask:
-    part = slice(start, stop)
-    return mask[part] if axis == 0 else mask[:, part]
+    height, width = mask.shape
+    around = np.pad(mask, buffer)
+    shifts = range(2 * buffer + 1)
+    rows = np.logical_or.reduce([around[shift : shift + height] for shift in shifts])
+    grown: Mask = np.logical_or.reduce([rows[:, shift : shift + width] for shift in shifts])
+    return grown
 
 
 @dataclass(frozen=True)

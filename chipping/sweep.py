@@ -101,9 +101,9 @@ class SweepResult:
 
 def _strict_order(key: str, values: Sequence[Any]) -> list[Any]:
     """Return a key's values from loose to strict: shares upwards, caps downwards, all else as given."""
-    if not all(isinstance(value, (int, float)) for value in values):
-        return list(values)
-    return sorted(values, reverse=key == "chips.max_per_class")
+    if key == "chips.max_per_class":
+        return sorted(values, key=lambda cap: np.inf if cap is None else cap, reverse=True)
+    return sorted(values) if all(isinstance(value, (int, float)) for value in values) else list(values)
 
 
 def _text(value: object) -> str:
@@ -193,8 +193,7 @@ def _count(scores: ScoreSet, chips: ChipsConfig, point: Mapping[str, Any], seed:
 
 
 def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResult:
-    """Sweep a grid over all finished cubes of a config; write ``sweep.csv`` and ``sweep.png`` beside the
-    chips.
+    """Sweep a grid over all finished cubes; write ``sweep.csv`` and ``sweep.png`` beside the chips.
 
     Raises
     ------
@@ -212,7 +211,7 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
 
 
 def _plot(result: SweepResult, config: Config) -> bytes:
-    """Draw chips per class against each key: a line at the config's other settings, a band over all."""
+    """Draw chips per class against each key, from loose to strict; the others are at the config's own values."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -247,19 +246,11 @@ def _own_values(result: SweepResult, config: Config) -> dict[str, Any]:
 def _plot_key(axis: Axes, result: SweepResult, key: str, own: Mapping[str, Any]) -> None:
     values = _strict_order(key, result.grid[key])
     places = np.arange(len(values))
-    for code in sorted({code for setting in result.settings for code in setting.kept_classes}):
-        counts = [[s for s in result.settings if s.values[key] == value] for value in values]
-        at_own = [
-            next(s for s in group if all(s.values[k] == v for k, v in own.items() if k != key))
-            for group in counts
-        ]
-        spread = [[s.chips.get(code, 0) for s in group] for group in counts]
-        color = CLASS_COLORS.get(code, "black")
-        axis.fill_between(
-            places, list(map(min, spread)), list(map(max, spread)), color=color, alpha=0.12, lw=0
-        )
-        line = [s.chips.get(code, 0) for s in at_own]
-        axis.plot(places, line, marker="o", color=color, label=f"{code} {CLASS_NAMES[code]}")
+    line = [_setting_at(result, {**own, key: value}) for value in values]
+    for code in sorted({code for setting in line for code in setting.kept_classes}):
+        counts = [setting.chips.get(code, 0) for setting in line]
+        color, label = CLASS_COLORS.get(code, "black"), f"{code} {CLASS_NAMES[code]}"
+        axis.plot(places, counts, marker="o", color=color, markeredgecolor="0.3", label=label)
     axis.set_xticks(places, [_text(value) for value in values])
     others = ", ".join(f"{k.removeprefix('chips.')} {_text(v)}" for k, v in own.items() if k != key)
     axis.set_title(f"others at {others}" if others else "", fontsize=8)
@@ -268,11 +259,16 @@ def _plot_key(axis: Axes, result: SweepResult, key: str, own: Mapping[str, Any])
     axis.grid(axis="y", alpha=0.3)
 
 
+def _setting_at(result: SweepResult, values: Mapping[str, Any]) -> Setting:
+    return next(setting for setting in result.settings if setting.values == values)
+
+
 def estimate_chips(
     lulc: NDArray[np.integer], bounds: Bounds, epsg: int, chips: ChipsConfig, resolution: int = 10
 ) -> dict[int, int]:
-    """Return the chips per class that land cover alone lets through: an upper bound, known before imagery is
-    fetched.
+    """Return the chips per class that land cover alone lets through.
+
+    An upper bound of what a build can give, known before any imagery is fetched.
 
     Parameters
     ----------

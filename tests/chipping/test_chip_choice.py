@@ -65,7 +65,7 @@ def make_table(
     return ScoreTable(cube, lattice.geometry, masks, 2, columns)
 
 
-def slow_verdict(table: ScoreTable, index: int, chips: ChipsConfig) -> str:
+def slow_verdict(table: ScoreTable, index: int, chips: ChipsConfig) -> str:  # noqa: C901, PLR0911  rule by rule
     """Return the first rule that a window breaks, of those that concern it alone."""
 
     def value(name: str) -> Any:
@@ -209,14 +209,14 @@ def test_not_fetched_blocks_reject_only_what_land_cover_lets_through(
 
 
 def test_sweep_counts_what_a_run_with_each_setting_would_give(tmp_path: Path) -> None:
-    config = make_config(tmp_path, sample_size=240, chip_size=240, min_clear=0.5)
+    config = make_config(tmp_path, min_clear=0.5)
     rng = np.random.default_rng(2)
     arrays = clean_arrays(config, BOX, rng)
-    arrays["lulc"]["lulc"][:] = np.kron(rng.choice([1, 2, 5], (8, 8)), np.ones((24, 24)))
+    arrays["lulc"]["lulc"][:] = np.kron(rng.choice([1, 2, 5], (4, 4)), np.ones((48, 48)))
     arrays["lulc"]["lulc"][rng.random((192, 192)) < 0.1] = 11
     put_cube(config, BOX, arrays)
     grid = parse_grid(
-        ["chips.min_purity=0.85,0.9,0.95", "chips.max_per_class=5,null", "chips.classes=[1,2,5],[5]"]
+        ["chips.min_purity=0.89,0.9,0.95", "chips.max_per_class=3,null", "chips.classes=[1,2,5],[5]"]
     )
     result = sweep(config, grid)
     folder = Path(config.directory.working) / "v1"
@@ -225,7 +225,7 @@ def test_sweep_counts_what_a_run_with_each_setting_would_give(tmp_path: Path) ->
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     for setting, row in zip(result.settings, rows, strict=True):
         chips = {key.removeprefix("chips."): value for key, value in setting.values.items()}
-        summary = chip(make_config(tmp_path, sample_size=240, chip_size=240, min_clear=0.5, **chips))
+        summary = chip(make_config(tmp_path, min_clear=0.5, **chips))
         assert summary.classes == setting.chips
         assert int(row["total"]) == summary.chips
     loosest, strictest = result.loosest(1), result.strictest(1)
@@ -236,7 +236,7 @@ def test_sweep_counts_what_a_run_with_each_setting_would_give(tmp_path: Path) ->
     assert result.loosest(10_000) is None
 
 
-def test_sweep_of_one_sensors_threshold(tmp_path: Path) -> None:
+def test_sweep_of_one_sensors_threshold() -> None:
     scores = ScoreSet([make_table(np.random.default_rng(0))])
     chips = ChipsConfig(sample_size=100, chip_size=100, min_purity=0.5, forbidden=(), min_valid=0)
     one, two = sweep_scores(scores, chips, {"chips.min_clear.s2l2a": [0.1, 1.0]}).settings

@@ -361,9 +361,9 @@ def test_tasks_travel_to_other_processes(tmp_path: Path) -> None:
 
     class Postal(ThreadEngine):
         def run(self, function: Any, tasks: Any) -> Any:
-            sent = pickle.loads(pickle.dumps((function, list(tasks))))  # noqa: S301  our own
+            sent = pickle.loads(pickle.dumps((function, list(tasks))))
             for outcome in super().run(*sent):
-                yield pickle.loads(pickle.dumps(outcome))  # noqa: S301  our own
+                yield pickle.loads(pickle.dumps(outcome))
 
     assert chip(config, Postal(2)).written == 16
 
