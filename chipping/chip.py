@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from cube.config import Config
 from cube.engine import Engine, ThreadEngine, open_engine
 from cube.errors import ConfigError, CubeNotSealedError
+from cube.layout import Layout
+from cube.lock import hold
+from cube.status import record_chips
 from cube.storage import Folder
+from cube.windows import WindowGeometry
 
 from .choose import ScoreSet, choose
 from .cubes import CubeInfo, sealed_cubes
@@ -27,43 +31,14 @@ from .export import (
 )
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
 from .scores import ScoreTable, ScoreTask, load_or_make_scores, mask_settings
-from .windows import WindowGeometry
 
-__all__ = ["ChipSummary", "Places", "chip", "score_cubes"]
+__all__ = ["ChipSummary", "chip", "score_cubes"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
 _UNFINISHED = ".exporting"
 """There while chips are written that may not be on the disk yet."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where phase two reads and writes."""
-
-    version: Folder
-
-    @classmethod
-    def of(cls, config: Config) -> Places:
-        """Return the places of a config's dataset version."""
-        directory = config.directory
-        return cls(Folder(directory.working, directory.storage_options) / config.dataset.version)
-
-    @property
-    def cubes(self) -> Folder:
-        """Cubes of phase one."""
-        return self.version / "cubes"
-
-    @property
-    def scores(self) -> Folder:
-        """Score tables."""
-        return self.version / "scores"
-
-    @property
-    def chips(self) -> Folder:
-        """A folder per chip."""
-        return self.version / "chips"
 
 
 @dataclass(frozen=True)
@@ -110,16 +85,22 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     ------
     CubeNotSealedError
         If no cube is finished.
+    BusyError
+        If another run works in the folder.
     ConfigError
         If a dtype cannot hold its sensor's nodata.
     """
     settings = export_settings(config)
     report = progress or (lambda *_: None)
-    with _engine_for(config, engine) as running:
+    root = Layout.of(config).root
+    root.make()
+    with hold(root), _engine_for(config, engine) as running:
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
         removed, written, kept = _export(config, scores, verdicts, settings, running, report)
-    Places.of(config).version.write(CHIP_METADATA, chip_metadata_csv(scores, verdicts))
+        root.write(CHIP_METADATA, chip_metadata_csv(scores, verdicts))
+        by_aoi = count_verdicts(scores, verdicts)
+        record_chips(root, by_aoi)
     codes, counts = np.unique(scores.lulc[verdicts == 0], return_counts=True)
     return ChipSummary(
         windows=len(scores),
@@ -127,7 +108,7 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
         written=written,
         kept=kept,
         removed=removed,
-        verdicts=count_verdicts(scores, verdicts),
+        verdicts=by_aoi,
         classes=dict(zip(codes.tolist(), counts.tolist(), strict=True)),
     )
 
@@ -151,11 +132,11 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
     CubeNotSealedError
         If no cube is finished.
     """
-    places = Places.of(config)
-    cubes = sealed_cubes(places.cubes, config.aoi)
+    layout = Layout.of(config)
+    cubes = sealed_cubes(layout.cubes, config.aoi)
     if not cubes:
-        raise CubeNotSealedError(f"{places.cubes}: no finished cube here; build some with build_cubes.py")
-    tasks = [_score_task(config, places, info) for info in cubes]
+        raise CubeNotSealedError(f"{layout.cubes}: no finished cube here; build some with build_cubes.py")
+    tasks = [_score_task(config, layout, info) for info in cubes]
     tables: list[ScoreTable] = []
     for outcome in engine.run(load_or_make_scores, tasks):
         tables.append(outcome.get())
@@ -163,11 +144,11 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
     return ScoreSet(sorted(tables, key=lambda table: table.cube.aoi_index))
 
 
-def _score_task(config: Config, places: Places, info: CubeInfo) -> ScoreTask:
+def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:
     _check_resolutions(config, info)
     return ScoreTask(
-        places.cubes,
-        places.scores,
+        layout.cubes,
+        layout.scores,
         info,
         WindowGeometry.from_config(config.chips),
         mask_settings(config),
@@ -193,15 +174,15 @@ def _export(
     report: Progress,
 ) -> tuple[int, int, int]:
     """Bring the chips' folder to what was chosen; return how many were removed, written and kept."""
-    places = Places.of(config)
-    chips = places.chips
+    layout = Layout.of(config)
+    chips = layout.chips
     chips.make()
     chips.sweep()
     # A power cut can leave hollow files under a good seal: read such chips before believing them.
-    verify = places.version.exists(_UNFINISHED)
-    tasks = list(_export_tasks(places, scores, verdicts, settings, verify=verify))
+    verify = layout.root.exists(_UNFINISHED)
+    tasks = list(_export_tasks(layout, scores, verdicts, settings, verify=verify))
     removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})
-    places.version.write(_UNFINISHED, b"")
+    layout.root.write(_UNFINISHED, b"")
     written = kept = 0
     total = sum(len(task.windows) for task in tasks)
     for outcome in engine.run(export_chips, tasks):
@@ -210,17 +191,17 @@ def _export(
         report("export", written + kept, total)
     if written or verify:
         chips.sync()
-    places.version.remove(_UNFINISHED)
+    layout.root.remove(_UNFINISHED)
     return removed, written, kept
 
 
 def _export_tasks(
-    places: Places, scores: ScoreSet, verdicts: NDArray[np.int8], settings: ExportSettings, *, verify: bool
+    layout: Layout, scores: ScoreSet, verdicts: NDArray[np.int8], settings: ExportSettings, *, verify: bool
 ) -> Iterator[ExportTask]:
     for number, table in enumerate(scores.tables):
         chosen = np.flatnonzero(verdicts[scores.starts[number] : scores.starts[number + 1]] == 0)
         for group in group_windows(table.cube, _chip_windows(table, chosen)):
-            yield ExportTask(places.cubes, places.chips, table.cube, settings, group, verify)
+            yield ExportTask(layout.cubes, layout.chips, table.cube, settings, group, verify)
 
 
 def _chip_windows(table: ScoreTable, chosen: NDArray[np.intp]) -> Iterable[ChipWindow]:

@@ -37,10 +37,10 @@ from numpy.typing import NDArray
 
 from cube.config import ChipsConfig
 from cube.sensors import CLASS_NAMES, SENSORS, MaskRule
+from cube.windows import WindowGeometry
 
 from .footprints import footprints, may_overlap, overlapping
 from .scores import ScoreTable, Which
-from .windows import WindowGeometry
 
 __all__ = [
     "VERDICTS",

@@ -25,11 +25,11 @@ from cube.grid import CHUNK_M, Bounds
 from cube.plan import canonical_json
 from cube.sensors import SENSORS
 from cube.storage import Folder
+from cube.windows import WindowGeometry
 
 from .cubes import CubeInfo, SensorInfo, open_arrays
 from .rasters import Compression, RasterSettings, encode_tiff, raster_settings, to_exported
 from .thumbnails import THUMBNAIL_VERSION, encode_png, render
-from .windows import WindowGeometry
 
 __all__ = [
     "CHIP_SEAL",

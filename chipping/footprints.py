@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from .windows import WindowGeometry
+from cube.windows import WindowGeometry
 
 if TYPE_CHECKING:
     from pyproj import Transformer

@@ -22,15 +22,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cube.config import Config
+from cube.counts import CellCounts, CellGrid, count_codes, count_true
 from cube.errors import StoreError
 from cube.grid import BLOCK_M, Block
 from cube.plan import canonical_json
 from cube.sensors import CLASS_NAMES, SENSORS, Band, MaskRule
 from cube.storage import Folder
+from cube.windows import Part, Spans, WindowGeometry, WindowLattice
 
-from .counts import CellCounts, CellGrid, count_codes, count_true
 from .cubes import CubeInfo, open_raw
-from .windows import Part, Spans, WindowGeometry, WindowLattice
 
 __all__ = [
     "MaskSettings",

@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cube.config import ChipsConfig, Config
+from cube.counts import CellCounts, CellGrid, count_codes
 from cube.engine import Engine, ThreadEngine
 from cube.errors import ConfigError
 from cube.grid import Bounds
+from cube.layout import Layout
 from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
+from cube.windows import WindowGeometry, WindowLattice
 
-from .chip import Places, score_cubes
+from .chip import score_cubes
 from .choose import ScoreSet, choose, count_land_cover_chips
-from .counts import CellCounts, CellGrid, count_codes
 from .scores import land_cover_columns
-from .windows import WindowGeometry, WindowLattice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,7 +205,7 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
     """
     scores = score_cubes(config, engine or ThreadEngine())
     result = sweep_scores(scores, config.chips, grid, config.release.seed)
-    folder = Places.of(config).version
+    folder = Layout.of(config).root
     folder.write(SWEEP_CSV, result.to_csv())
     folder.write(SWEEP_PNG, _plot(result, config))
     return result

@@ -6,10 +6,11 @@ import argparse
 import sys
 
 from .aoi import load_aois
-from .build import BuildSummary, Layout, build_cubes, plan_cubes
+from .build import BuildSummary, build_cubes, plan_cubes
 from .command import config_parser, draw_aois, print_table, run_verb, summarize_states
 from .config import Config
 from .engine import open_engine
+from .layout import Layout
 from .plan import CubePlan
 from .status import AoiState, StatusBoard
 

@@ -26,6 +26,7 @@ from .engine import Engine, Outcome
 from .errors import CatalogError, GelosError, ReadError, StoreError
 from .grid import Block
 from .items import Scene
+from .layout import Layout, aoi_stem
 from .loader import Access, check_access, clear_share, read_band
 from .lock import hold
 from .plan import SCHEMA_VERSION, CubePlan, canonical_json
@@ -36,7 +37,7 @@ from .status import AoiState, AoiStatus, StatusBoard
 from .storage import Folder
 from .store import read_seal, seal, sweep_cube, unseal, write_block, write_template
 
-__all__ = ["BuildSummary", "Layout", "Progress", "build_cubes", "plan_cubes"]
+__all__ = ["BuildSummary", "Progress", "build_cubes", "plan_cubes"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,47 +47,6 @@ _PLAN_AHEAD = 4
 
 Progress = Callable[[int, AoiStatus], None]
 """Told of every change of an AOI's row."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where things are in the working folder of a dataset version."""
-
-    root: Folder
-
-    @classmethod
-    def of(cls, config: Config) -> Layout:
-        """Return the layout of a config's working folder."""
-        working = Folder(config.directory.working, config.directory.storage_options)
-        return cls(working / config.dataset.version)
-
-    @property
-    def cubes(self) -> Folder:
-        """Cubes, ``aoi_000003.zarr``."""
-        return self.root / "cubes"
-
-    @property
-    def plans(self) -> Folder:
-        """Plans, ``aoi_000003.json``."""
-        return self.root / "plans"
-
-    @property
-    def blocks(self) -> Folder:
-        """Records of sealed cubes' blocks, ``aoi_000003.json``: fingerprint and digests by block."""
-        return self.root / "blocks"
-
-    @property
-    def building(self) -> Folder:
-        """Folders of markers, one per unsealed cube and one marker per finished block."""
-        return self.root / "building"
-
-    def markers(self, aoi_index: int) -> Folder:
-        """Return the folder of an unsealed cube's markers."""
-        return self.building / _stem(aoi_index)
-
-
-def _stem(aoi_index: int) -> str:
-    return f"aoi_{aoi_index:06}"
 
 
 BlockRecords = dict[str, dict[str, Any]]
@@ -252,7 +212,7 @@ def _plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Ac
     So a run that is resumed keeps its scenes, whatever the catalog has gained meanwhile. An AOI that is skipped leaves a
     record of what was seen, and is asked about again.
     """
-    name, question = f"{_stem(aoi.index)}.json", _planning_digest(aoi, config)
+    name, question = f"{aoi_stem(aoi.index)}.json", _planning_digest(aoi, config)
     try:
         record = json.loads(layout.plans.read(name))
         if record["question"] == question:
@@ -388,7 +348,7 @@ class _Run:
     def _keep_what_is_right(self, plan: CubePlan) -> BlockRecords:
         """Return the blocks on disk that this plan would make again, and clear everything else away."""
         unseal(self.layout.cubes, plan.aoi_index)
-        markers, stem = self.layout.markers(plan.aoi_index), _stem(plan.aoi_index)
+        markers, stem = self.layout.markers(plan.aoi_index), aoi_stem(plan.aoi_index)
         expected = {
             block.name: plan.block_fingerprint(block)
             for sensor_plan in plan.sensors
@@ -447,12 +407,12 @@ class _Run:
             return
         digests = {name: record["digests"] for name, record in building.records.items()}
         try:
-            self.layout.blocks.write(f"{_stem(aoi_index)}.json", canonical_json(building.records))
+            self.layout.blocks.write(f"{aoi_stem(aoi_index)}.json", canonical_json(building.records))
             seal(self.layout.cubes, building.plan, digests)
         except StoreError as error:
             self._update(aoi_index, status=AoiState.FAILED, reason=str(error))
             return
-        self.layout.building.remove_folder(_stem(aoi_index))
+        self.layout.building.remove_folder(aoi_stem(aoi_index))
         self._update(aoi_index, status=AoiState.BUILT, reason="", done=1.0)
 
     def _update(self, aoi_index: int, **changes: Any) -> None:

@@ -34,7 +34,17 @@ _TILE_PX = 512
 """Side of a COG's tile: reads come in whole tiles."""
 _RATE = 25e6
 """Bytes a second that one machine fetches and writes."""
-_NATIVE_M = {"B01": 60, "B09": 60, "B05": 20, "B06": 20, "B07": 20, "B8A": 20, "B11": 20, "B12": 20, "SCL": 20}
+_NATIVE_M = {
+    "B01": 60,
+    "B09": 60,
+    "B05": 20,
+    "B06": 20,
+    "B07": 20,
+    "B8A": 20,
+    "B11": 20,
+    "B12": 20,
+    "SCL": 20,
+}
 """Pixel size of Sentinel-2's coarser files, metres; every other file has its sensor's default resolution."""
 
 MODEL = (

@@ -51,6 +51,7 @@ def _hold_file(folder: Folder) -> Iterator[None]:
         os.ftruncate(handle, 0)
         os.pwrite(handle, _owner(), 0)
         yield
+        os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 

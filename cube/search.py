@@ -18,9 +18,9 @@ from .config import (
     Extent,
     LandsatConfig,
     PeriodConfig,
+    SensorConfig,
     Sentinel1Config,
     Sentinel2Config,
-    SensorConfig,
     TimeRange,
 )
 from .errors import GridError, ItemError

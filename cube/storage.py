@@ -141,7 +141,7 @@ class Folder:
                     file.flush()
                     os.fchmod(file.fileno(), 0o644)
                     os.fsync(file.fileno())
-                os.replace(temporary, target)
+                Path(temporary).replace(target)
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
@@ -266,7 +266,7 @@ class Folder:
                 if sync:
                     _fsync_dir(stage)
                 self.remove_folder(name, seal)
-                os.replace(stage, self.path / name)
+                stage.replace(self.path / name)
                 if sync:
                     _fsync_dir(self.path)
         except BaseException:

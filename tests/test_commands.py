@@ -85,15 +85,19 @@ def test_ctrl_c_stops_in_seconds_and_the_next_run_goes_on(
     config = demo_config(tmp_path)
     command = ["scripts/build_cubes.py", "-c", "configs/demo.yaml", *overrides(config), "--aoi", "0", "5"]
     command += ["--set", "compute.workers=1"]
+    # A shell that starts its children in the background makes them deaf to Ctrl-C; a person's does not.
+    listening = (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, "-c", listening, *command],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
     building = Path(config.directory.working) / "demo" / "building"
     deadline = time.monotonic() + 120

@@ -29,17 +29,17 @@ from rasterio.io import MemoryFile
 
 from chipping.chip import chip
 from chipping.choose import ScoreSet
-from chipping.counts import CellCounts, CellGrid, count_codes
 from chipping.cubes import CubeInfo, SensorInfo
 from chipping.scores import MaskSettings, ScoreTable, land_cover_columns
 from chipping.sweep import sweep_scores
-from chipping.windows import WindowGeometry, WindowLattice
 from cube.config import ChipsConfig, Config, load_config
+from cube.counts import CellCounts, CellGrid, count_codes
 from cube.engine import ThreadEngine
 from cube.grid import Bounds
 from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.testing.cubes import plan_from_times, write_cube
+from cube.windows import WindowGeometry, WindowLattice
 
 RANGES = ["2023-01-01/2023-03-31", "2023-04-01/2023-06-30", "2023-07-01/2023-09-30", "2023-10-01/2023-12-31"]
 TIMES = [datetime(2023, month, 10, 10, 30, tzinfo=UTC) for month in (2, 5, 8, 11)]

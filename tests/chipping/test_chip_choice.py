@@ -24,11 +24,11 @@ from chipping.cubes import CubeInfo, SensorInfo
 from chipping.footprints import footprints
 from chipping.scores import MaskSettings, ScoreTable, land_cover_columns
 from chipping.sweep import estimate_chips, parse_grid, sweep, sweep_scores
-from chipping.windows import WindowGeometry, WindowLattice
 from cube.config import ChipsConfig
 from cube.engine import ThreadEngine
 from cube.errors import ConfigError
 from cube.grid import Bounds
+from cube.windows import WindowGeometry, WindowLattice
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
 SIDE_PX = 10

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chipping.chip import score_cubes
-from chipping.counts import CellCounts, CellGrid, count_codes, count_true
 from chipping.scores import MaskSettings, ScoreTable, clear_pixels
-from chipping.windows import WindowGeometry, WindowLattice
 from cube.config import Config
+from cube.counts import CellCounts, CellGrid, count_codes, count_true
 from cube.engine import ThreadEngine
 from cube.grid import Block, Bounds
+from cube.windows import WindowGeometry, WindowLattice
 
 tens = st.integers(1, 12).map(lambda n: 10 * n)
 

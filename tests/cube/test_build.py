@@ -18,10 +18,11 @@ import rasterio
 import rasterio.warp
 import rasterio.windows
 
-from cube.build import BlockTask, Layout, build_block, build_cubes
+from cube.build import BlockTask, build_block, build_cubes
 from cube.config import Config
 from cube.engine import Outcome, ThreadEngine
 from cube.errors import BusyError, DiskFullError
+from cube.layout import Layout
 from cube.lock import hold
 from cube.plan import CubePlan
 from cube.sensors import SENSORS

@@ -80,10 +80,14 @@ def test_a_folder_appears_whole(folder: Folder) -> None:
 
 
 def test_a_folder_that_fails_half_way_has_no_seal(folder: Folder) -> None:
-    with pytest.raises(RuntimeError), folder.staged("chip", "chip.json") as put:
-        put("chip.json", b"{}")
-        put("x.tif", b"1")
-        raise RuntimeError
+    def half() -> None:
+        with folder.staged("chip", "chip.json") as put:
+            put("chip.json", b"{}")
+            put("x.tif", b"1")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
     assert not (folder / "chip").exists("chip.json")
     folder.write_folder("chip", {"chip.json": b"{}"}, "chip.json")
     assert list((folder / "chip").files()) == ["chip.json"]

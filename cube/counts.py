@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.grid import Block
-
+from .grid import Block
 from .windows import Spans
 
 __all__ = ["CellCounts", "CellGrid", "Cut", "count_codes", "count_true"]

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.config import ChipsConfig
-from cube.grid import Bounds
+from .config import ChipsConfig
+from .grid import Bounds
 
 __all__ = ["Part", "Spans", "WindowGeometry", "WindowLattice"]
 
