@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from datetime import timedelta
 
 from .aoi import load_aois
-from .build import BuildSummary, build_cubes, plan_cubes
+from .build import BuildSummary, build_cubes, candidates_of, plan_cubes
 from .command import config_parser, draw_aois, print_table, run_verb, summarize_states
-from .config import Config
+from .config import Config, Extent
 from .engine import open_engine
+from .estimate import MODEL, Cost, estimate_cost
 from .layout import Layout
 from .plan import CubePlan
 from .status import AoiState, StatusBoard
@@ -54,17 +57,47 @@ def _print_summary(summary: BuildSummary) -> None:
 
 
 def _dry_run(config: Config, only: list[int]) -> int:
-    rows = []
+    rows, total, candidates = [], Cost(), Counter[str]()
     for aoi, outcome in plan_cubes(config, only=only):
-        if isinstance(outcome, CubePlan):
-            scenes = sum(len(date.scenes) for sensor in outcome.sensors for date in sensor.dates)
-            blocks = sum(len(outcome.blocks(sensor.key)) for sensor in outcome.sensors)
-            size = f"{outcome.bounds.width / 1000:g} x {outcome.bounds.height / 1000:g} km"
-            rows.append([f"{aoi.index:06}", outcome.epsg, size, scenes, blocks, ""])
-        else:
-            rows.append([f"{aoi.index:06}", "", "", "", "", str(outcome)])
-    print_table("Plan", ["AOI", "EPSG", "extent", "scenes", "blocks", "would be skipped"], rows)
+        name = f"{aoi.index:06}"
+        if not isinstance(outcome, CubePlan):
+            rows.append([name, "", "", "", "", "", str(outcome)])
+            continue
+        cost, found = estimate_cost(outcome), candidates_of(outcome, config)
+        total, candidates = total + cost, candidates + Counter(found)
+        scenes = sum(len(date.scenes) for sensor in outcome.sensors for date in sensor.dates)
+        blocks = sum(len(outcome.blocks(sensor.key)) for sensor in outcome.sensors)
+        size = f"{outcome.bounds.width / 1000:g} x {outcome.bounds.height / 1000:g} km"
+        windows = ", ".join(f"{number} {title}" for title, number in found.items()) or "no candidate window"
+        rows.append(
+            [name, size, scenes, blocks, _megabytes(cost.fetch_bytes), _megabytes(cost.store_bytes), windows]
+        )
+    columns = [
+        "AOI",
+        "extent",
+        "scenes",
+        "blocks",
+        "to fetch",
+        "to store",
+        "candidate windows, or why it is skipped",
+    ]
+    print_table("Plan", columns, rows)
+    print(
+        f"in all: {_megabytes(total.fetch_bytes)} to fetch, {_megabytes(total.store_bytes)} to store, ",
+        end="",
+    )
+    print(f"about {timedelta(seconds=round(total.seconds))}; candidate windows: ", end="")
+    print(", ".join(f"{number} {title}" for title, number in candidates.items()) or "none")
+    print(MODEL)
+    if config.aoi.extent is Extent.OVERLAP and config.aoi.max_side_m is None:
+        print(
+            "warning: aoi.extent overlap without aoi.max_side_m: a whole Sentinel-2 tile is 17 GB raw an AOI"
+        )
     return 0
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.0f} MB"
 
 
 def main(argv: list[str] | None = None) -> int:

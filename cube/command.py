@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from .config import Config, load_config
-from .errors import AoiError, ConfigError, GelosError
+from .errors import AoiError, BusyError, ConfigError, CubeNotSealedError, GelosError
 from .layout import Layout
 from .retry import without_signature
 from .status import AoiState, AoiStatus
@@ -79,7 +79,7 @@ def run_verb(
         config = load_config(arguments.config, arguments.set)
         with _logging(config):
             return verb(config, arguments)
-    except (ConfigError, AoiError) as error:
+    except (ConfigError, AoiError, CubeNotSealedError, BusyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
     except GelosError as error:

@@ -75,6 +75,12 @@ def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
     return cast("dict[str, Any]", document["attributes"])
 
 
+def read_array(cubes: Folder, aoi_index: int, path: str) -> NDArray[Any]:
+    """Return all values of one array of a cube, sealed or not, as they are on disk."""
+    array = zarr.open_array(cubes.zarr_store(cube_name(aoi_index), read_only=True), path=path, mode="r")
+    return np.asarray(array[...])
+
+
 def make_template(plan: CubePlan) -> dict[str, bytes]:
     """Return every metadata file and coordinate chunk of a plan's cube, by path, without the root's.
 
