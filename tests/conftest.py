@@ -11,10 +11,11 @@ from hypothesis import settings
 from cube.build import build_cubes
 from cube.config import load_config
 from cube.engine import ThreadEngine
+from cube.storage import Folder
 from cube.testing import make_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cube.config import Config
     from cube.testing import Archive
@@ -65,3 +66,18 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("the reference data beside the project is absent")
     return path
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Folder]:
+    """Return a bucket on a local S3 server."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"endpoint_url": f"http://{host}:{port}", "key": "test", "secret": "test"}
+    s3fs.S3FileSystem(**options).mkdir("bucket")
+    yield Folder("s3://bucket", options)
+    server.stop()

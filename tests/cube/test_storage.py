@@ -7,29 +7,12 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
-
 from cube import lock
 from cube.errors import BusyError, DiskFullError, StoreError
 from cube.storage import STAGING_PREFIX, Folder, disk_errors
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[Folder]:
-    """Return a bucket on a local S3 server."""
-    import s3fs
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"endpoint_url": f"http://{host}:{port}", "key": "test", "secret": "test"}
-    s3fs.S3FileSystem(**options).mkdir("bucket")
-    yield Folder("s3://bucket", options)
-    server.stop()
 
 
 @pytest.fixture(params=["disk", "memory", "s3"])
