@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, cast
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import yaml
@@ -387,7 +387,7 @@ class ChipsConfig(_Section):
         if isinstance(value, Mapping):
             default = type(self).model_fields[which].default
             value = value.get(sensor, default.get(sensor, 1.0) if isinstance(default, dict) else default)
-        return value[index] if isinstance(value, tuple) else float(cast("float", value))
+        return value[index] if isinstance(value, tuple) else value
 
 
 class ReleaseConfig(_Section):
@@ -583,7 +583,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is given twice", key_node.start_mark

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from .config import ComputeConfig
 from .errors import ConfigError
@@ -17,11 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Outcome", "ThreadEngine", "open_engine"]
 
+_LOG = logging.getLogger(__name__)
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _THREADS_PER_WORKER = 4
 """Reads wait on the network, so a worker has more threads than cores."""
+_CONNECT_S = 20
 _AHEAD = 2
 """Tasks in flight per thread: enough to keep every thread busy, and few enough to keep the scheduler's graph small."""
 
@@ -49,11 +54,6 @@ class Engine(Protocol):
         """How many tasks can run at once."""
         ...
 
-    @property
-    def dashboard(self) -> str:
-        """Address of a page that shows the work, or an empty string."""
-        ...
-
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
     ) -> Iterator[Outcome[Task, Result]]:
@@ -63,8 +63,6 @@ class Engine(Protocol):
 
 class ThreadEngine:
     """The threads of this process."""
-
-    dashboard = ""
 
     def __init__(self, threads: int | None = None) -> None:
         self.slots = threads or os.cpu_count() or 1
@@ -90,44 +88,72 @@ class ThreadEngine:
 
 
 class DaskEngine:
-    """A Dask cluster, local or elsewhere."""
+    """A Dask cluster, local or elsewhere; it is started, or connected to, when the first task comes.
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    Parameters
+    ----------
+    compute
+        ``scheduler``, or workers and threads of a LocalCluster.
+    stack
+        Closes what was started.
+    """
+
+    def __init__(self, compute: ComputeConfig, stack: contextlib.ExitStack) -> None:
+        self._compute = compute
+        self._stack = stack
+
+    @cached_property
+    def _client(self) -> Client:
+        from distributed import Client, LocalCluster
+
+        address = _scheduler(self._compute)
+        if address:
+            try:
+                return cast("Client", self._stack.enter_context(Client(address, timeout=_CONNECT_S)))
+            except OSError as error:
+                raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
+        cluster = LocalCluster(
+            n_workers=self._compute.workers or os.cpu_count() or 1,
+            threads_per_worker=self._compute.threads or _THREADS_PER_WORKER,
+            memory_limit=self._compute.memory_limit,
+            dashboard_address=":0",
+        )
+        client = Client(self._stack.enter_context(cluster))
+        _LOG.info("dashboard: %s", client.dashboard_link)
+        return cast("Client", self._stack.enter_context(client))
 
     @property
     def slots(self) -> int:
         """Threads of all workers at this moment."""
         return max(sum(self._client.nthreads().values()), 1)
 
-    @property
-    def dashboard(self) -> str:
-        """Address of the dashboard, or an empty string."""
-        return str(self._client.dashboard_link or "")
-
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
     ) -> Iterator[Outcome[Task, Result]]:
         """Yield an outcome per task, as they come; a task whose worker dies is run again elsewhere."""
+        source = iter(tasks)
+        first = list(_take(source, 1))
+        if not first:
+            return
         from distributed import as_completed
 
         pending: dict[Any, Task] = {}
-        source = iter(tasks)
-        finished = as_completed(with_results=False)
+        finished = as_completed(loop=self._client.loop)
 
-        def feed() -> None:
-            for task in _take(source, self.slots * _AHEAD - len(pending)):
+        def submit(some: Iterable[Task]) -> None:
+            for task in some:
                 future = self._client.submit(function, task, pure=False)
                 pending[future] = task
                 finished.add(future)
 
         try:
-            feed()
+            submit(first)
             while pending:
+                submit(_take(source, self.slots * _AHEAD - len(pending)))
                 future = next(finished)
-                task = pending.pop(future)
-                yield _outcome(task, future)
-                feed()
+                yield _outcome(pending.pop(future), future)
+                if not pending:
+                    submit(_take(source, 1))
         finally:
             self._client.cancel(list(pending))
 
@@ -145,43 +171,22 @@ def _outcome(task: Task, future: Any) -> Outcome[Task, Any]:
     return Outcome(task, error=error) if error is not None else Outcome(task, future.result())
 
 
+def _scheduler(compute: ComputeConfig) -> str:
+    return compute.scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
+
+
 @contextlib.contextmanager
 def open_engine(compute: ComputeConfig) -> Iterator[Engine]:
-    """Start, or connect to, what runs the work, and leave it as it was.
+    """Give access to what runs the work; what it starts for that is stopped at the end.
 
     Parameters
     ----------
     compute
         ``scheduler`` (or ``DASK_SCHEDULER_ADDRESS``) names a running cluster; ``workers: 0`` means threads of this
         process; otherwise a LocalCluster is sized from the machine.
-
-    Raises
-    ------
-    ConfigError
-        If no scheduler answers at the address.
     """
-    address = compute.scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
-    if compute.workers == 0 and not address:
+    if compute.workers == 0 and not _scheduler(compute):
         yield ThreadEngine(compute.threads)
         return
-    from distributed import Client, LocalCluster
-
-    if address:
-        try:
-            client = Client(address, timeout=20)
-        except OSError as error:
-            raise ConfigError(f"compute.scheduler {address}: no scheduler answers there ({error})") from error
-        with client:
-            yield DaskEngine(client)
-        return
-    with (
-        LocalCluster(
-            n_workers=compute.workers or os.cpu_count() or 1,
-            threads_per_worker=compute.threads or _THREADS_PER_WORKER,
-            memory_limit=compute.memory_limit,
-            processes=True,
-            dashboard_address=":0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield DaskEngine(client)
+    with contextlib.ExitStack() as stack:
+        yield DaskEngine(compute, stack)

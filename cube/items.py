@@ -6,10 +6,10 @@ on the item or on the asset; end times written without a ``T``; items whose time
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -76,10 +76,10 @@ class Scene:
 
     id: str
     collection: str
-    datetime: datetime
+    datetime: dt.datetime
     """Nominal time (UTC); the start where the item's time is a period."""
-    start: datetime
-    end: datetime
+    start: dt.datetime
+    end: dt.datetime
     geometry: BaseGeometry
     """Footprint, EPSG:4326."""
     properties: Mapping[str, Any]
@@ -88,7 +88,7 @@ class Scene:
     self_href: str
 
     @property
-    def order(self) -> tuple[datetime, str]:
+    def order(self) -> tuple[dt.datetime, str]:
         """How ties break, and in which order a mosaic is filled."""
         return (self.datetime, self.id)
 
@@ -152,14 +152,14 @@ class Scene:
         )
 
 
-def parse_time(text: str) -> datetime:
+def parse_time(text: str) -> dt.datetime:
     """Read an RFC 3339 time, or one with a space for the ``T``, as UTC."""
-    time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    time = dt.datetime.fromisoformat(text)
+    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
 
 
-def _isoformat(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _isoformat(time: dt.datetime) -> str:
+    return time.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _json_number(value: float | None) -> float | str | None:
@@ -195,15 +195,15 @@ def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) ->
             start=start,
             end=end,
             geometry=geometry,
-            properties={key: properties[key] for key in _KEPT_PROPERTIES if properties.get(key) is not None},
-            assets={band.name: _asset(item, band, sensor) for band in wanted},
+            properties={k: properties[k] for k in sorted(_KEPT_PROPERTIES) if properties.get(k) is not None},
+            assets={band.name: _asset(item, band, sensor) for band in sorted(wanted, key=lambda b: b.name)},
             self_href=next((k["href"] for k in item.get("links", ()) if k.get("rel") == "self"), ""),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ItemError(f"item {item.get('id')}: record cannot be read ({error!r})") from None
 
 
-def _period(properties: Mapping[str, Any]) -> tuple[datetime, datetime]:
+def _period(properties: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime]:
     if properties.get("start_datetime") and properties.get("end_datetime"):
         return parse_time(properties["start_datetime"]), parse_time(properties["end_datetime"])
     if not properties.get("datetime"):

@@ -99,6 +99,11 @@ class Acquisition:
         return self.scenes[0].datetime
 
     @property
+    def footprint(self) -> BaseGeometry:
+        """What all its scenes see together, EPSG:4326."""
+        return union_all([scene.geometry for scene in self.scenes])
+
+    @property
     def name(self) -> str:
         """How the acquisition is called in reasons."""
         return self.scenes[0].id if len(self.scenes) == 1 else f"{self.time:%Y-%m-%d}"
@@ -197,9 +202,13 @@ def choose_tile(
 
     kept, superseded = _newest_baselines(scenes)
     acquisitions = _acquire(kept, target, _tile, _datatake)
-    by_cloud = lambda one, _: (one.cloud_cover, one.time, one.name)  # noqa: E731
     rule = _Rule(
-        "s2l2a", "tile", eligible, by_cloud, "less cloudy", lambda picks: _mean(p.cloud_cover for p in picks)
+        "s2l2a",
+        "tile",
+        eligible,
+        lambda one, _: (one.cloud_cover, one.time, one.name),
+        "less cloudy",
+        lambda picks: _mean(one.cloud_cover for one in picks),
     )
     if clear_share is not None:
         rule = _ranked_over_aoi(rule, acquisitions, ranges, clear_share)
@@ -343,13 +352,10 @@ def choose_period(sensor: str, scenes: Iterable[Scene], period: TimeRange) -> Se
     Skipped
         If there is none.
     """
-    chosen, lost = [], []
+    chosen: list[Scene] = []
+    lost: list[Scene] = []
     for scene in sorted(scenes, key=lambda s: s.order):
-        instant = scene.start == scene.end
-        inside = period.start <= scene.start <= period.end if instant else (
-            scene.start < period.end and scene.end > period.start
-        )
-        (chosen if inside else lost).append(scene)
+        (chosen if _shares_time(scene, period) else lost).append(scene)
     candidates = [
         *(Candidate(s.id, sensor, "", chosen=True, reason="") for s in chosen),
         *(Candidate(s.id, sensor, "", chosen=False, reason=f"not within {period}") for s in lost),
@@ -358,6 +364,12 @@ def choose_period(sensor: str, scenes: Iterable[Scene], period: TimeRange) -> Se
         raise Skipped(f"{sensor}: no item for {period} touches the extent", tuple(candidates))
     whole = Acquisition("", tuple(chosen), 1.0, 0.0)
     return SensorChoice("", (whole,), tuple(candidates))
+
+
+def _shares_time(scene: Scene, period: TimeRange) -> bool:
+    if scene.start == scene.end:
+        return period.start <= scene.start <= period.end
+    return scene.start < period.end and scene.end > period.start
 
 
 def _tile(scene: Scene) -> str:

@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -33,7 +34,7 @@ from .plan import SCHEMA_VERSION, CubePlan, SensorPlan
 from .sensors import SENSORS, Band, BandKind
 from .storage import Folder, disk_errors
 
-__all__ = ["SEAL", "cube_name", "is_sealed", "open_cube", "read_seal", "seal", "write_block", "write_template"]
+__all__ = ["SEAL", "cube_name", "is_sealed", "open_cube", "read_seal", "seal", "sweep_cube", "unseal", "write_block", "write_template"]
 
 SEAL = "zarr.json"
 """The root's metadata: its presence means that the cube is whole."""
@@ -227,14 +228,45 @@ def write_template(cubes: Folder, plan: CubePlan) -> None:
             target.write(path, data)
 
 
-def write_block(cubes: Folder, plan: CubePlan, block: Block, band: str, values: NDArray[Any]) -> str:
+def unseal(cubes: Folder, aoi_index: int) -> None:
+    """Take a cube's root away, so that nothing can open it until it is sealed again."""
+    (cubes / cube_name(aoi_index)).remove(SEAL)
+
+
+def sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
+    """Remove from an unsealed cube all that is neither the plan's metadata nor a chunk of the named blocks."""
+    target = cubes / cube_name(plan.aoi_index)
+    wanted = set(make_template(plan))
+    for sensor_plan in plan.sensors:
+        side = chunk_px(sensor_plan.resolution)
+        for block in plan.blocks(sensor_plan.key):
+            if block.name in blocks:
+                wanted |= {
+                    f"{sensor_plan.key}/{band}/c/{chunk}"
+                    for band in sensor_plan.bands
+                    for chunk in _chunk_keys(block, side)
+                }
+    for path in list(target.files()):
+        if path not in wanted:
+            target.remove(path)
+
+
+def _chunk_keys(block: Block, side: int) -> Iterator[str]:
+    """Names of a block's chunks below the array's ``c``."""
+    prefix = "" if SENSORS[block.sensor].is_static else f"{block.time}/"
+    for row in range(block.row // side, -(-(block.row + block.height) // side)):
+        for column in range(block.col // side, -(-(block.col + block.width) // side)):
+            yield f"{prefix}{row}/{column}"
+
+
+def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: NDArray[Any]) -> str:
     """Write one band of a block into an unsealed cube, and see it on disk.
 
     Parameters
     ----------
     cubes
         Folder of the cubes.
-    plan, block, band
+    aoi_index, block, band
         Where the values go; the block covers whole chunks.
     values
         ``(y, x)`` in the band's dtype, of the block's shape.
@@ -255,32 +287,28 @@ def write_block(cubes: Folder, plan: CubePlan, block: Block, band: str, values: 
             f"{block.name}/{band}: got {values.dtype} {values.shape}; "
             f"expected {sensor.band(band).dtype} {(block.height, block.width)}"
         )
-    name = cube_name(plan.aoi_index)
+    name = cube_name(aoi_index)
     store = cubes.zarr_store(name)
     array = zarr.open_array(store, path=f"{block.sensor}/{band}", mode="r+", zarr_format=3)
     roi = block.roi if sensor.is_static else (block.time, *block.roi)
     with disk_errors(f"{cubes}/{name}"):
         array[roi] = values
         if cubes.is_local:
-            _sync_chunks(cubes, name, block, band, array.chunks[-1], is_static=sensor.is_static)
-    return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+            base = cubes.path / name / block.sensor / band / "c"
+            _sync([base / key for key in _chunk_keys(block, array.chunks[-1])], base)
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
-def _sync_chunks(cubes: Folder, name: str, block: Block, band: str, side: int, *, is_static: bool) -> None:
-    """Force a block's chunks, and the folders that name them, onto the disk."""
-    base = cubes.path / name / block.sensor / band / "c"
-    base = base if is_static else base / str(block.time)
-    rows = range(block.row // side, -(-(block.row + block.height) // side))
-    columns = range(block.col // side, -(-(block.col + block.width) // side))
-    folders = {base / str(row) for row in rows}
-    chunks = [folder / str(column) for folder in sorted(folders) for column in columns]
-    for path in [*chunks, *sorted(folders), base]:
-        if path.exists():
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+def _sync(chunks: Iterable[Path], base: Path) -> None:
+    """Force chunks, and the folders that name them up to `base`, onto the disk."""
+    written = [path for path in chunks if path.exists()]
+    folders = {folder for path in written for folder in path.parents if folder.is_relative_to(base)}
+    for path in [*written, *sorted(folders)]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]], **extra: Any) -> None:

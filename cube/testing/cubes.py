@@ -81,5 +81,5 @@ def write_cube(cubes: Folder, plan: CubePlan, arrays: Arrays) -> None:
             for band in sensor_plan.bands:
                 values = arrays[sensor_plan.key][band]
                 values = values if values.ndim == 2 else values[block.time]
-                digests[block.name][band] = write_block(cubes, plan, block, band, values[block.roi])
+                digests[block.name][band] = write_block(cubes, plan.aoi_index, block, band, values[block.roi])
     seal(cubes, plan, digests)

@@ -1,0 +1,228 @@
+"""From an AOI to its plan: what is searched, in which order, and what the choice is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pyproj import Transformer
+from shapely import box, transform
+from shapely.geometry.base import BaseGeometry
+
+from .aoi import Aoi
+from .catalog import Catalog, Query
+from .config import (
+    Config,
+    Extent,
+    LandsatConfig,
+    PeriodConfig,
+    Sentinel1Config,
+    Sentinel2Config,
+    SensorConfig,
+    TimeRange,
+)
+from .errors import GridError, ItemError
+from .grid import Bounds, aoi_bounds, local_equal_area, overlap_bounds, project, utm_epsg
+from .items import Scene, parse_item
+from .plan import CubePlan, plan_cube
+from .scenes import (
+    Acquisition,
+    Candidate,
+    SceneSet,
+    SensorChoice,
+    Skipped,
+    choose_orbit,
+    choose_path,
+    choose_period,
+    choose_tile,
+)
+from .sensors import SENSORS, ChoiceRule
+
+__all__ = ["ClearShare", "plan_aoi"]
+
+ClearShare = Callable[[Acquisition, BaseGeometry], float]
+"""Measures the clear share (0 to 1) of a Sentinel-2 acquisition over an AOI."""
+
+_SERIES_ORDER = (ChoiceRule.TILE, ChoiceRule.ORBIT, ChoiceRule.PATH)
+"""Sentinel-2 first: the others are chosen near its dates, and over its footprint."""
+
+
+def plan_aoi(aoi: Aoi, config: Config, catalog: Catalog, clear_share: ClearShare | None = None) -> CubePlan:
+    """Search, choose and lay out one AOI's cube; not a pixel is read (but for ``rank: aoi``).
+
+    Parameters
+    ----------
+    aoi
+        What to cover.
+    config
+        Sensors, limits, extent.
+    catalog
+        Where scenes are found.
+    clear_share
+        Needed for ``s2l2a.rank: aoi``.
+
+    Raises
+    ------
+    Skipped
+        If the AOI cannot have one date per range and sensor; says what would have saved it.
+    CatalogError
+        If a search failed for good.
+    """
+    return _Planner(aoi, config, catalog, clear_share).plan()
+
+
+@dataclass
+class _Planner:
+    aoi: Aoi
+    config: Config
+    catalog: Catalog
+    clear_share: ClearShare | None
+
+    def plan(self) -> CubePlan:
+        choices: dict[str, SensorChoice] = {}
+        lost: list[Candidate] = []
+        try:
+            for key in self._series():
+                choices[key] = self._choose_series(key, choices, lost)
+            epsg = self._epsg(choices)
+            bounds = self._bounds(choices, epsg)
+            extent = _outline(bounds, epsg)
+            for key, settings in self.config.sensors.items():
+                if isinstance(settings, PeriodConfig):
+                    scenes = self._find(key, extent, (TimeRange.parse(settings.year),), (), lost)
+                    choices[key] = choose_period(key, scenes, TimeRange.parse(settings.year))
+        except Skipped as skipped:
+            seen = [c for choice in choices.values() for c in choice.candidates]
+            raise Skipped(skipped.reason, (*seen, *skipped.candidates, *lost)) from None
+        scene_set = SceneSet(
+            {key: tuple(a.scenes for a in choice.acquisitions) for key, choice in choices.items()},
+            tuple([*(c for choice in choices.values() for c in choice.candidates), *lost]),
+        )
+        return plan_cube(self.aoi.index, self.aoi.geometry, epsg, bounds, scene_set, self.config)
+
+    def _series(self) -> list[str]:
+        return sorted(self.config.series, key=lambda key: _SERIES_ORDER.index(SENSORS[key].choice))
+
+    def _choose_series(
+        self, key: str, choices: dict[str, SensorChoice], lost: list[Candidate]
+    ) -> SensorChoice:
+        settings = self.config.sensors[key]
+        target = self._target(choices)
+        ranges = self.config.ranges
+        scenes = self._find(key, target, _merged(ranges), _conditions(settings), lost)
+        if isinstance(settings, Sentinel2Config):
+            return choose_tile(scenes, settings, ranges, target, self._measure(settings))
+        anchors = self._anchors(choices)
+        if isinstance(settings, Sentinel1Config):
+            return choose_orbit(scenes, settings, ranges, target, anchors)
+        assert isinstance(settings, LandsatConfig)
+        return choose_path(scenes, settings, ranges, target, anchors)
+
+    def _measure(self, settings: Sentinel2Config) -> Callable[[Acquisition], float] | None:
+        if settings.rank != "aoi" or self.clear_share is None:
+            return None
+        measure = self.clear_share
+        return lambda acquisition: measure(acquisition, self.aoi.geometry)
+
+    def _target(self, choices: dict[str, SensorChoice]) -> BaseGeometry:
+        """Return what must be covered: the AOI, or the Sentinel-2 footprint capped around it."""
+        sentinel2 = self._sentinel2(choices)
+        if self.config.aoi.extent is Extent.AOI or sentinel2 is None:
+            return self.aoi.geometry
+        shared = _shared(sentinel2.acquisitions)
+        side = self.config.aoi.max_side_m
+        if side is None:
+            return shared
+        crs = local_equal_area(self.aoi.geometry)
+        centre = project(self.aoi.geometry, crs).envelope.centroid
+        square = centre.buffer(side / 2, cap_style="square")
+        to_lonlat = Transformer.from_crs(crs, 4326, always_xy=True)
+        return shared.intersection(transform(square, to_lonlat.transform, interleaved=False))
+
+    def _sentinel2(self, choices: dict[str, SensorChoice]) -> SensorChoice | None:
+        return next((c for key, c in choices.items() if SENSORS[key].choice is ChoiceRule.TILE), None)
+
+    def _anchors(self, choices: dict[str, SensorChoice]) -> list[datetime]:
+        sentinel2 = self._sentinel2(choices)
+        if sentinel2 is None:
+            return [span.middle for span in self.config.ranges]
+        return [acquisition.time for acquisition in sentinel2.acquisitions]
+
+    def _epsg(self, choices: dict[str, SensorChoice]) -> int:
+        """Return the cube's zone: the Sentinel-2 tile's, or that of the AOI's centre where there is none."""
+        sentinel2 = self._sentinel2(choices)
+        found = sentinel2.acquisitions[0].scenes[0].epsg if sentinel2 else None
+        return found if found is not None else utm_epsg(self.aoi.geometry)
+
+    def _bounds(self, choices: dict[str, SensorChoice], epsg: int) -> Bounds:
+        if self.config.aoi.extent is Extent.AOI or not choices:
+            return aoi_bounds(self.aoi.geometry, epsg)
+        shared = self._target(choices)
+        for choice in choices.values():
+            shared = shared.intersection(_shared(choice.acquisitions))
+        if shared.is_empty:
+            raise Skipped("the chosen scenes share no ground; use aoi.extent: aoi")
+        try:
+            return overlap_bounds(shared, self.aoi.geometry, epsg, self.config.aoi.max_side_m)
+        except GridError as error:
+            raise Skipped(str(error)) from None
+
+    def _find(
+        self,
+        key: str,
+        target: BaseGeometry,
+        spans: Iterable[TimeRange],
+        conditions: tuple[tuple[str, str, Any], ...],
+        lost: list[Candidate],
+    ) -> list[Scene]:
+        """Search one sensor; items that cannot be used are recorded in `lost` with the reason."""
+        sensor, bands = SENSORS[key], self.config.bands(key)
+        collection = self.config.sensors[key].collection
+        scenes = {}
+        for span in spans:
+            for item in self.catalog.search(Query((collection,), target, span, conditions)):
+                try:
+                    scenes[item["id"]] = parse_item(item, sensor, bands)
+                except ItemError as error:
+                    lost.append(Candidate(str(item.get("id")), key, "", chosen=False, reason=str(error)))
+        return list(scenes.values())
+
+
+def _conditions(settings: SensorConfig) -> tuple[tuple[str, str, Any], ...]:
+    """Narrow a search on the server where nothing that we want to report is lost by it."""
+    if isinstance(settings, LandsatConfig):
+        return (("platform", "in", list(settings.platforms)),)
+    return ()
+
+
+def _merged(ranges: Iterable[TimeRange]) -> Iterator[TimeRange]:
+    """Join ranges that follow one another within a day, so that a year's quarters are one search."""
+    current: TimeRange | None = None
+    for span in ranges:
+        if current is not None and (span.start - current.end).total_seconds() <= 86_400:
+            current = TimeRange(current.start, span.end)
+            continue
+        if current is not None:
+            yield current
+        current = span
+    if current is not None:
+        yield current
+
+
+def _shared(acquisitions: Iterable[Acquisition]) -> BaseGeometry:
+    """Return what every acquisition covers, EPSG:4326."""
+    shared: BaseGeometry | None = None
+    for acquisition in acquisitions:
+        seen = acquisition.footprint
+        shared = seen if shared is None else shared.intersection(seen)
+    assert shared is not None
+    return shared
+
+
+def _outline(bounds: Bounds, epsg: int) -> BaseGeometry:
+    """Return a lattice box in EPSG:4326, its edges bent as the projection bends them."""
+    square = box(bounds.left, bounds.bottom, bounds.right, bounds.top).segmentize(bounds.width / 8)
+    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
+    return transform(square, to_lonlat.transform, interleaved=False)

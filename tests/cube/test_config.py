@@ -1,0 +1,195 @@
+"""The config: what loads, and the one line that says why something does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cube.config import Config, TimeRange, load_config
+from cube.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def gelos_form() -> dict[str, Any]:
+    """Return a config as GELOS v0.50.1 writes its own, with nothing of ours in it."""
+    return {
+        "dataset": {"version": "v0.50.1"},
+        "aoi": {"version": "v0.40", "include_indices": None, "exclude_indices": None},
+        "directory": {"working": "/app/data/interim", "output": "/app/data/processed", "zip_output": True},
+        "log_errors": True,
+        "s2l2a": {
+            "collection": "sentinel-2-l2a",
+            "time_ranges": [
+                "2023-01-01/2023-03-31",
+                "2023-04-01/2023-06-30",
+                "2023-07-01/2023-09-30",
+                "2023-10-01/2023-12-31",
+            ],
+            "cloud_cover": 30,
+            "nodata_pixel_percentage": 5,
+            "bands": ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12", "SCL"],
+            "cloud_band": "SCL",
+            "resolution": 10,
+            "native_crs": True,
+            "fill_na": False,
+            "na_value": -999,
+            "dtype": "int16",
+        },
+        "s1rtc": {
+            "collection": "sentinel-1-rtc",
+            "delta_days": 12,
+            "nodata_pixel_percentage": 5,
+            "bands": ["vv", "vh"],
+            "resolution": 10,
+            "native_crs": False,
+            "fill_na": False,
+            "na_value": -999,
+            "dtype": "float32",
+        },
+        "lc2l2": {
+            "collection": "landsat-c2-l2",
+            "platforms": ["landsat-8", "landsat-9"],
+            "delta_days": 91,
+            "cloud_cover": 50,
+            "bands": ["coastal", "blue", "green", "red", "nir08", "swir16", "swir22", "qa_pixel"],
+            "cloud_band": "qa_pixel",
+            "resolution": 30,
+            "native_crs": False,
+            "fill_na": False,
+            "na_value": -999,
+            "dtype": "float32",
+        },
+        "dem": {
+            "collection": "cop-dem-glo-30",
+            "year": "2021-01-02/2021-12-31",
+            "resolution": 30,
+            "native_crs": False,
+            "fill_na": False,
+            "na_value": -999,
+            "dtype": "float32",
+        },
+        "lulc": {
+            "collection": "io-lulc-annual-v02",
+            "year": "2023-01-02/2023-12-31",
+            "resolution": 10,
+            "native_crs": False,
+            "sampling_factor": None,
+            "fill_na": False,
+            "na_value": 0,
+            "dtype": "int8",
+        },
+        "chips": {"sample_size": 960, "chip_size": 960},
+    }
+
+
+def write(tmp_path: Path, data: object) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return path
+
+
+def test_gelos_form_loads_unchanged(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, gelos_form()))
+    assert list(config.sensors) == ["s2l2a", "s1rtc", "lc2l2", "dem", "lulc"]
+    assert config.bands("lc2l2")[-1] == "qa_pixel"
+    assert [str(span) for span in config.ranges] == gelos_form()["s2l2a"]["time_ranges"]
+    assert config.chips.stride_m == 960
+    assert config.chips.threshold("min_clear", "lc2l2", 3) == 0.95
+    assert config.sensors["lulc"].dtype == "int8"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_our_own_configs_load(path: Path) -> None:
+    assert isinstance(load_config(path), Config)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("s2l2a.cloud_covr=3", ["s2l2a.cloud_covr", "did you mean s2l2a.cloud_cover?"]),
+        ("chpis={}", ["unknown key chpis", "did you mean chips?"]),
+        ("sentinel_2={}", ["sentinel_2", "it is called s2l2a now"]),
+        ("s2l2a.cloud_cover=many", ["s2l2a.cloud_cover", "'many'", "number"]),
+        ("s2l2a.cloud_cover=101", ["s2l2a.cloud_cover", "101", "100"]),
+        ("s2l2a.bands=[B02, B10]", ["s2l2a.bands", "'B10'", "B02"]),
+        ('s2l2a.time_ranges=["2023-01-01"]', ["s2l2a.time_ranges", "2023-01-01", "start/end"]),
+        ('s2l2a.time_ranges=["2023-04-01/2023-06-30", "2023-01-01/2023-03-31"]', ["follow one another"]),
+        ('s2l2a.time_ranges=["2023-04-01/2023-01-30"]', ["ends before it starts"]),
+        ("s2l2a.time_ranges=[]", ["s2l2a.time_ranges is missing"]),
+        ("s2l2a.cloud_band=B02", ["s2l2a.cloud_band", "'B02'", "SCL"]),
+        ("s1rtc.native_crs=true", ["s1rtc.native_crs", "s2l2a alone"]),
+        ("s1rtc.dtype=complex64", ["s1rtc.dtype", "complex64"]),
+        ("lulc.year=2023", ["lulc.year", "2023"]),
+        ("lulc=", ["section lulc is missing"]),
+        ("dataset=", ["dataset is missing"]),
+        ("dataset.version=a/b", ["dataset.version", "a/b"]),
+        ("chips.chip_size=480", ["chips.chip_size 480 is smaller than chips.sample_size 960"]),
+        ("chips.chip_size=970", ["(chips.chip_size - chips.sample_size) / 2 = 5 m", "resolution 10"]),
+        ("chips.sample_size=320", ["chips.sample_size = 320 m", "lc2l2.resolution 30"]),
+        ("chips.stride=100", ["chips.stride = 100 m", "lc2l2.resolution 30"]),
+        ("lc2l2.resolution=70", ["lc2l2.resolution 70", "960"]),
+        ("chips.classes=[1, 4]", ["chips.classes and chips.forbidden both name 4"]),
+        ("chips.classes=[3]", ["class 3", "5 Crops"]),
+        ("chips.min_clear={s2l2a: [1, 1]}", ["chips.min_clear", "2 shares for 4 time ranges"]),
+        ("chips.min_clear={s3: 1}", ["chips.min_clear.s3", "s2l2a"]),
+        ("chips.min_purity=1.5", ["chips.min_purity", "1.5"]),
+        ("s2l2a={fill_na: true, na_value: -40000, dtype: int16}", ["na_value -40000", "int16"]),
+        ("release.splits={train: 0.8, val: 0.1}", ["release.splits add up to 0.9"]),
+        ("aoi={}", ["aoi.version", "aoi.path"]),
+        ("aoi.max_side_m=500", ["aoi.max_side_m 500"]),
+    ],
+)
+def test_bad_values_give_one_line_that_names_them(tmp_path: Path, override: str, words: list[str]) -> None:
+    path = write(tmp_path, gelos_form())
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("a: [", "not valid YAML"), ("", "no keys"), ("dataset: {}\ndataset: {}\n", "given twice"), ("[1]", "no keys")],
+)
+def test_bad_yaml_gives_one_line(tmp_path: Path, text: str, word: str) -> None:
+    with pytest.raises(ConfigError, match=word) as caught:
+        load_config(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such config file"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_missing_aoi_file_names_the_places_tried(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, gelos_form()), ["aoi.version=v9.99"])
+    with pytest.raises(ConfigError) as caught:
+        _ = config.aoi_path
+    assert str(caught.value).count("map_v9.99.geojson") >= 3
+    assert "configs/aois" in str(caught.value)
+
+
+def test_override_sets_nested_keys(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, gelos_form()), ["chips.min_clear=0.5", "compute.workers=1"])
+    assert config.chips.threshold("min_clear", "s2l2a", 0) == 0.5
+    assert config.compute.workers == 1
+
+
+def test_partial_mapping_keeps_the_other_sensors_default(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, gelos_form()), ["chips.min_clear={s2l2a: [1, 0.5, 1, 1]}"])
+    assert [config.chips.threshold("min_clear", "s2l2a", i) for i in range(4)] == [1, 0.5, 1, 1]
+    assert config.chips.threshold("min_clear", "lc2l2", 0) == 0.95
+
+
+def test_a_bare_day_ends_with_its_last_second() -> None:
+    span = TimeRange.parse("2023-01-01/2023-03-31")
+    assert span.end.isoformat() == "2023-03-31T23:59:59+00:00"
+    assert TimeRange.parse("2023-01-01T00:00:00Z/2023-03-31T12:00:00Z").end.hour == 12
