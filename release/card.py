@@ -58,7 +58,9 @@ def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -
 
 def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def _front_matter(recipe: Recipe, count: int) -> str:
@@ -145,9 +147,7 @@ def _fields(tracker: gpd.GeoDataFrame) -> str:
     for name in [*GELOS_FIELDS, *OUR_FIELDS]:
         pattern = next((text for end, text in _PATTERN_NOTES.items() if name.endswith(end)), "")
         rows.append((f"`{name}`", _FIELD_NOTES.get(name, pattern)))
-    further = [
-        name for name in tracker.columns if name not in (*GELOS_FIELDS, *OUR_FIELDS, "geometry")
-    ]
+    further = [name for name in tracker.columns if name not in (*GELOS_FIELDS, *OUR_FIELDS, "geometry")]
     rows.extend((f"`{name}`", "as recorded when the chip was scored") for name in further)
     rows.append(("`geometry`", "the chip's footprint, EPSG:4326"))
     return "## Fields of the tracker\n\n" + _table(("field", "what it is"), rows)

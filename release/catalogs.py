@@ -130,7 +130,9 @@ def _describe(asset: pystac.Asset, key: str, layout: SensorLayout) -> None:
 
 def _raster_band(band: Band, layout: SensorLayout) -> RasterBand:
     holds_archive_integers = not layout.dtype.startswith("float")
-    nodata = NoDataStrings.NAN if layout.nodata is not None and layout.nodata != layout.nodata else layout.nodata
+    nodata = (
+        NoDataStrings.NAN if layout.nodata is not None and layout.nodata != layout.nodata else layout.nodata
+    )
     return RasterBand.create(
         nodata=nodata,
         data_type=DataType(layout.dtype),
@@ -195,7 +197,9 @@ def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any
     table = stac_geoparquet.arrow.parse_stac_items_to_arrow(items, chunk_size=_ITEMS_PER_CHUNK)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ITEMS_NAME
-        stac_geoparquet.arrow.to_parquet(table, path, collections={collection["id"]: collection}, compression="zstd")
+        stac_geoparquet.arrow.to_parquet(
+            table, path, collections={collection["id"]: collection}, compression="zstd"
+        )
         return path.read_bytes()
 
 
@@ -234,8 +238,12 @@ def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
             }
         ),
         assets={
-            "items": pystac.Asset(f"./{ITEMS_NAME}", "Items", "stac-geoparquet", _PARQUET, ["collection-mirror"]),
-            "tracker": pystac.Asset(f"./{GEOJSON_NAME}", "Tracker", None, pystac.MediaType.GEOJSON, ["metadata"]),
+            "items": pystac.Asset(
+                f"./{ITEMS_NAME}", "Items", "stac-geoparquet", _PARQUET, ["collection-mirror"]
+            ),
+            "tracker": pystac.Asset(
+                f"./{GEOJSON_NAME}", "Tracker", None, pystac.MediaType.GEOJSON, ["metadata"]
+            ),
         },
     )
     data = collection.to_dict(include_self_link=False)

@@ -99,7 +99,9 @@ class Release:
             ``(time, band, height, width)``, as stored; nodata is not masked.
         """
         indexes = self._band_indexes(sensor, bands)
-        return np.stack([_pixels(name, self._files.read(name), indexes) for name in self.paths(chip_id, sensor)])
+        return np.stack(
+            [_pixels(name, self._files.read(name), indexes) for name in self.paths(chip_id, sensor)]
+        )
 
     def _band_indexes(self, sensor: str, bands: Sequence[str]) -> list[int]:
         there = self.recipe.layout[sensor].bands if sensor in self.recipe.layout else ()
@@ -140,10 +142,16 @@ class Release:
             "y": bounds.top - centres,
             "x": bounds.left + centres,
         }
-        attrs = {"crs": f"EPSG:{row['epsg']}", "nodata": layout.nodata, "scene_ids": row[f"{sensor}_scene_ids"]}
+        attrs = {
+            "crs": f"EPSG:{row['epsg']}",
+            "nodata": layout.nodata,
+            "scene_ids": row[f"{sensor}_scene_ids"],
+        }
         if SENSORS[sensor].is_static:
             return xr.DataArray(layers[0], coords, ("band", "y", "x"), sensor, attrs)
-        coords["time"] = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d").to_numpy("datetime64[ns]")
+        coords["time"] = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d").to_numpy(
+            "datetime64[ns]"
+        )
         return xr.DataArray(dask.array.stack(layers), coords, ("time", "band", "y", "x"), sensor, attrs)
 
 

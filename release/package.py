@@ -208,4 +208,11 @@ def zip_chunks(root: str, names: Iterable[str], read: Callable[[str], bytes]) ->
 
 def zip_equals(archive: IO[bytes], chunks: Iterable[bytes]) -> bool:
     """Tell whether a zip has exactly the bytes of `chunks`."""
-    return all(archive.read(len(chunk)) == chunk for chunk in chunks) and not archive.read(1)
+    position = 0
+    for chunk in chunks:
+        archive.seek(position)  # the chunks may be made from this very file
+        if archive.read(len(chunk)) != chunk:
+            return False
+        position += len(chunk)
+    archive.seek(position)
+    return not archive.read(1)

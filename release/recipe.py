@@ -94,7 +94,9 @@ class Recipe:
 
     def to_json(self) -> bytes:
         """Write ``config.json``."""
-        layout = {key: {**asdict(one), "nodata": _nodata_text(one.nodata)} for key, one in self.layout.items()}
+        layout = {
+            key: {**asdict(one), "nodata": _nodata_text(one.nodata)} for key, one in self.layout.items()
+        }
         data = {
             "schema_version": _SCHEMA_VERSION,
             "name": self.name,

@@ -125,12 +125,16 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
     release, archive = output / config.dataset.version, _zip_name(config)
     found = _is_there(release, seal, sums)
     if found is False and not force:
-        raise ReleaseError(f"{release}: a different release of this version is there; give --force to replace it")
+        raise ReleaseError(
+            f"{release}: a different release of this version is there; give --force to replace it"
+        )
     if config.directory.zip_output and force and not found:
         output.remove(archive)
     if not found:
         _write_folder(output, config.dataset.version, working / "chips", sources, documents, seal, progress)
-    zip_written = config.directory.zip_output and _write_zip(output, archive, release, sums, config, force=force)
+    zip_written = config.directory.zip_output and _write_zip(
+        output, archive, release, sums, config, force=force
+    )
     return _summary(release, output, selection, config, seal, written=not found or zip_written)
 
 
@@ -175,7 +179,9 @@ def _digests(folder: Folder, cell: str) -> dict[str, str]:
     try:
         return dict(json.loads(folder.read(_CHIP_SEAL))["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"chip {cell}: {folder}/chip.json cannot be read ({error}); run chip.py again") from None
+        raise ReleaseError(
+            f"chip {cell}: {folder}/chip.json cannot be read ({error}); run chip.py again"
+        ) from None
 
 
 def _read_source(chips: Folder, source: _Source) -> bytes:
@@ -243,7 +249,9 @@ def _aois(working: Folder) -> dict[str, Any]:
         features = [
             {
                 "type": "Feature",
-                "properties": {name: one["properties"][name] for name in _AOI_FACTS if name in one["properties"]},
+                "properties": {
+                    name: one["properties"][name] for name in _AOI_FACTS if name in one["properties"]
+                },
                 "geometry": one["geometry"],
             }
             for one in json.loads(working.read("aoi_metadata.geojson"))["features"]
@@ -351,5 +359,3 @@ def _summary(
         warnings=selection.warnings,
         fingerprint=sha256(seal),
     )
-
-

@@ -130,9 +130,7 @@ def _anchor(title: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in title.lower())
 
 
-def _facts(
-    selection: Selection, tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame, recipe: Recipe
-) -> str:
+def _facts(selection: Selection, tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame, recipe: Recipe) -> str:
     factor = recipe.sampling_factor
     facts = {
         "chips": f"{len(tracker):,}",
@@ -144,7 +142,9 @@ def _facts(
         "UTM zones": str(tracker["epsg"].nunique()),
         "largest : smallest class": f"at most {factor} : 1" if factor else "not balanced",
     }
-    cards = "".join(f"<div><b>{escape(value)}</b><span>{escape(key)}</span></div>" for key, value in facts.items())
+    cards = "".join(
+        f"<div><b>{escape(value)}</b><span>{escape(key)}</span></div>" for key, value in facts.items()
+    )
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in selection.warnings)
     rows = [
         (
@@ -182,7 +182,9 @@ def _map(tracker: gpd.GeoDataFrame, aois: Mapping[str, Any] | None) -> str:
         for code in present
     )
     if outlines:
-        legend += '<span><i class="ring"></i>AOI</span><span><i class="ring bad"></i>AOI without a cube</span>'
+        legend += (
+            '<span><i class="ring"></i>AOI</span><span><i class="ring bad"></i>AOI without a cube</span>'
+        )
     note = "Longitude and latitude on one scale; no base map, so that the page needs no network."
     return (
         svg.picture(960, frame.height, drawing, "Map of chips and areas of interest")
@@ -325,7 +327,9 @@ def _aoi_table(aois: Mapping[str, Any] | None) -> str:
     body = f"<p>{len(facts)} areas: {escape(summary)}.</p>"
     if not fallen:
         return body
-    rows = [(one.get("aoi_index", ""), one["status"], one.get("reason") or "") for one in fallen[:_MAX_AOI_ROWS]]
+    rows = [
+        (one.get("aoi_index", ""), one["status"], one.get("reason") or "") for one in fallen[:_MAX_AOI_ROWS]
+    ]
     table = _table(("AOI", "status", "why"), rows, wrap=True)
     more = f"<p>and {len(fallen) - len(rows)} more, see aois.geojson</p>" if len(fallen) > len(rows) else ""
     return f"{body}<details{' open' if len(rows) <= 20 else ''}><summary>skipped or failed</summary>{table}{more}</details>"

@@ -115,7 +115,9 @@ def clean(windows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.Serie
             raise ReleaseError(f"chip_metadata.csv: {column} {twice} is there twice; run chip.py again")
     if chips.empty:
         found = ", ".join(f"{count} {name}" for name, count in Counter(reason).most_common(4))
-        raise ReleaseError(f"no chip is left to release ({found or 'no windows'}); run chip.py, or loosen chips.*")
+        raise ReleaseError(
+            f"no chip is left to release ({found or 'no windows'}); run chip.py, or loosen chips.*"
+        )
     return chips, reason[reason != ""]
 
 
@@ -171,9 +173,7 @@ def drop_counts(counts: Mapping[int, int], factor: int) -> dict[int, int]:
     excess = largest - factor * smallest
     if excess <= 0:
         return dict.fromkeys(counts, 0)
-    return {
-        code: excess * max(count - smallest, 0) // (largest - smallest) for code, count in counts.items()
-    }
+    return {code: excess * max(count - smallest, 0) // (largest - smallest) for code, count in counts.items()}
 
 
 def balance(chips: pd.DataFrame, factor: int, seed: int) -> pd.DataFrame:
@@ -300,7 +300,9 @@ def _assign(
         rarest = min((count, code) for code, count in left.items() if count > 0)[1]
         open_blocks = [block for block in content if block not in assigned and content[block][rarest]]
         for block in sorted(open_blocks, key=lambda b: (-content[b][rarest], lot(seed, *b))):
-            name = max(names, key=lambda n: (lacking[n][rarest], sum(lacking[n].values()), lot(seed, n, *block)))
+            name = max(
+                names, key=lambda n: (lacking[n][rarest], sum(lacking[n].values()), lot(seed, n, *block))
+            )
             assigned[block] = name
             for code, count in content[block].items():
                 lacking[name][code] -= count

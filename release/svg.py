@@ -132,7 +132,9 @@ def outline(frame: Frame, geometry: BaseGeometry, css: str, title: str) -> str:
     west, south, east, north = geometry.bounds
     if max(east - west, north - south) * frame.scale < 8:
         x, y = frame.point((west + east) / 2, (south + north) / 2)
-        return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="5" class="{css}"><title>{escape(title)}</title></circle>'
+        return (
+            f'<circle cx="{_n(x)}" cy="{_n(y)}" r="5" class="{css}"><title>{escape(title)}</title></circle>'
+        )
     path = "".join(_path(frame, part.exterior.coords) for part in _polygons(geometry))
     return f'<path d="{path}" class="{css}"><title>{escape(title)}</title></path>'
 

@@ -90,7 +90,9 @@ def read_metadata(data: bytes) -> gpd.GeoDataFrame:
     try:
         table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ReleaseError(f"chip_metadata.csv: not a table ({str(error).strip()}); run chip.py again") from None
+        raise ReleaseError(
+            f"chip_metadata.csv: not a table ({str(error).strip()}); run chip.py again"
+        ) from None
     needed = (*_INTEGERS, *_TEXTS, "purity", "chip_footprint")
     if missing := [name for name in needed if name not in table]:
         raise ReleaseError(f"chip_metadata.csv: column {missing[0]} is missing; run chip.py again")

@@ -32,8 +32,8 @@ from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
 from cube.storage import Folder
 
 from .alignment import Alignment, edges, surface
-from .catalogs import CATALOG_NAME, COLLECTION_NAME, CROISSANT_NAME, ITEMS_NAME
 from .card import CARD_NAME
+from .catalogs import CATALOG_NAME, COLLECTION_NAME, CROISSANT_NAME, ITEMS_NAME
 from .errors import ReleaseError
 from .package import SUMS_NAME, FolderFiles, ZipFiles, open_files, parse_sums, sha256, zip_chunks, zip_equals
 from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
@@ -140,7 +140,10 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     names = files.names()
     if SUMS_NAME not in names:
         return [Fault(SUMS_NAME, "is missing: this is no release, or not all of it")]
-    faults, sums = _check_sums(files.read(SUMS_NAME), names)
+    try:
+        faults, sums = _check_sums(files.read(SUMS_NAME), names)
+    except OSError as error:
+        return sorted({Fault(SUMS_NAME, str(error)), *_check_zip(files, names, None)})
     documents, wrong = _read_documents(files, sums)
     faults += wrong
     recipe, wrong = _read_recipe(documents)
@@ -149,11 +152,15 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     faults += wrong
     rows: dict[int, dict[str, Any]] = {}
     if recipe is not None and table is not None:
-        faults += _check_tracker(table, recipe)
+        wrong = [Fault(GEOJSON_NAME, text) for text in _table_problems(table, recipe)]
+        faults += wrong
+        table = None if wrong else table
+    if recipe is not None and table is not None:
+        faults += _check_rows(table, recipe)
         faults += _check_balance(table, recipe)
         faults += _check_catalogs(documents, table, recipe, {fault.file for fault in faults})
         faults += _check_names(table, recipe, sums, names)
-        rows = {int(row["id"]): row for row in table.drop(columns="geometry").to_dict("records")}
+        rows = _sound_rows(table, recipe)
     findings = _check_chips(path, files, _tasks(sums, names, rows), recipe, workers)
     faults += findings.faults
     faults += _check_alignment(findings.alignments, recipe)
@@ -168,13 +175,17 @@ def _check_sums(data: bytes, names: Sequence[str]) -> tuple[list[Fault], dict[st
     faults += [Fault(name, f"is there {n} times") for name, n in there.items() if n > 1]
     faults += [Fault(name, f"is missing, though {SUMS_NAME} names it") for name in sums if name not in there]
     faults += [
-        Fault(name, f"is not named in {SUMS_NAME}") for name in there if name not in sums and name != SUMS_NAME
+        Fault(name, f"is not named in {SUMS_NAME}")
+        for name in there
+        if name not in sums and name != SUMS_NAME
     ]
     faults += [Fault(SUMS_NAME, f"does not name {name}") for name in _DOCUMENTS if name not in sums]
     return faults, sums
 
 
-def _read_documents(files: FolderFiles | ZipFiles, sums: Mapping[str, str]) -> tuple[dict[str, bytes], list[Fault]]:
+def _read_documents(
+    files: FolderFiles | ZipFiles, sums: Mapping[str, str]
+) -> tuple[dict[str, bytes], list[Fault]]:
     """Read and checksum what is no chip's file."""
     documents, faults = {}, []
     for name in (name for name in sums if not _CHIP_NAME.search(name)):
@@ -213,7 +224,14 @@ def _read_tables(
         if name in documents and name not in damaged:
             try:
                 tables[name] = reader(documents[name])
-            except (ValueError, KeyError, TypeError, OSError, pa.ArrowException, shapely.errors.GEOSException) as error:
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                OSError,
+                pa.ArrowException,
+                shapely.errors.GEOSException,
+            ) as error:
                 faults.append(Fault(name, f"cannot be read ({_first_line(error)})"))
     texts = {name: to_csv(table) for name, table in tables.items()}
     if CSV_NAME in documents and CSV_NAME not in damaged:
@@ -227,13 +245,20 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _check_tracker(table: gpd.GeoDataFrame, recipe: Recipe) -> list[Fault]:
-    wrong = list(_table_problems(table, recipe))
-    if not wrong:
-        for row, shape in zip(table.to_dict("records"), table.geometry, strict=True):
-            wrong += [f"chip {row['id']}: {text}" for text in _row_problems(row, shape, recipe)]
-        wrong += _split_problems(table, recipe)
+def _check_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> list[Fault]:
+    wrong = _split_problems(table, recipe)
+    for row, shape in zip(table.to_dict("records"), table.geometry, strict=True):
+        wrong += [f"chip {row['id']}: {text}" for text in _row_problems(row, shape, recipe)]
     return [Fault(GEOJSON_NAME, text) for text in wrong]
+
+
+def _sound_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> dict[int, dict[str, Any]]:
+    """Rows, by id, whose dates are such that rasters can be compared with them."""
+    return {
+        int(row["id"]): row
+        for row in table.drop(columns="geometry").to_dict("records")
+        if all(dates_fit(row[f"{key}_dates"], recipe.ranges) for key in recipe.series)
+    }
 
 
 def _table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
@@ -333,7 +358,10 @@ def _place_problems(row: Mapping[str, Any], shape: Any, recipe: Recipe) -> Itera
     corners = [to_lonlat.transform(x, y) for x, y in itertools.product((left, right), (bottom, top))]
     found = shapely.get_coordinates(shape)
     distances = np.abs(np.array(corners)[:, None, :] - found[None, :, :]).max(axis=2)
-    if not len(found) or max(distances.min(axis=0).max(), distances.min(axis=1).max()) > _FOOTPRINT_TOLERANCE_DEG:
+    if (
+        not len(found)
+        or max(distances.min(axis=0).max(), distances.min(axis=1).max()) > _FOOTPRINT_TOLERANCE_DEG
+    ):
         yield "its footprint is not the chip's square"
 
 
@@ -364,8 +392,6 @@ def _split_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> list[str]:
 
 
 def _check_balance(table: gpd.GeoDataFrame, recipe: Recipe) -> list[Fault]:
-    if "lulc" not in table:
-        return []
     found = Counter(int(code) for code in table["lulc"])
     factor = recipe.sampling_factor
     drops = drop_counts(recipe.before, factor) if factor else dict.fromkeys(recipe.before, 0)
@@ -376,7 +402,9 @@ def _check_balance(table: gpd.GeoDataFrame, recipe: Recipe) -> list[Fault]:
     ]
     if factor and found and max(found.values()) > factor * min(found.values()):
         counts = f"{max(found.values())} and {min(found.values())}"
-        faults.append(Fault(GEOJSON_NAME, f"classes are not balanced: {counts} chips, sampling_factor {factor}"))
+        faults.append(
+            Fault(GEOJSON_NAME, f"classes are not balanced: {counts} chips, sampling_factor {factor}")
+        )
     return faults
 
 
@@ -387,7 +415,9 @@ def _check_catalogs(
     if ITEMS_NAME in documents and ITEMS_NAME not in damaged:
         wanted = [f"{recipe.name}-{recipe.version}-{chip_id:06}" for chip_id in table["id"]]
         try:
-            ids = gpd.read_parquet(io.BytesIO(documents[ITEMS_NAME]), columns=["id", "geometry"])["id"].tolist()
+            ids = gpd.read_parquet(io.BytesIO(documents[ITEMS_NAME]), columns=["id", "geometry"])[
+                "id"
+            ].tolist()
         except (ValueError, KeyError, OSError, pa.ArrowException) as error:
             faults.append(Fault(ITEMS_NAME, f"cannot be read ({_first_line(error)})"))
         else:
@@ -502,7 +532,11 @@ def _check_chip(task: _ChipTask, files: FolderFiles | ZipFiles, recipe: Recipe |
 
 
 def _file_problems(
-    name: str, data: bytes, row: Mapping[str, Any], recipe: Recipe, pixels: dict[tuple[str, int], NDArray[Any]]
+    name: str,
+    data: bytes,
+    row: Mapping[str, Any],
+    recipe: Recipe,
+    pixels: dict[tuple[str, int], NDArray[Any]],
 ) -> list[str]:
     key, _, rest = name.partition("_")
     if key not in recipe.layout:
@@ -518,8 +552,8 @@ def _file_problems(
             wrong = _grid_problems(raster, row, recipe, recipe.layout[key])
             values = raster.read()
             wrong += _origin_problems(raster, key, dates.index(date), row)
-    except (RasterioError, ValueError) as error:
-        return [f"cannot be read ({_first_line(error)})"]
+    except (RasterioError, ValueError):
+        return ["is not a raster that can be read"]
     if not wrong:
         pixels[key, dates.index(date)] = values
         wrong = _value_problems(values, key, dates.index(date), row, recipe)
@@ -531,8 +565,8 @@ def _picture_problems(data: bytes, layout: SensorLayout) -> list[str]:
         with Image.open(io.BytesIO(data)) as picture:
             picture.load()
             kind, size = picture.format, picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return [f"cannot be read ({_first_line(error)})"]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ["is not a picture that can be read"]
     if (kind, size) != ("PNG", (layout.thumbnail_px, layout.thumbnail_px)):
         return [f"is {kind} of {size[0]} x {size[1]} px, expected PNG of {layout.thumbnail_px} px a side"]
     return []
@@ -552,7 +586,9 @@ def _grid_problems(
         "dtype": (set(raster.dtypes), {layout.dtype}),
         "nodata": (_nodata_text(raster.nodata), _nodata_text(layout.nodata)),
     }
-    return [f"{what} is {found}, expected {wanted}" for what, (found, wanted) in pairs.items() if found != wanted]
+    return [
+        f"{what} is {found}, expected {wanted}" for what, (found, wanted) in pairs.items() if found != wanted
+    ]
 
 
 def _nodata_text(value: float | None) -> str:
@@ -636,9 +672,7 @@ def _contrast(key: str, values: NDArray[Any]) -> NDArray[Any]:
     return np.log10(np.maximum(values.astype(np.float64), 1e-4))
 
 
-def _check_alignment(
-    alignments: Mapping[tuple[str, int], Alignment], recipe: Recipe | None
-) -> list[Fault]:
+def _check_alignment(alignments: Mapping[tuple[str, int], Alignment], recipe: Recipe | None) -> list[Fault]:
     faults = []
     for (key, index), alignment in sorted(alignments.items()):
         assert recipe is not None

@@ -17,7 +17,9 @@ def main() -> int:
     """Parse, make, print, and say how it went."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-c", "--config", required=True, help="YAML file of the dataset version")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key"
+    )
     parser.add_argument("--force", action="store_true", help="replace a different release of this version")
     arguments = parser.parse_args()
     try:
@@ -38,7 +40,9 @@ def _progress(what: str, done: int, total: int) -> None:
 
 
 def _print(summary: ReleaseSummary) -> None:
-    print(f"{summary.folder}: {summary.chips} chips, {'written' if summary.written else 'already there, unchanged'}")
+    print(
+        f"{summary.folder}: {summary.chips} chips, {'written' if summary.written else 'already there, unchanged'}"
+    )
     for code, count in summary.after.items():
         print(f"  class {code}: {summary.before[code]} -> {count}")
     for name, count in summary.splits.items():

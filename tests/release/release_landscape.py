@@ -251,7 +251,9 @@ def _write_chip(folder: Path, row: Mapping[str, Any], land: Land) -> None:
 
 def write_chip_json(folder: Path, facts: Mapping[str, Any]) -> None:
     """Record a chip folder's files and their checksums."""
-    digests = {path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir()) if path.suffix != ".json"}
+    digests = {
+        path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir()) if path.suffix != ".json"
+    }
     (folder / "chip.json").write_text(json.dumps({**facts, "files": digests}))
 
 
@@ -259,7 +261,9 @@ def _aois(rows: Sequence[Mapping[str, Any]], land: Land, tries: int = 1) -> dict
     features = []
     for aoi in range(land.n_aois + 2):
         lonlat = [11.0 + aoi, 45.0]
-        ring = [[lonlat[0] + dx, lonlat[1] + dy] for dx, dy in ((0, 0), (0.4, 0), (0.4, 0.3), (0, 0.3), (0, 0))]
+        ring = [
+            [lonlat[0] + dx, lonlat[1] + dy] for dx, dy in ((0, 0), (0.4, 0), (0.4, 0.3), (0, 0.3), (0, 0))
+        ]
         built = aoi < land.n_aois
         status = "built" if built else "skipped" if aoi == land.n_aois else "failed"
         reason = "" if built else "lc2l2: no scene for 2023-01-01/2023-03-31 (7 found, 7 over cloud_cover 50)"

@@ -1,0 +1,45 @@
+"""One small release that many tests look at; those that change something take a copy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from release_landscape import VERSION, Land, working_folder
+
+from cube.config import Config
+from release import make_release
+
+LAND = Land({1: 5, 2: 12, 5: 8}, margin=30, impurity=0.05)
+SETTINGS = {
+    "lulc.sampling_factor": 2,
+    "release.splits": {"train": 0.5, "test": 0.5},
+    "release.block_m": 1920,
+}
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Chips of three classes and three AOIs in two UTM zones, released and zipped. Not to be changed."""
+    made = working_folder(tmp_path_factory.mktemp("made"), LAND, SETTINGS)
+    make_release(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def folder(config: Config) -> Path:
+    """The release's folder. Not to be changed."""
+    return Path(config.directory.output) / VERSION
+
+
+@pytest.fixture(scope="session")
+def archive(config: Config) -> Path:
+    """The release's zip. Not to be changed."""
+    return Path(config.directory.output) / f"tiny_{VERSION}.zip"
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the release's folder, without the zip beside it."""
+    return Path(shutil.copytree(folder, tmp_path / VERSION))
