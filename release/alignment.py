@@ -28,14 +28,16 @@ class Offset:
 
 
 def edges(image: NDArray[Any], size: int) -> Image:
-    """Return the strength of edges of ``(band, y, x)`` on a grid of `size` pixels, tapered to nought at the rim.
+    """Return the strength of edges of ``(band, y, x)`` on a grid of `size` pixels, tapered to nought at the
+    rim.
 
     Coarser images are repeated onto the grid first; values that are not finite count as the mean.
     """
     layer = np.asarray(image, dtype=np.float64).mean(axis=0)
     finite = np.isfinite(layer)
     layer = np.where(finite, layer, layer[finite].mean() if finite.any() else 0.0)
-    layer = np.kron(layer, np.ones((size // layer.shape[0], size // layer.shape[1])))
+    if layer.shape != (size, size):
+        layer = np.kron(layer, np.ones((size // layer.shape[0], size // layer.shape[1])))
     smooth = _box(layer)
     strength = np.hypot(*np.gradient(smooth))
     strength -= strength.mean()
@@ -55,8 +57,8 @@ def surface(reference: Image, other: Image) -> Image | None:
     Returns
     -------
     ndarray or None
-        ``(2 n + 1, 2 n + 1)``, no lag in the middle; positive lags: `other` lies further south, east. None where
-        one of them has no edges.
+        ``(2 n + 1, 2 n + 1)``, no lag in the middle; positive lags: `other` lies further south, east. None
+        where one of them has no edges.
     """
     norm = float(np.sqrt((reference**2).sum() * (other**2).sum()))
     if norm < 1e-12:  # noqa: PLR2004  nothing but rounding
@@ -92,7 +94,7 @@ class Alignment:
         self.squares = other.squares if self.squares is None else self.squares + other.squares
 
     def offset(self, tolerance_px: int) -> Offset | None:
-        """Return where the content lies if that is `tolerance_px` off or more, beyond doubt; None otherwise."""
+        """Return where the content lies if that is surely `tolerance_px` off or more; None otherwise."""
         if self.total is None or self.squares is None or self.count < _MIN_CHIPS:
             return None
         mean = self.total / self.count

@@ -25,7 +25,7 @@ _FIELD_NOTES = {
     "lon": "longitude of the chip's centre, degrees (GELOS's own tracker holds the latitude here)",
     "category": "name of the class",
     "color": "the class's colour",
-    "cell": "`{epsg}_{left_m}_{top_m}` of the sample window; one place on Earth has one cell, in every release",
+    "cell": "`{epsg}_{left_m}_{top_m}` of the sample window; one place on Earth has one cell",
     "left_m": "western edge of the sample window, metres in the UTM zone",
     "top_m": "northern edge of the sample window, metres in the UTM zone",
     "purity": "share of the sample window's pixels in the majority class",
@@ -94,9 +94,9 @@ def _what(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
     head = ("sensor", "key", "dates", "bands", "pixel", "size", "dtype", "nodata")
     return f"""# {recipe.name} {recipe.version}
 
-{len(tracker):,} chips of {recipe.chip_size} m a side, from {tracker["aoi_index"].nunique():,} areas of interest. Each
-shows one land cover, seen by every sensor below at the same place, on the same grid corners, once in each of
-{len(recipe.ranges)} time ranges: {", ".join(map(str, recipe.ranges)) or "none"}.
+{len(tracker):,} chips of {recipe.chip_size} m a side, from {tracker["aoi_index"].nunique():,} areas of
+interest. Each shows one land cover, seen by every sensor below at the same place, on the same grid corners,
+once in each of {len(recipe.ranges)} time ranges: {", ".join(map(str, recipe.ranges)) or "none"}.
 Made for embedding and benchmarking geospatial foundation models. `report.html` shows it.
 
 {_table(head, rows)}"""
@@ -122,8 +122,8 @@ def _splits(tracker: gpd.GeoDataFrame) -> str:
         rows.append((name, len(part), *(int((part == code).sum()) for code in codes)))
     head = ("split", "chips", *(CLASS_NAMES[int(code)] for code in codes))
     return (
-        "## Splits\n\nWhole spatial blocks are assigned; a chip nearer than a chip's side to a block of another split "
-        "is in `none`: leave it out.\n\n" + _table(head, rows)
+        "## Splits\n\nWhole spatial blocks are assigned; a chip nearer than a chip's side to a block "
+        "of another split is in `none`: leave it out.\n\n" + _table(head, rows)
     )
 
 
@@ -174,22 +174,23 @@ def _how(selection: Selection, recipe: Recipe) -> str:
     chips = recipe.config["chips"]
     factor = recipe.sampling_factor
     balance = (
-        f"The largest class holds at most {factor} times the smallest; chips given up were drawn by lot (seed "
-        f"{recipe.config['release']['seed']}), from the areas that had most of their class."
+        f"The largest class holds at most {factor} times the smallest; chips given up were drawn by lot "
+        f"(seed {recipe.config['release']['seed']}), from the areas that had most of their class."
         if factor
         else "Classes are not balanced."
     )
     reasons = ", ".join(f"{count:,} {name}" for name, count in selection.funnel) or "none"
     return f"""## How it was made
 
-One aligned cube per area of interest; every window of {recipe.sample_size} m scored; chosen by these rules: purity at
-least {chips["min_purity"]:g}, classes {", ".join(map(str, chips["classes"]))}, no pixel of
-{", ".join(map(str, chips["forbidden"])) or "any"} (codes of the land cover map), and the clear and valid shares in
-`config.json`. {balance}
+One aligned cube per area of interest; every window of {recipe.sample_size} m scored; chosen by these rules:
+purity at least {chips["min_purity"]:g}, classes {", ".join(map(str, chips["classes"]))}, no pixel of class
+{", ".join(map(str, chips["forbidden"])) or "any"}, and the clear and valid shares in `config.json`.
+{balance}
 
 Of {selection.windows:,} windows, {selection.windows - len(selection.chips):,} are not here: {reasons}.
 
-Numbers, names and bytes follow from the configuration and the source scenes alone: the same release can be made again."""
+Numbers, names and bytes follow from the configuration and the source scenes alone: the same release can be
+made again."""
 
 
 def _sources(recipe: Recipe) -> str:
@@ -207,8 +208,8 @@ Each source keeps its own licence; name them when you publish.
 
 _LIMITS = """## Known limits
 
-- The land cover map is itself a model's output, of one year; a chip's class is that map's, not a field survey's.
-- Classes, places and seasons follow the areas of interest and what skies allowed; shares are no estimate of area.
+- The land cover map is itself a model's output, of one year; a chip's class is that map's, not a survey's.
+- Classes, places and seasons follow the areas of interest and what skies allowed; shares estimate no area.
 - Chips touch: neighbours share an edge. For training and testing apart, use `split`, or split by `aoi_index`.
 - Footprints are four corners in degrees; the exact square is `epsg`, `left_m`, `top_m` and the chip's size.
 - `lat` is the latitude and `lon` the longitude; GELOS's own trackers have them swapped.

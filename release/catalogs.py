@@ -303,7 +303,7 @@ def _croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": recipe.name,
         "version": recipe.version.removeprefix("v"),
-        "description": f"{len(tracker)} aligned, multi-sensor, multi-season satellite chips of one land cover each.",
+        "description": f"{len(tracker)} aligned, multi-sensor, multi-season chips of one land cover each.",
         "license": list(dict.fromkeys(SENSORS[key].licence for key in recipe.layout)),
         "citeAs": f"{recipe.name}, version {recipe.version}",
         "isLiveDataset": False,

@@ -115,7 +115,7 @@ class Release:
         Returns
         -------
         dict
-            By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; pixels are read when computed.
+            By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; read when computed.
             ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
         """
         if chip_id not in self.table.index:
@@ -124,13 +124,13 @@ class Release:
 
     def _lazy(self, chip_id: int, sensor: str) -> xr.DataArray:
         import dask.array
-        from dask import delayed
+        from dask.delayed import delayed
 
         layout, bounds = self.recipe.layout[sensor], self.bounds(chip_id)
         names, size = self.paths(chip_id, sensor), layout.size_px
         indexes = self._band_indexes(sensor, ())
         layers = [
-            dask.array.from_delayed(
+            dask.array.from_delayed(  # type: ignore[no-untyped-call]
                 delayed(_read_pixels)(self, name, indexes), (len(layout.bands), size, size), layout.dtype
             )
             for name in names
@@ -152,7 +152,8 @@ class Release:
         coords["time"] = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d").to_numpy(
             "datetime64[ns]"
         )
-        return xr.DataArray(dask.array.stack(layers), coords, ("time", "band", "y", "x"), sensor, attrs)
+        stack = dask.array.stack(layers)  # type: ignore[no-untyped-call]
+        return xr.DataArray(stack, coords, ("time", "band", "y", "x"), sensor, attrs)
 
 
 def _read_pixels(opened: Release, name: str, indexes: list[int]) -> NDArray[Any]:
@@ -187,8 +188,9 @@ def chip_arrays(
     Returns
     -------
     dict
-        ``image_{sensor}`` ``(time, band, height, width)``; ``label``, the position of the class among the release's
-        classes; ``lulc``, its code; ``id``; ``crs``, as text; ``bounds``, west, south, east, north in metres.
+        ``image_{sensor}`` ``(time, band, height, width)``; ``label``, the position of the class
+        among the release's classes; ``lulc``, its code; ``id``; ``crs``, as text;
+        ``bounds``, west, south, east, north in metres.
     """
     row = opened.table.loc[chip_id]
     classes = list(opened.recipe.config["chips"]["classes"])
@@ -226,9 +228,9 @@ def torch_dataset(
     Returns
     -------
     torch.utils.data.Dataset
-        Samples hold ``image_{sensor}`` tensors ``(time, band, height, width)`` (and ``image``, the same tensor, where
-        one sensor is asked for), ``label`` (position among the release's classes, sorted by code), ``lulc``, ``id``,
-        ``crs`` (text) and ``bounds`` (a tensor: west, south, east, north, metres).
+        Samples hold ``image_{sensor}`` tensors ``(time, band, height, width)`` (and ``image``, the same
+        tensor, where one sensor is asked for), ``label`` (position among the release's classes, sorted by
+        code), ``lulc``, ``id``, ``crs`` (text) and ``bounds`` (a tensor: west, south, east, north, metres).
 
     Raises
     ------

@@ -183,8 +183,8 @@ class _Spool(io.RawIOBase):
 def zip_chunks(root: str, names: Iterable[str], read: Callable[[str], bytes]) -> Iterator[bytes]:
     """Yield a zip piece by piece, holding one file at a time.
 
-    Entries are stored as they are (rasters and pictures are compressed already), with one time and mode: the bytes
-    follow from the names and contents alone. ZIP64 where it takes it.
+    Entries are stored as they are (rasters and pictures are compressed already), with one time and mode: the
+    bytes follow from the names and contents alone. ZIP64 where it takes it.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def zip_chunks(root: str, names: Iterable[str], read: Callable[[str], bytes]) ->
         Gives a file's bytes.
     """
     spool = _Spool()
-    with zipfile.ZipFile(spool, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
+    with zipfile.ZipFile(spool, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name in names:
             entry = zipfile.ZipInfo(f"{root}/{name}", _ZIP_TIME)
             entry.create_system = _ZIP_UNIX

@@ -1,4 +1,4 @@
-"""``config.json``: what a release was made with, and what each of its rasters is. No path, host or clock is in it."""
+"""``config.json``: what a release was made with, and what its rasters are; no path, host or clock."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ __all__ = ["RECIPE_NAME", "Recipe", "SensorLayout", "layout_of", "make_recipe", 
 
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
+_NEEDED = {
+    "chips": ("min_purity", "classes", "forbidden"),
+    "release": ("seed", "splits", "block_m", "thumbnail_url"),
+    "lulc": ("year",),
+}
+"""Settings that readers of a release rely on, beside those that :class:`Recipe` has properties for."""
 _NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}
 
 
@@ -46,7 +52,8 @@ class SensorLayout:
         """Where there is no value."""
         if self.nodata is None:
             return np.zeros(values.shape, dtype=bool)
-        return np.isnan(values) if math.isnan(self.nodata) else values == self.nodata
+        empty = np.isnan(values) if math.isnan(self.nodata) else values == self.nodata
+        return np.asarray(empty, dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +150,10 @@ def parse_recipe(data: bytes) -> Recipe:
         }
         before = {int(code): int(n) for code, n in raw["chips_per_class_before_balancing"].items()}
         recipe = Recipe(str(raw["name"]), str(raw["version"]), raw["config"], layout, before)
-        _ = (recipe.sample_size, recipe.chip_size, recipe.ranges, recipe.sampling_factor)
+        _ = (recipe.margin_m, recipe.ranges, recipe.sampling_factor)
+        for section, keys in _NEEDED.items():
+            for key in keys:
+                _ = recipe.config[section][key]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({type(error).__name__}: {error})") from None
     return recipe

@@ -116,7 +116,7 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
     tracker = tracker_table(selection.chips, config)
     sources = _find_sources(working / "chips", selection, config)
     recipe = _recipe(working / "chips", sources, selection, config)
-    documents = _documents(working, windows, selection, tracker, sources, recipe, config)
+    documents = _documents(working, windows, selection, tracker, sources, recipe)
     sums = {source.target: source.sha256 for chip in sources for source in chip}
     sums.update({name: sha256(data) for name, data in documents.items()})
     seal = format_sums(sums)
@@ -170,7 +170,8 @@ def _find_sources(chips: Folder, selection: Selection, config: Config) -> list[l
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         sources = list(pool.map(find, selection.chips.to_dict("records")))
-    for source in (one for chip in sources for one in chip if not one.sha256):
+    unknown = [source for chip in sources for source in chip if not source.sha256]
+    for source in unknown[:1]:
         raise ReleaseError(f"chip {source.cell}: chip.json has no sha256 of {source.name}; run chip.py again")
     return sources
 
@@ -219,7 +220,6 @@ def _documents(
     tracker: gpd.GeoDataFrame,
     sources: Sequence[Sequence[_Source]],
     recipe: Recipe,
-    config: Config,
 ) -> dict[str, bytes]:
     """Make every file of the release that is no chip's."""
     documents = {

@@ -33,6 +33,8 @@ _GALLERY = 3
 _BINS = 24
 _HISTOGRAM_WORDS = ("purity", "clear", "valid", "cloud")
 _MAX_AOI_ROWS = 500
+_OPEN_AOI_ROWS = 20
+"""Longer tables are folded."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Thumbnails:
     """Gives a file of the release by name."""
 
     def png(self, name: str) -> bytes:
-        """Return a picture: the PNG itself, or one drawn from a raster (classes in their colours, heights in grey)."""
+        """Return a picture: the PNG itself, or one drawn from a raster (classes coloured, heights grey)."""
         data = self.read(name)
         return data if name.endswith(".png") else _draw(data, name)
 
@@ -61,13 +63,14 @@ def _class_colours(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     table = np.zeros((256, 3), dtype=np.uint8)
     for code, color in CLASS_COLORS.items():
         table[code] = ImageColor.getrgb(color)[:3]
-    return table[codes.astype(np.uint8)]
+    return np.asarray(table[codes.astype(np.uint8)])
 
 
 def _greys(values: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
-    heights = np.ma.masked_invalid(values).astype(float)
-    low, high = (float(heights.min()), float(heights.max())) if heights.count() else (0.0, 1.0)
-    share = (heights.filled(low) - low) / max(high - low, 1e-9)
+    heights = np.where(np.ma.getmaskarray(values), np.nan, values.data).astype(float)
+    seen = heights[np.isfinite(heights)]
+    low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
+    share = (np.nan_to_num(heights, nan=low) - low) / max(high - low, 1e-9)
     return np.asarray(40 + 200 * share, dtype=np.uint8)
 
 
@@ -211,7 +214,8 @@ def _chip_marks(tracker: gpd.GeoDataFrame, frame: svg.Frame) -> Iterator[str]:
         seen[round(x * 2) / 2, round(y * 2) / 2, color, name] += 1
     for (x, y, color, name), count in sorted(seen.items()):
         yield (
-            f'<rect x="{x - 2:g}" y="{y - 2:g}" width="4" height="4" fill="{escape(color) or "#888"}" class="chip">'
+            f'<rect x="{x - 2:g}" y="{y - 2:g}" width="4" height="4" fill="{escape(color) or "#888"}" '
+            f'class="chip">'
             f"<title>{escape(name)}: {count}</title></rect>"
         )
 
@@ -224,7 +228,8 @@ def _classes(selection: Selection) -> str:
         f'<div class="ghost" style="width:{before / top:.2%}"></div>'
         f'<div class="fill" style="width:{selection.after[code] / top:.2%};'
         f'background:{CLASS_COLORS.get(code, "#888")}"></div></div>'
-        f"<span>{before:,} → <b>{selection.after[code]:,}</b> ({selection.after[code] / total:.1%})</span></div>"
+        f"<span>{before:,} → <b>{selection.after[code]:,}</b> "
+        f"({selection.after[code] / total:.1%})</span></div>"
         for code, before in selection.before.items()
     )
     return f'<p class="muted">Chips before balancing (pale) and in the release.</p>{rows}'
@@ -276,7 +281,7 @@ def _season_table(tracker: gpd.GeoDataFrame, key: str, recipe: Recipe) -> str:
         rows.append(
             (span, len(set(dates)), _day(ordered[0]), _day(ordered[len(dates) // 2]), _day(ordered[-1]))
         )
-    return _table(("time range", "different dates", "earliest", "median", "latest"), rows)
+    return _table(("time range", "dates", "earliest", "median", "latest"), rows)
 
 
 def _histograms(tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame) -> str:
@@ -332,7 +337,8 @@ def _aoi_table(aois: Mapping[str, Any] | None) -> str:
     ]
     table = _table(("AOI", "status", "why"), rows, wrap=True)
     more = f"<p>and {len(fallen) - len(rows)} more, see aois.geojson</p>" if len(fallen) > len(rows) else ""
-    return f"{body}<details{' open' if len(rows) <= 20 else ''}><summary>skipped or failed</summary>{table}{more}</details>"
+    details = "<details open>" if len(rows) <= _OPEN_AOI_ROWS else "<details>"
+    return f"{body}{details}<summary>skipped or failed</summary>{table}{more}</details>"
 
 
 def _gallery(tracker: gpd.GeoDataFrame, recipe: Recipe, thumbnails: Thumbnails) -> str:
@@ -352,7 +358,8 @@ def _chip(row: Mapping[str, Any], recipe: Recipe, thumbnails: Thumbnails) -> str
     images = "".join(_image(thumbnails, name, text) for text, name in layers)
     groups += f'<div class="row" style="--n:{len(layers)}">{images}</div>'
     where = f"{row['lat']:.4f}, {row['lon']:.4f}"
-    return f'<div class="card"><p><b>{row["id"]:06}</b> · AOI {row["aoi_index"]} · {where}</p><div class="rows">{groups}</div></div>'
+    head = f"<p><b>{row['id']:06}</b> · AOI {row['aoi_index']} · {where}</p>"
+    return f'<div class="card">{head}<div class="rows">{groups}</div></div>'
 
 
 def _sensor_row(key: str, row: Mapping[str, Any], thumbnails: Thumbnails) -> str:
@@ -368,8 +375,13 @@ def _image(thumbnails: Thumbnails, name: str, caption: str) -> str:
     data = base64.b64encode(thumbnails.png(name)).decode()
     return (
         f'<figure><a href="{escape(name)}"><img loading="lazy" alt="{escape(caption)}" '
-        f'src="data:image/png;base64,{data}"></a><figcaption>{escape(caption)}</figcaption></figure>'
+        f'src="data:image/png;base64,{data}"></a><figcaption>{_unbroken(caption)}</figcaption></figure>'
     )
+
+
+def _unbroken(text: str) -> str:
+    """Escape a caption so that no line ends within a date."""
+    return escape(text).replace("-", "&#8209;")
 
 
 def _files(files: Sequence[str]) -> str:
@@ -396,13 +408,16 @@ th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--
 td{white-space:nowrap}.wrap td{white-space:normal;min-width:4.2em}
 th{color:var(--muted);font-weight:500;white-space:nowrap}
 svg{display:block;width:100%;height:auto;overflow:visible}
-svg text{font-size:13px;fill:var(--muted)}svg .axis{stroke:var(--line)}svg .grid{stroke:var(--line);stroke-width:.7}
+svg text{font-size:13px;fill:var(--muted)}svg .axis{stroke:var(--line)}
+svg .grid{stroke:var(--line);stroke-width:.7}
+svg line,svg path,svg circle,svg rect{vector-effect:non-scaling-stroke}
 svg .shade{fill:var(--wash)}svg .chip{stroke:var(--ink);stroke-width:.3}
 svg .aoi{fill:none;stroke:var(--muted);stroke-width:1.2}svg .bad{stroke:var(--bad);stroke-dasharray:3 2}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem;margin:.6rem 0}
 .legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border:1px solid var(--muted)}
 .legend .ring{border-radius:50%}.legend .ring.bad{border:1px dashed var(--bad)}
-.bar{display:grid;grid-template-columns:11rem 1fr 12rem;gap:.8rem;align-items:center;margin:.35rem 0;font-size:.9rem}
+.bar{display:grid;grid-template-columns:11rem 1fr 12rem;gap:.8rem;align-items:center;
+margin:.35rem 0;font-size:.9rem}
 .track{position:relative;height:1.1rem;background:var(--wash);border-radius:3px}
 .track div{position:absolute;left:0;top:0;bottom:0;border-radius:3px;min-width:1px}
 .ghost{background:var(--line)}.fill{border:1px solid var(--muted)}.fill.step{background:var(--accent)}
@@ -415,7 +430,8 @@ figure{margin:0}.figures p{font-size:.8rem;color:var(--muted);margin:.4rem 0 0}f
 .row{display:grid;grid-template-columns:repeat(min(var(--n),4),7rem);gap:.5rem;margin:.2rem 0}
 .row img{width:100%;display:block;image-rendering:pixelated;border-radius:3px;background:#000}
 .row figcaption{color:var(--muted)}
-@media(max-width:600px){.bar{grid-template-columns:1fr auto}.bar .track{grid-row:2;grid-column:1/3}
+@media(max-width:600px){.bar{gap:.1rem .8rem;grid-template-columns:1fr auto}
+.bar .track{grid-row:2;grid-column:1/3}
 .rows{display:block}.row{grid-template-columns:repeat(4,1fr);gap:.25rem}
 .row figcaption{font-size:.6rem;line-height:1.2}
 svg text{font-size:28px}.figures svg text{font-size:13px}}

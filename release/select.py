@@ -1,7 +1,7 @@
 """Which chips a release holds: clean, balance, split and number. Pure functions over tables.
 
-A table has a row per window, as ``chip_metadata.csv`` has. Nothing here depends on the order of rows: what goes by lot
-goes by the hash of the seed and the chip's cell.
+A table has a row per window, as ``chip_metadata.csv`` has. Nothing here depends on the order of rows: what
+goes by lot goes by the hash of the seed and the chip's cell.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ def _missing_classes(counts: Mapping[int, int], factor: int | None, *, allowed: 
 def drop_counts(counts: Mapping[int, int], factor: int) -> dict[int, int]:
     """How many chips each class gives up: GELOS's rule, in integers.
 
-    A class gives up in proportion to its distance above the smallest one, so that afterwards the largest is at most
-    `factor` times the smallest, which loses nothing.
+    A class gives up in proportion to its distance above the smallest one, so that afterwards the largest is
+    at most `factor` times the smallest, which loses nothing.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def balance(chips: pd.DataFrame, factor: int, seed: int) -> pd.DataFrame:
         order = pd.DataFrame(
             {"lot": [lot(seed, cell) for cell in group["cell"]], "aoi": group["aoi_index"]}, index=group.index
         ).sort_values("lot")
-        # Taking turns, each AOI with its first chip by lot, then its second: whoever has the most gives up first.
+        # AOIs take turns, each with its next chip by lot: the one that has the most gives up first.
         order["turn"] = order.groupby("aoi").cumcount()
         keep = len(group) - drops[int(str(code))]
         kept.extend(order.sort_values(["turn", "lot"]).index[:keep])
@@ -285,7 +285,7 @@ def _gap(block: _Block, block_m: int, left: float, top: float, side_m: int) -> f
 def _assign(
     blocks: Sequence[_Block], classes: Sequence[int], shares: Mapping[str, float], seed: int
 ) -> dict[_Block, str]:
-    """Iterative stratification: the rarest class first, each block to the split that lacks most of it."""
+    """Stratify step by step: the rarest class first, each block to the split that lacks most of it."""
     content: dict[_Block, Counter[int]] = defaultdict(Counter)
     for block, code in zip(blocks, classes, strict=True):
         content[block][code] += 1

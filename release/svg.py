@@ -53,12 +53,13 @@ def strip(
     counts: Sequence[int], edges: Sequence[tuple[float, float, str]], name: str, color: str = "var(--accent)"
 ) -> str:
     """Draw counts along a calendar; `edges` are shaded periods as shares of the width, with their label."""
-    width, base, height = 960.0, 64.0, 82.0
+    width, base, height = 960.0, 64.0, 94.0
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
     shades = "".join(
-        f'<rect x="{_n(start * width)}" y="0" width="{_n(max((end - start) * width - 2, 1))}" height="{_n(base)}" '
-        f'class="shade"/><text x="{_n((start + end) / 2 * width)}" y="79" text-anchor="middle">{escape(label)}</text>'
+        f'<rect x="{_n(start * width)}" y="0" width="{_n(max((end - start) * width - 2, 1))}" '
+        f'height="{_n(base)}" class="shade"/>'
+        f'<text x="{_n((start + end) / 2 * width)}" y="90" text-anchor="middle">{escape(label)}</text>'
         for start, end, label in edges
     )
     bars = "".join(

@@ -158,8 +158,8 @@ def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
     Returns
     -------
     GeoDataFrame
-        :data:`GELOS_FIELDS`, :data:`OUR_FIELDS`, further columns of `chips`, ``geometry`` (EPSG:4326). ``lat`` and
-        ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
+        :data:`GELOS_FIELDS`, :data:`OUR_FIELDS`, further columns of `chips`, ``geometry`` (EPSG:4326).
+        ``lat`` and ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
     """
     table = chips.rename(columns={"chip_index": "original_id"}).copy()
     table["lat"], table["lon"] = _centres(table, config)
@@ -219,7 +219,8 @@ def _geojson_lines(table: gpd.GeoDataFrame) -> Iterator[bytes]:
 def _records(table: gpd.GeoDataFrame) -> list[dict[str, Any]]:
     """Return plain values; an absent number is None."""
     plain = pd.DataFrame(table.drop(columns="geometry")).astype(object)
-    return [dict(row) for row in plain.where(plain.notna(), None).to_dict("records")]
+    filled = plain.where(plain.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in filled.to_dict("records")]
 
 
 def to_csv(table: gpd.GeoDataFrame) -> bytes:

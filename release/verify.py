@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import logging
 import math
 import multiprocessing
 import os
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,12 +22,13 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
 from pyproj import Transformer
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
@@ -94,7 +97,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class _ChipTask:
-    """The files of one chip, their checksums, and what the tracker says of it (None where it says nothing)."""
+    """The files of one chip, their checksums, and what the tracker says of it (None where it says
+    nothing)."""
 
     files: tuple[tuple[str, str], ...]
     row: Mapping[str, Any] | None
@@ -146,9 +150,10 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
         return sorted({Fault(SUMS_NAME, str(error)), *_check_zip(files, names, None)})
     documents, wrong = _read_documents(files, sums)
     faults += wrong
-    recipe, wrong = _read_recipe(documents)
+    damaged = {fault.file for fault in faults}
+    recipe, wrong = _read_recipe(documents, damaged)
     faults += wrong
-    table, wrong = _read_tables(documents, {fault.file for fault in faults})
+    table, wrong = _read_tables(documents, damaged)
     faults += wrong
     rows: dict[int, dict[str, Any]] = {}
     if recipe is not None and table is not None:
@@ -204,11 +209,12 @@ def _read_documents(
 _SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
 
 
-def _read_recipe(documents: Mapping[str, bytes]) -> tuple[Recipe | None, list[Fault]]:
+def _read_recipe(documents: Mapping[str, bytes], damaged: set[str]) -> tuple[Recipe | None, list[Fault]]:
+    """Return what the release was made with, unless the file that says so is not to be believed."""
+    if RECIPE_NAME not in documents or RECIPE_NAME in damaged:
+        return None, []
     try:
         return parse_recipe(documents[RECIPE_NAME]), []
-    except KeyError:
-        return None, []
     except ReleaseError as error:
         return None, [Fault(RECIPE_NAME, str(error).removeprefix(f"{RECIPE_NAME}: "))]
 
@@ -219,7 +225,7 @@ def _read_tables(
     """Return the tracker from whichever of its files is sound, and where the others differ."""
     tables: dict[str, gpd.GeoDataFrame] = {}
     faults = []
-    readers = {GEOJSON_NAME: read_tracker, PARQUET_NAME: lambda data: gpd.read_parquet(io.BytesIO(data))}
+    readers = {GEOJSON_NAME: read_tracker, PARQUET_NAME: _read_parquet}
     for name, reader in readers.items():
         if name in documents and name not in damaged:
             try:
@@ -239,6 +245,10 @@ def _read_tables(
     names = list(texts)
     faults += [Fault(n, f"differs from {names[0]}") for n in names[1:] if texts[n] != texts[names[0]]]
     return next(iter(tables.values()), None), faults
+
+
+def _read_parquet(data: bytes) -> gpd.GeoDataFrame:
+    return gpd.read_parquet(io.BytesIO(data))
 
 
 def _first_line(error: Exception) -> str:
@@ -480,13 +490,22 @@ _worker: tuple[FolderFiles | ZipFiles, Recipe | None]
 def _start_worker(path: str | Path | Folder, recipe: Recipe | None) -> None:
     """Open the release once per process."""
     global _worker  # noqa: PLW0603  a worker's own
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
     _worker = open_files(path), recipe
 
 
 def _check_batch(batch: Sequence[_ChipTask]) -> _Findings:
+    return _check_tasks(batch, *_worker)
+
+
+def _check_tasks(
+    tasks: Sequence[_ChipTask], files: FolderFiles | ZipFiles, recipe: Recipe | None
+) -> _Findings:
     findings = _Findings()
-    for task in batch:
-        findings.merge(_check_chip(task, *_worker))
+    # once: rasterio sets GDAL up again for every file otherwise
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), np.errstate(all="ignore"):
+        for task in tasks:
+            findings.merge(_check_chip(task, files, recipe))
     return findings
 
 
@@ -499,11 +518,9 @@ def _check_chips(
 ) -> _Findings:
     if workers is None:
         workers = min(os.cpu_count() or 1, 1 + len(tasks) // _CHIPS_PER_WORKER)
-    findings = _Findings()
     if workers <= 1:
-        for task in tasks:
-            findings.merge(_check_chip(task, files, recipe))
-        return findings
+        return _check_tasks(tasks, files, recipe)
+    findings = _Findings()
     batches = [tasks[i : i + _CHIPS_PER_TASK] for i in range(0, len(tasks), _CHIPS_PER_TASK)]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _start_worker, (path, recipe)) as pool:
@@ -523,7 +540,11 @@ def _check_chip(task: _ChipTask, files: FolderFiles | ZipFiles, recipe: Recipe |
             continue
         wrong = [_SUM_DIFFERS] if sha256(data) != digest else []
         if task.row is not None and recipe is not None:
-            wrong += _file_problems(name, data, task.row, recipe, pixels)
+            raster = _Raster.of(name, task.row, recipe)
+            found, values = _file_problems(name, data, raster, task.row, recipe)
+            wrong += found
+            if raster is not None and values is not None and not wrong:
+                pixels[raster.sensor, raster.index] = values
         if wrong:
             findings.faults.append(Fault(name, "; ".join(wrong)))
     if recipe is not None:
@@ -531,33 +552,44 @@ def _check_chip(task: _ChipTask, files: FolderFiles | ZipFiles, recipe: Recipe |
     return findings
 
 
+@dataclass(frozen=True, slots=True)
+class _Raster:
+    """What a chip's raster or picture shows, by its name."""
+
+    sensor: str
+    index: int
+    """Of the time range; 0 for a layer without dates."""
+
+    @classmethod
+    def of(cls, name: str, row: Mapping[str, Any], recipe: Recipe) -> _Raster | None:
+        """Read a file's name; None where the tracker's row knows no such file."""
+        sensor, _, rest = name.partition("_")
+        if sensor not in recipe.layout:
+            return None
+        dates = [""] if SENSORS[sensor].is_static else row[f"{sensor}_dates"].split(",")
+        date = rest.rpartition(".")[0].partition("_")[2]
+        return cls(sensor, dates.index(date)) if date in dates else None
+
+
 def _file_problems(
-    name: str,
-    data: bytes,
-    row: Mapping[str, Any],
-    recipe: Recipe,
-    pixels: dict[tuple[str, int], NDArray[Any]],
-) -> list[str]:
-    key, _, rest = name.partition("_")
-    if key not in recipe.layout:
-        return []
-    dates = [""] if SENSORS[key].is_static else str(row[f"{key}_dates"]).split(",")
-    date = rest.removesuffix(".tif").removesuffix(".png").partition("_")[2]
-    if date not in dates:
-        return []
+    name: str, data: bytes, what: _Raster | None, row: Mapping[str, Any], recipe: Recipe
+) -> tuple[list[str], NDArray[Any] | None]:
+    """Say what is wrong with a file, and return a raster's pixels where they can be read."""
+    if what is None:
+        return [], None
     if name.endswith(".png"):
-        return _picture_problems(data, recipe.layout[key])
+        return _picture_problems(data, recipe.layout[what.sensor]), None
     try:
-        with MemoryFile(data) as memory, memory.open() as raster:
-            wrong = _grid_problems(raster, row, recipe, recipe.layout[key])
-            values = raster.read()
-            wrong += _origin_problems(raster, key, dates.index(date), row)
+        with warnings.catch_warnings(), MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # _grid_problems says so
+            wrong = _grid_problems(raster, row, recipe, recipe.layout[what.sensor])
+            wrong += _origin_problems(raster, what, row)
+            if wrong:
+                return wrong, None
+            values: NDArray[Any] = raster.read()
     except (RasterioError, ValueError):
-        return ["is not a raster that can be read"]
-    if not wrong:
-        pixels[key, dates.index(date)] = values
-        wrong = _value_problems(values, key, dates.index(date), row, recipe)
-    return wrong
+        return ["is not a raster that can be read"], None
+    return _value_problems(values, what, row, recipe), values
 
 
 def _picture_problems(data: bytes, layout: SensorLayout) -> list[str]:
@@ -595,8 +627,9 @@ def _nodata_text(value: float | None) -> str:
     return "none" if value is None else f"{value:g}"
 
 
-def _origin_problems(raster: DatasetReader, key: str, index: int, row: Mapping[str, Any]) -> list[str]:
+def _origin_problems(raster: DatasetReader, what: _Raster, row: Mapping[str, Any]) -> list[str]:
     """Compare a raster's own date and scenes, where it names them, with the tracker's."""
+    key, index = what.sensor, what.index
     tags, wrong = raster.tags(), []
     scenes = row[f"{key}_scene_ids"].split(",")
     if "scene_ids" in tags and (len(scenes) <= index or tags["scene_ids"] != scenes[index]):
@@ -607,16 +640,14 @@ def _origin_problems(raster: DatasetReader, key: str, index: int, row: Mapping[s
     return wrong
 
 
-def _value_problems(
-    values: NDArray[Any], key: str, index: int, row: Mapping[str, Any], recipe: Recipe
-) -> list[str]:
-    layout = recipe.layout[key]
+def _value_problems(values: NDArray[Any], what: _Raster, row: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    key, layout = what.sensor, recipe.layout[what.sensor]
     missing = layout.is_nodata(values).any(axis=0)
     valid = 1 - float(missing.mean())
     if key == "lulc":
         return _class_problems(values[0], row, recipe)
     wrong = []
-    if valid < layout.min_valid[min(index, len(layout.min_valid) - 1)] - 1e-9:
+    if valid < layout.min_valid[what.index] - 1e-9:
         wrong.append(f"{1 - valid:.1%} of it has no data")
     flat_water = key == "dem" and CLASS_NAMES[int(row["lulc"])] == "Water"
     seen = values[:, ~missing]
@@ -683,8 +714,8 @@ def _check_alignment(alignments: Mapping[tuple[str, int], Alignment], recipe: Re
             faults.append(
                 Fault(
                     f"{key}_*.tif",
-                    f"lies {offset.south * reference} m south and {offset.east * reference} m east of Sentinel-2"
-                    f"{when}, by correlation over {alignment.count} chips",
+                    f"lies {offset.south * reference} m south and {offset.east * reference} m east of "
+                    f"Sentinel-2{when}, by correlation over {alignment.count} chips",
                     warning=True,
                 )
             )

@@ -40,9 +40,8 @@ def _progress(what: str, done: int, total: int) -> None:
 
 
 def _print(summary: ReleaseSummary) -> None:
-    print(
-        f"{summary.folder}: {summary.chips} chips, {'written' if summary.written else 'already there, unchanged'}"
-    )
+    done = "written" if summary.written else "already there, unchanged"
+    print(f"{summary.folder}: {summary.chips} chips, {done}")
     for code, count in summary.after.items():
         print(f"  class {code}: {summary.before[code]} -> {count}")
     for name, count in summary.splits.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("release", metavar="RELEASE", help="a release's folder, or its .zip")
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
     arguments = parser.parse_args()
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
     try:
         found = verify(arguments.release, arguments.workers)
     except GelosError as error:

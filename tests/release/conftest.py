@@ -11,7 +11,7 @@ from release_landscape import VERSION, Land, working_folder
 from cube.config import Config
 from release import make_release
 
-LAND = Land({1: 5, 2: 12, 5: 8}, margin=30, impurity=0.05)
+LAND = Land({1: 3, 2: 8, 5: 6}, margin=30, impurity=0.05)
 SETTINGS = {
     "lulc.sampling_factor": 2,
     "release.splits": {"train": 0.5, "test": 0.5},

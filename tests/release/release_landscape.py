@@ -70,7 +70,7 @@ class Land:
 
 
 def working_folder(root: Path, land: Land, settings: Mapping[str, Any] | None = None) -> Config:
-    """Write chips, ``chip_metadata.csv`` and ``aoi_metadata.geojson``; return the config that they belong to."""
+    """Write chips, ``chip_metadata.csv`` and ``aoi_metadata.geojson``; return the config of them."""
     root.mkdir(parents=True, exist_ok=True)
     config = write_config(root, land, settings)
     working = Path(config.directory.working) / VERSION

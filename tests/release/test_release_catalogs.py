@@ -50,7 +50,16 @@ def test_stac_says_where_and_what_each_raster_is(folder: Path, items: list[dict[
     assert all(name in extensions for name in ("/projection/", "/eo/", "/raster/", "/classification/"))
     for item in items[::4]:
         rasters = {k: a for k, a in item["assets"].items() if "thumbnail" not in k}
-        assert set(rasters) == {"s2l2a_1", "s2l2a_2", "s1rtc_1", "s1rtc_2", "lc2l2_1", "lc2l2_2", "dem", "lulc"}
+        assert set(rasters) == {
+            "s2l2a_1",
+            "s2l2a_2",
+            "s1rtc_1",
+            "s1rtc_2",
+            "lc2l2_1",
+            "lc2l2_2",
+            "dem",
+            "lulc",
+        }
         for asset in rasters.values():
             assert "proj:code" not in asset
             with rasterio.open(folder / asset["href"]) as raster:
@@ -59,7 +68,12 @@ def test_stac_says_where_and_what_each_raster_is(folder: Path, items: list[dict[
                 assert asset["proj:shape"] == list(raster.shape)
                 assert [band["data_type"] for band in asset["raster:bands"]] == list(raster.dtypes)
         assert item["assets"]["lulc"]["classification:classes"][1]["name"] == "water"
-        assert [band["name"] for band in item["assets"]["s2l2a_1"]["eo:bands"]] == ["B02", "B03", "B04", "B08"]
+        assert [band["name"] for band in item["assets"]["s2l2a_1"]["eo:bands"]] == [
+            "B02",
+            "B03",
+            "B04",
+            "B08",
+        ]
 
 
 def test_croissant_is_valid_and_gives_the_records(folder: Path) -> None:
@@ -112,8 +126,10 @@ def test_thumbnails_get_their_prefix(tmp_path: Path) -> None:
 
 
 def test_metadata_with_a_single_date_stays_text() -> None:
-    head = "chip_index,aoi_index,cell,s2l2a_dates,s1rtc_dates,lc2l2_dates,lulc,purity,chip_footprint,epsg,status,"
-    head += "s2l2a_scene_ids,s1rtc_scene_ids,lc2l2_scene_ids,dem_scene_ids,lulc_scene_ids,left_m,top_m,s2l2a_min_clear"
+    head = "chip_index,aoi_index,cell,s2l2a_dates,s1rtc_dates,lc2l2_dates,lulc,purity,"
+    head += "chip_footprint,epsg,status,"
+    head += "s2l2a_scene_ids,s1rtc_scene_ids,lc2l2_scene_ids,dem_scene_ids,lulc_scene_ids,"
+    head += "left_m,top_m,s2l2a_min_clear"
     row = '0,0,32632_0_0,20230115,,,1,1.0,"POLYGON ((0 0, 1 0, 1 1, 0 0))",32632,success,a,,,,b,0,0,'
     table = read_metadata(f"{head}\n{row}\n".encode())
     assert table["s2l2a_dates"][0] == "20230115"
@@ -141,7 +157,14 @@ def test_the_report_needs_nothing_else(folder: Path) -> None:
     for address in re.findall(r'(?:src|href)="([^"]*)"', page):
         assert address.startswith(("data:image/png;base64,", "#")) or (folder / address).exists(), address
     assert "http" not in re.sub(r"data:image/png;base64,[^\"]*", "", page)
-    for text in ("Gallery", "unbalanced", "7 over cloud_cover 50", "Sentinel-1 RTC", "s2l2a_clear", "2 Trees"):
+    for text in (
+        "Gallery",
+        "unbalanced",
+        "7 over cloud_cover 50",
+        "Sentinel-1 RTC",
+        "s2l2a_clear",
+        "2 Trees",
+    ):
         assert text in page, text
     assert page.count("<img") == 3 * 3 * 8
 

@@ -113,7 +113,9 @@ def test_torch_is_asked_for_only_when_it_is_needed(folder: Path) -> None:
 def test_the_torch_dataset_gives_the_same_arrays(folder: Path, archive: Path) -> None:
     torch = pytest.importorskip("torch")
     for path in (folder, archive):
-        data = torch_dataset(path, ["s2l2a", "s1rtc"], split="train", transform=lambda sample: {**sample, "seen": 1})
+        data = torch_dataset(
+            path, ["s2l2a", "s1rtc"], split="train", transform=lambda sample: {**sample, "seen": 1}
+        )
         ids = [int(data[index]["id"]) for index in range(len(data))]
         assert set(open_release(path).table.loc[ids, "split"]) == {"train"}
         for index, chip_id in enumerate(ids):
@@ -121,7 +123,9 @@ def test_the_torch_dataset_gives_the_same_arrays(folder: Path, archive: Path) ->
             assert sample["seen"] == 1
             assert sample["label"].dtype == torch.int64
             for key in ("s2l2a", "s1rtc"):
-                np.testing.assert_array_equal(sample[f"image_{key}"].numpy(), with_rasterio(folder, chip_id, key))
+                np.testing.assert_array_equal(
+                    sample[f"image_{key}"].numpy(), with_rasterio(folder, chip_id, key)
+                )
         loader = torch.utils.data.DataLoader(torch_dataset(path), batch_size=2, num_workers=0)
         batch = next(iter(loader))
         assert batch["image"].shape == (2, 2, 4, 30, 30)

@@ -86,7 +86,9 @@ def test_balance_takes_from_the_aoi_that_has_most() -> None:
     left = Counter(kept.loc[kept["lulc"] == 2, "aoi_index"])
     had = Counter(table.loc[table["lulc"] == 2, "aoi_index"])
     assert sum(left.values()) == 12
-    assert all(left[aoi] == min(had[aoi], max(left.values())) or left[aoi] >= max(left.values()) - 1 for aoi in had)
+    assert all(
+        left[aoi] == min(had[aoi], max(left.values())) or left[aoi] >= max(left.values()) - 1 for aoi in had
+    )
 
 
 def test_numbers_follow_chip_index() -> None:
@@ -139,9 +141,11 @@ def test_splits_are_apart_and_stratified(seed: int) -> None:
     assert (again.sort_index() == names).all()
     left, top = table["left_m"].to_numpy(), table["top_m"].to_numpy()
     gap = np.maximum(abs(left[:, None] - left), abs(top[:, None] - top)) - SIDE
-    apart = (names.to_numpy()[:, None] != names.to_numpy()) & (names != NO_SPLIT).to_numpy() & (
-        names != NO_SPLIT
-    ).to_numpy()[:, None]
+    apart = (
+        (names.to_numpy()[:, None] != names.to_numpy())
+        & (names != NO_SPLIT).to_numpy()
+        & (names != NO_SPLIT).to_numpy()[:, None]
+    )
     assert gap[apart].min() >= SIDE
     for code, share in Counter(table["lulc"]).items():
         part = (table["lulc"] == code) & (names != NO_SPLIT)

@@ -48,7 +48,10 @@ def test_another_folder_day_umask_and_time_zone_give_the_same_bytes(config: Conf
     )
     environment = {**os.environ, "TZ": "Pacific/Kiritimati", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
     subprocess.run(
-        [sys.executable, "-c", code, str(other.path)], check=True, cwd=ROOT, env={**environment, "PYTHONPATH": "."}
+        [sys.executable, "-c", code, str(other.path)],
+        check=True,
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": "."},
     )
     assert digests(Path(other.directory.output)) == digests(Path(config.directory.output))
 
@@ -74,7 +77,9 @@ def test_a_different_release_is_not_overwritten_without_force(tmp_path: Path) ->
     first = make_release(config)
     before = digests(Path(config.directory.output))
     other = write_config(tmp_path, Land({1: 3, 2: 3}), {"release.seed": 9})
-    with pytest.raises(ReleaseError, match=r"v0.1: a different release of this version is there; give --force"):
+    with pytest.raises(
+        ReleaseError, match=r"v0.1: a different release of this version is there; give --force"
+    ):
         make_release(other)
     assert digests(Path(config.directory.output)) == before
     second = make_release(other, force=True)
@@ -141,7 +146,7 @@ def test_killed_at_any_file_nothing_is_seen_and_a_rerun_completes(
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     config = working_folder(tmp_path, Land({1: 3}))
     working = Path(config.directory.working) / VERSION
-    cell = sorted((working / "chips").iterdir())[0]
+    cell = min((working / "chips").iterdir())
 
     def message() -> str:
         with pytest.raises(GelosError) as caught:
@@ -182,7 +187,9 @@ def test_chips_of_another_config_are_refused(tmp_path: Path) -> None:
     land = Land({1: 3})
     working_folder(tmp_path, land)
     config = write_config(tmp_path, land, {"s2l2a.dtype": "float32"})
-    with pytest.raises(ReleaseError, match=r"s2l2a_20230115.tif: found .*int16.*expected .*float32.*; run chip.py again"):
+    with pytest.raises(
+        ReleaseError, match=r"s2l2a_20230115.tif: found .*int16.*expected .*float32.*; run chip.py again"
+    ):
         make_release(config)
 
 

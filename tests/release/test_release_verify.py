@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-from release_landscape import VERSION, Land, working_folder
 from rasterio.transform import from_origin
+from release_landscape import VERSION, Land, working_folder
 
 from release import Fault, ReleaseError, make_release, verify
 from release.package import SUMS_NAME, format_sums, sha256
@@ -309,7 +309,9 @@ def _damage(rng: np.random.Generator, folder: Path, names: list[str]) -> set[str
     kind = rng.choice(["flip", "cut", "swap", "extra", "missing", "grow"])
     if kind == "flip":
         place = int(rng.integers(len(data)))
-        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << int(rng.integers(8)))]) + data[place + 1 :])
+        path.write_bytes(
+            data[:place] + bytes([data[place] ^ (1 << int(rng.integers(8)))]) + data[place + 1 :]
+        )
     elif kind == "cut":
         path.write_bytes(data[: int(rng.integers(len(data)))])
     elif kind == "grow":
@@ -362,4 +364,3 @@ def test_seeded_flips_of_a_zip_are_all_found(tmp_path: Path) -> None:
         assert archive.name in {fault.file for fault in found}, (seed, kind, place, found)
     archive.write_bytes(sound)
     assert verify(archive) == []
-
