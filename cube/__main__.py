@@ -6,12 +6,12 @@ import argparse
 import sys
 
 from .aoi import load_aois
-from .build import BuildSummary, build_cubes, plan_cubes
+from .build import BuildSummary, Layout, build_cubes, plan_cubes
 from .command import config_parser, draw_aois, print_table, run_verb, summarize_states
 from .config import Config
 from .engine import open_engine
 from .plan import CubePlan
-from .status import AoiState
+from .status import AoiState, StatusBoard
 
 
 def build(config: Config, arguments: argparse.Namespace) -> int:
@@ -21,18 +21,30 @@ def build(config: Config, arguments: argparse.Namespace) -> int:
         config = config.model_copy(update={"compute": compute})
     if arguments.dry_run:
         return _dry_run(config, arguments.aoi)
-    total = len(arguments.aoi) or len(load_aois(config))
-    with draw_aois(total, "cubes") as progress, open_engine(config.compute) as engine:
-        summary = build_cubes(
-            config, engine, only=arguments.aoi, retry_failed=arguments.retry_failed, progress=progress
-        )
+    aois = load_aois(config)
+    total = len(arguments.aoi) or len(aois)
+    try:
+        with draw_aois(total, "cubes") as progress, open_engine(config.compute) as engine:
+            summary = build_cubes(
+                config, engine, only=arguments.aoi, retry_failed=arguments.retry_failed, progress=progress
+            )
+    except KeyboardInterrupt:
+        rows = StatusBoard(Layout.of(config).root, aois).rows
+        print(f"stopped: {summarize_states(rows)}", file=sys.stderr)
+        raise
     _print_summary(summary)
     return summary.exit_code
 
 
 def _print_summary(summary: BuildSummary) -> None:
     rows = [
-        [f"{index:06}", row.status, row.epsg or "", f"{(row.width_m or 0) / 1000:g} x {(row.height_m or 0) / 1000:g} km", row.reason]
+        [
+            f"{index:06}",
+            row.status,
+            row.epsg or "",
+            f"{(row.width_m or 0) / 1000:g} x {(row.height_m or 0) / 1000:g} km",
+            row.reason,
+        ]
         for index, row in summary.rows.items()
         if row.status is not AoiState.PENDING
     ]

@@ -249,7 +249,8 @@ def plan_cubes(
 def _plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Access) -> CubePlan:
     """Return the plan of an AOI: the one on disk if it answers the same question, else a new one.
 
-    So a run that is resumed keeps its scenes, whatever the catalog has gained meanwhile.
+    So a run that is resumed keeps its scenes, whatever the catalog has gained meanwhile. An AOI that is skipped leaves a
+    record of what was seen, and is asked about again.
     """
     name, question = f"{_stem(aoi.index)}.json", _planning_digest(aoi, config)
     try:
@@ -258,7 +259,12 @@ def _plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Ac
             return CubePlan.from_json(record["plan"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
-    plan = plan_aoi(aoi, config, catalog, _clear_share(config, access))
+    try:
+        plan = plan_aoi(aoi, config, catalog, _clear_share(config, access))
+    except Skipped as skipped:
+        candidates = [candidate.to_json() for candidate in skipped.candidates]
+        layout.plans.write(name, canonical_json({"skipped": skipped.reason, "candidates": candidates}))
+        raise
     layout.plans.write(name, canonical_json({"question": question, "plan": plan.to_json()}))
     return plan
 
@@ -346,9 +352,7 @@ class _Run:
             if self._is_current(plan):
                 self._update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **_size(plan))
                 return
-            self._update(
-                aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan)
-            )
+            self._update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan))
             kept = self._keep_what_is_right(plan)
             write_template(self.layout.cubes, plan)
         except Skipped as skipped:

@@ -21,7 +21,15 @@ from .errors import AoiError, ConfigError, GelosError
 from .retry import without_signature
 from .status import AoiState, AoiStatus
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "config_parser", "draw_aois", "print_table", "run_verb"]
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_USAGE",
+    "config_parser",
+    "draw_aois",
+    "print_table",
+    "run_verb",
+]
 
 EXIT_USAGE = 2
 EXIT_FAILED = 3

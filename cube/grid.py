@@ -56,6 +56,7 @@ class Bounds:
     top: int
 
     def __post_init__(self) -> None:
+        """Refuse a box without an area."""
         if self.left >= self.right or self.bottom >= self.top:
             raise GridError(f"an extent needs a width and a height, got {self}")
 

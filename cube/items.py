@@ -195,8 +195,8 @@ def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) ->
             start=start,
             end=end,
             geometry=geometry,
-            properties={k: properties[k] for k in sorted(_KEPT_PROPERTIES) if properties.get(k) is not None},
-            assets={band.name: _asset(item, band, sensor) for band in sorted(wanted, key=lambda b: b.name)},
+            properties={k: properties[k] for k in _KEPT_PROPERTIES if properties.get(k) is not None},
+            assets={band.name: _asset(item, band, sensor) for band in wanted},
             self_href=next((k["href"] for k in item.get("links", ()) if k.get("rel") == "self"), ""),
         )
     except (KeyError, TypeError, ValueError) as error:

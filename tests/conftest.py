@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from cube.build import build_cubes
+from cube.config import load_config
+from cube.engine import ThreadEngine
 from cube.testing import make_archive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cube.config import Config
     from cube.testing import Archive
 
 # Machines are noisy: a slow example is no fault.
@@ -22,6 +28,34 @@ settings.load_profile("project")
 def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """Return the sample archive of seed 0, made once a session; not to be written to."""
     return make_archive(tmp_path_factory.mktemp("archive") / "sample", seed=0)
+
+
+@pytest.fixture(scope="session")
+def demo_config(sample_archive: Archive) -> Callable[..., Config]:
+    """Return a function that loads configs/demo.yaml for a folder of its own: ``demo_config(folder, "key=value", ...)``."""
+
+    def load(folder: Path, *overrides: str) -> Config:
+        return load_config(
+            Path(__file__).parents[1] / "configs" / "demo.yaml",
+            [
+                f"catalog.url={sample_archive.items}",
+                f"aoi.path={sample_archive.aois}",
+                f"directory.working={folder / 'interim'}",
+                f"directory.output={folder / 'processed'}",
+                "compute.workers=0",
+                *overrides,
+            ],
+        )
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def demo(demo_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Return the demo's config with all its cubes built, once a session; not to be written to."""
+    config = demo_config(tmp_path_factory.mktemp("demo"))
+    build_cubes(config, ThreadEngine())
+    return config
 
 
 @pytest.fixture(scope="session")

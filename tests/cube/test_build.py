@@ -1,0 +1,425 @@
+"""Phase one on the sample archive: cubes against GDAL, the AOIs' states, resuming, and what is never mixed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.warp
+import rasterio.windows
+
+from cube.build import BlockTask, Layout, build_block, build_cubes
+from cube.config import Config
+from cube.engine import Outcome, ThreadEngine
+from cube.errors import BusyError, DiskFullError
+from cube.lock import hold
+from cube.plan import CubePlan
+from cube.sensors import SENSORS
+from cube.status import AoiState
+from cube.store import open_cube
+from cube.testing import Archive
+
+ROOT = Path(__file__).parents[2]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def cubes_of(config: Config) -> Path:
+    return Layout.of(config).cubes.path
+
+
+def plan_of(config: Config, index: int) -> CubePlan:
+    record = json.loads(Layout.of(config).plans.read(f"aoi_{index:06}.json"))
+    return CubePlan.from_json(record["plan"])
+
+
+def raw(config: Config, index: int, band: str) -> Any:
+    import zarr
+
+    return zarr.open_array(cubes_of(config) / f"aoi_{index:06}.zarr", path=band, mode="r")
+
+
+def states(config: Config) -> dict[int, dict[str, Any]]:
+    document = json.loads(Layout.of(config).root.read("aoi_metadata.geojson"))
+    return {f["properties"]["aoi_index"]: f["properties"] for f in document["features"]}
+
+
+def href(archive: Archive, scene: Any, band: str) -> Path:
+    return Path(archive.path) / scene.assets[band].href
+
+
+class TestPixels:
+    """Against rasterio, on what the demo built."""
+
+    @pytest.mark.parametrize("band", ["B02", "B03", "B04", "B08"])
+    def test_sentinel2_10_m_is_bit_equal_after_harmonising(
+        self, demo: Config, sample_archive: Archive, band: str
+    ) -> None:
+        plan = plan_of(demo, 0)
+        cube = raw(demo, 0, f"s2l2a/{band}")
+        baselines = set()
+        for index, date in enumerate(plan.sensor("s2l2a").dates):
+            (scene,) = date.scenes
+            baseline = scene.properties["s2:processing_baseline"]
+            baselines.add(baseline)
+            with rasterio.open(href(sample_archive, scene, band)) as source:
+                b = plan.bounds
+                window = rasterio.windows.from_bounds(b.left, b.bottom, b.right, b.top, source.transform)
+                dn = source.read(1, window=window).astype(int)
+            offset = 1000 if baseline >= "04.00" else 0
+            expected = np.where(dn == 0, 0, np.maximum(dn - offset, 1))
+            np.testing.assert_array_equal(cube[index], expected)
+        assert min(baselines) < "04.00" <= max(baselines)
+
+    @pytest.mark.parametrize(
+        ("index", "key", "band"),
+        [
+            (0, "lc2l2", "red"),
+            (0, "lc2l2", "qa_pixel"),
+            (0, "dem", "elevation"),
+            (4, "s1rtc", "vv"),
+            (4, "lc2l2", "nir08"),
+            (4, "dem", "elevation"),
+        ],
+    )
+    def test_warped_blocks_are_gdals_own(
+        self, demo: Config, sample_archive: Archive, index: int, key: str, band: str
+    ) -> None:
+        plan = plan_of(demo, index)
+        sensor, spec = SENSORS[key], SENSORS[key].band(band)
+        cube = raw(demo, index, f"{key}/{band}")
+        for block in plan.blocks(key):
+            geobox = plan.geobox(key)[block.roi]
+            expected = np.full(geobox.shape, spec.nodata, spec.dtype)
+            for scene in plan.sensor(key).dates[block.time].scenes:
+                layer = np.full(geobox.shape, spec.nodata, spec.dtype)
+                with rasterio.open(href(sample_archive, scene, band)) as source:
+                    rasterio.warp.reproject(
+                        rasterio.band(source, 1),
+                        layer,
+                        src_nodata=source.nodata if source.nodata is not None else np.nan,
+                        dst_nodata=spec.nodata,
+                        dst_crs=str(geobox.crs),
+                        dst_transform=geobox.transform,
+                        resampling=rasterio.warp.Resampling["nearest" if spec.is_mask else sensor.resampling],
+                    )
+                empty = np.isnan(expected) if spec.dtype == "float32" else expected == spec.nodata
+                np.copyto(expected, layer, where=empty)
+            got = cube[block.roi] if sensor.is_static else cube[(block.time, *block.roi)]
+            np.testing.assert_array_equal(got, expected)
+            assert (got != spec.nodata).any()
+
+    def test_sentinel1_is_mosaicked_without_a_seam(self, demo: Config) -> None:
+        vv = open_cube(cubes_of(demo) / "aoi_000000.zarr")["s1rtc/vv"]
+        assert any(len(date.scenes) > 1 for date in plan_of(demo, 0).sensor("s1rtc").dates)
+        assert bool(vv.notnull().all())
+        assert 0.001 < float(vv.compute().median()) < 1
+
+    def test_the_dem_has_no_gap_where_tiles_meet(self, demo: Config) -> None:
+        assert len(plan_of(demo, 0).sensor("dem").dates[0].scenes) >= 2
+        elevation = open_cube(cubes_of(demo) / "aoi_000000.zarr")["dem/elevation"]
+        assert bool(elevation.notnull().all())
+        steps = np.abs(np.diff(elevation.values, axis=0))
+        assert steps.max() < 60
+
+    def test_all_sensors_have_one_outline(self, demo: Config) -> None:
+        for index in (0, 1, 2, 4, 5):
+            plan = plan_of(demo, index)
+            outlines = {tuple(plan.geobox(s.key).boundingbox.bbox) for s in plan.sensors}
+            assert len(outlines) == 1
+
+
+class TestChoice:
+    """What the archive's traps are for."""
+
+    def test_tiles_orbits_and_paths(self, demo: Config) -> None:
+        def chosen(index: int, key: str, name: str) -> set[Any]:
+            return {s.properties[name] for s in plan_of(demo, index).sensor(key).scenes}
+
+        assert chosen(0, "s2l2a", "s2:mgrs_tile") == {"33UUR"}
+        assert chosen(2, "s2l2a", "s2:mgrs_tile") == {"33UTR"}
+        assert chosen(5, "s2l2a", "s2:mgrs_tile") == {"33UTR"}
+        assert chosen(4, "s2l2a", "s2:mgrs_tile") == {"32UQA"}
+        assert plan_of(demo, 4).epsg == 32632
+        assert chosen(0, "s1rtc", "sat:relative_orbit") == {168}
+        assert chosen(0, "lc2l2", "landsat:wrs_path") == {"193"}
+        assert chosen(0, "lc2l2", "platform") <= {"landsat-8", "landsat-9"}
+        assert [s.id for s in plan_of(demo, 0).sensor("lulc").scenes] == ["33U-2023"]
+
+    def test_losers_are_on_record_with_their_reason(self, demo: Config) -> None:
+        lost = {c.id: c.reason for i in (0, 1, 2, 4, 5) for c in plan_of(demo, i).candidates if not c.chosen}
+        assert any("cloud_cover" in reason for reason in lost.values())
+        assert any("is a newer processing of the same datatake" in reason for reason in lost.values())
+        assert any("tile 33UTR covers as much (100 %)" in reason for reason in lost.values())
+        assert any("has no asset 'vv'" in reason or "has no asset 'vh'" in reason for reason in lost.values())
+        assert all(lost.values())
+
+    def test_a_skipped_aoi_leaves_a_record_of_what_was_seen(self, demo: Config) -> None:
+        record = json.loads(Layout.of(demo).plans.read("aoi_000003.json"))
+        assert record["skipped"].startswith("lc2l2: no scene for 2023-07-01/2023-09-30 (")
+        reasons = {c["reason"] for c in record["candidates"]}
+        assert any(reason.startswith("nodata_pixel_percentage 80") for reason in reasons)
+        assert any(reason.startswith("cloud_cover 5") for reason in reasons)
+
+    def test_states(self, demo: Config) -> None:
+        rows = states(demo)
+        assert [rows[i]["status"] for i in range(6)] == [
+            "built",
+            "built",
+            "built",
+            "skipped",
+            "built",
+            "built",
+        ]
+        assert rows[3]["reason"].startswith("lc2l2: no scene for 2023-07-01/2023-09-30 (")
+        assert "over cloud_cover 50" in rows[3]["reason"]
+        assert rows[0]["done"] == 1
+
+
+class Interrupting:
+    """An engine that stops after some blocks, as a kill would."""
+
+    slots = 1
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
+        for task in tasks:
+            if self.after == 0:
+                raise KeyboardInterrupt
+            self.after -= 1
+            yield Outcome(task, function(task))
+
+
+class Counting(ThreadEngine):
+    """Counts what it ran."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.ran: list[str] = []
+
+    def run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
+        for outcome in super().run(function, tasks):
+            self.ran.append(outcome.task.block.name)
+            yield outcome
+
+
+FEW = ("s2l2a.bands=[B02, B05]", "s2l2a.cloud_band=SCL", "lc2l2.bands=[red]", "s1rtc.bands=[vv]")
+
+
+class TestResume:
+    def test_an_interrupted_build_is_completed_with_the_same_bytes(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        whole, halted = demo_config(tmp_path / "a", *FEW), demo_config(tmp_path / "b", *FEW)
+        build_cubes(whole, ThreadEngine(), only=[5])
+        for after in (3, 5):
+            with pytest.raises(KeyboardInterrupt):
+                build_cubes(halted, Interrupting(after), only=[5])
+            assert states(halted)[5]["status"] == "building"
+            assert 0 < states(halted)[5]["done"] < 1
+            assert not (cubes_of(halted) / "aoi_000005.zarr" / "zarr.json").exists()
+        engine = Counting()
+        summary = build_cubes(halted, engine, only=[5])
+        assert summary.rows[5].status is AoiState.BUILT
+        assert len(engine.ran) == 14 - 3 - 5
+        assert files(cubes_of(halted)) == files(cubes_of(whole))
+        assert build_cubes(halted, Counting(), only=[5]).fetched_blocks == 0
+
+    def test_a_block_without_its_marker_is_made_again(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        config = demo_config(tmp_path, *FEW)
+        with pytest.raises(KeyboardInterrupt):
+            build_cubes(config, Interrupting(6), only=[5])
+        markers = sorted(Layout.of(config).markers(5).path.glob("*.json"))
+        markers[0].unlink()
+        stray = cubes_of(config) / "aoi_000005.zarr" / "s2l2a" / "B02" / "c" / "0" / "0" / "0.partial"
+        stray.parent.mkdir(parents=True, exist_ok=True)
+        stray.write_bytes(b"half")
+        engine = Counting()
+        build_cubes(config, engine, only=[5])
+        assert len(engine.ran) == 14 - 5
+        assert not stray.exists()
+
+    def test_a_changed_config_rebuilds_only_what_changed(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        build_cubes(demo_config(tmp_path, *FEW), ThreadEngine(), only=[5])
+        changed = demo_config(tmp_path, *FEW, "lc2l2.bands=[red, nir08]")
+        engine = Counting()
+        build_cubes(changed, engine, only=[5])
+        assert {name.split("-")[0] for name in engine.ran} == {"lc2l2"}
+        fresh = demo_config(tmp_path / "fresh", *FEW, "lc2l2.bands=[red, nir08]")
+        build_cubes(fresh, ThreadEngine(), only=[5])
+        assert files(cubes_of(changed)) == files(cubes_of(fresh))
+        fewer = demo_config(tmp_path, *FEW, "lc2l2=")
+        engine = Counting()
+        build_cubes(fewer, engine, only=[5])
+        assert engine.ran == []
+        assert not (cubes_of(fewer) / "aoi_000005.zarr" / "lc2l2").exists()
+
+    def test_settings_of_later_phases_change_nothing(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        build_cubes(demo_config(tmp_path, *FEW), ThreadEngine(), only=[5])
+        other = demo_config(tmp_path, *FEW, "chips.min_purity=0.5", "s2l2a.dtype=float32", "release.seed=9")
+        engine = Counting()
+        build_cubes(other, engine, only=[5])
+        assert engine.ran == []
+
+    def test_a_killed_client_is_survived(self, demo_config: Callable[..., Config], tmp_path: Path) -> None:
+        config = demo_config(tmp_path, *FEW)
+        reference = demo_config(tmp_path / "reference", *FEW)
+        build_cubes(reference, ThreadEngine(), only=[5])
+        code = (
+            "import sys; from cube.config import load_config; from cube.build import build_cubes;"
+            "from cube.engine import ThreadEngine;"
+            "c = load_config(sys.argv[1], sys.argv[2:]); build_cubes(c, ThreadEngine(1), only=[5])"
+        )
+        overrides = [
+            f"catalog.url={config.catalog.url}",
+            f"aoi.path={config.aoi.path}",
+            f"directory.working={config.directory.working}",
+            f"directory.output={config.directory.output}",
+            *FEW,
+        ]
+        markers = Layout.of(config).markers(5).path
+        for wanted in (2, 4, 7):
+            process = subprocess.Popen([sys.executable, "-c", code, str(config.path), *overrides], cwd=ROOT)
+            deadline = time.monotonic() + 120
+            while process.poll() is None and time.monotonic() < deadline:
+                if markers.is_dir() and len(list(markers.glob("*.json"))) >= wanted:
+                    os.kill(process.pid, signal.SIGKILL)
+                    break
+                time.sleep(0.005)
+            process.wait(timeout=60)
+        build_cubes(config, ThreadEngine(), only=[5])
+        assert files(cubes_of(config)) == files(cubes_of(reference))
+        leftovers = [n for n in files(Path(config.directory.working)) if "partial" in n or ".staging" in n]
+        assert leftovers == []
+
+
+class TestFailures:
+    def test_a_broken_asset_fails_its_aoi_by_name_and_a_rerun_completes_it(
+        self, demo_config: Callable[..., Config], tmp_path: Path, sample_archive: Archive
+    ) -> None:
+        config = demo_config(tmp_path, *FEW)
+        scene = next(
+            s
+            for s in _items(sample_archive)
+            if s["collection"] == "landsat-c2-l2" and "193025_20230511" in s["id"]
+        )
+        asset = Path(sample_archive.path) / scene["assets"]["red"]["href"]
+        hidden = asset.with_suffix(".hidden")
+        asset.rename(hidden)
+        try:
+            summary = build_cubes(config, ThreadEngine(), only=[4, 5])
+        finally:
+            hidden.rename(asset)
+        assert summary.exit_code == 3
+        failed = [i for i, row in summary.rows.items() if row.status is AoiState.FAILED]
+        assert failed
+        for index in failed:
+            reason = states(config)[index]["reason"]
+            assert scene["id"] in reason
+            assert "asset red" in reason
+            assert not (cubes_of(config) / f"aoi_{index:06}.zarr" / "zarr.json").exists()
+        engine = Counting()
+        again = build_cubes(config, engine, only=[4, 5], retry_failed=True)
+        assert again.exit_code == 0
+        assert len(engine.ran) == len(failed)
+
+    def test_a_full_disk_is_said_and_nothing_is_sealed(
+        self, demo_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import errno
+
+        config = demo_config(tmp_path, *FEW)
+
+        def full(task: BlockTask) -> dict[str, Any]:
+            if task.block.time == 2:
+                raise DiskFullError(f"{task.cubes}: no space left") from OSError(errno.ENOSPC, "full")
+            return build_block(task)
+
+        monkeypatch.setattr("cube.build.build_block", full)
+        summary = build_cubes(config, ThreadEngine(), only=[5])
+        assert summary.exit_code == 3
+        assert "no space left" in summary.rows[5].reason
+        assert not (cubes_of(config) / "aoi_000005.zarr" / "zarr.json").exists()
+        monkeypatch.undo()
+        assert build_cubes(config, ThreadEngine(), only=[5]).exit_code == 0
+
+    def test_a_second_run_on_the_folder_is_refused(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        config = demo_config(tmp_path)
+        root = Layout.of(config).root
+        root.make()
+        with hold(root), pytest.raises(BusyError, match="another run"):
+            build_cubes(config, ThreadEngine(), only=[5])
+
+
+def _items(archive: Archive) -> list[dict[str, Any]]:
+    return list(json.loads(Path(archive.items).read_text())["features"])
+
+
+@pytest.mark.parametrize("overrides", [("compute.workers=1", "compute.threads=4"), ("compute.workers=2",)])
+def test_a_cluster_makes_the_same_bytes(
+    demo_config: Callable[..., Config], tmp_path: Path, overrides: tuple[str, ...], demo: Config
+) -> None:
+    from cube.engine import open_engine
+
+    config = demo_config(tmp_path, *overrides)
+    with open_engine(config.compute) as engine:
+        build_cubes(config, engine, only=[5])
+    assert files(cubes_of(config) / "aoi_000005.zarr") == files(cubes_of(demo) / "aoi_000005.zarr")
+
+
+def test_real_pixels(shared: Path, tmp_path: Path) -> None:
+    """The real archive: a cube's pixels are the files' pixels, at their place."""
+    from cube.config import load_config
+
+    text = {
+        "dataset": {"version": "real"},
+        "aoi": {"path": str(shared / "real-archive" / "map_real.geojson"), "extent": "aoi"},
+        "directory": {"working": str(tmp_path / "w"), "output": str(tmp_path / "o")},
+        "catalog": {"url": str(shared / "real-archive" / "items.json"), "sign": "none"},
+        "s2l2a": {"time_ranges": ["2017-01-01/2023-12-31"], "bands": ["B04"], "cloud_cover": 100},
+        "s1rtc": {"delta_days": 30},
+        "dem": {"resolution": 10},
+        "lulc": {"year": "2017-01-02/2023-12-31"},
+        "chips": {"sample_size": 320, "chip_size": 320},
+    }
+    (tmp_path / "c.yaml").write_text(json.dumps(text))
+    config = load_config(tmp_path / "c.yaml")
+    summary = build_cubes(config, ThreadEngine())
+    assert summary.count(AoiState.BUILT) == 5
+    for index in range(5):
+        cube = open_cube(cubes_of(config) / f"aoi_{index:06}.zarr")
+        for key, band in (("s2l2a", "B04"), ("s1rtc", "vv"), ("dem", "elevation"), ("lulc", "lulc")):
+            scene = next(plan_of(config, index).sensor(key).scenes)
+            with rasterio.open(shared / "real-archive" / scene.assets[band].href) as source:
+                pixels, b = source.read(1), source.bounds
+            values = cube[key][band]
+            values = values.isel(time=0) if "time" in values.dims else values
+            part = values.sel(x=slice(b.left, b.right), y=slice(b.top, b.bottom)).values
+            if key == "s2l2a":
+                offset = 1000 if scene.properties["s2:processing_baseline"] >= "04.00" else 0
+                expected = np.where(pixels == 0, np.nan, np.maximum(pixels.astype(int) - offset, 1) / 1e4)
+                np.testing.assert_allclose(part, expected, rtol=1e-5)
+            else:
+                np.testing.assert_array_equal(part, pixels)

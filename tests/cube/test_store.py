@@ -1,0 +1,246 @@
+"""The cube on disk: layout, seal, and how others open it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import odc.geo.xr  # noqa: F401  the .odc accessor
+import pytest
+import rasterio
+import rioxarray  # noqa: F401  the .rio accessor
+import xarray as xr
+from numpy.typing import NDArray
+
+from cube.config import Config, load_config
+from cube.errors import CubeNotSealedError, StoreError
+from cube.grid import Block, Bounds
+from cube.plan import CubePlan
+from cube.sensors import SENSORS
+from cube.storage import Folder
+from cube.store import make_template, open_cube, read_seal, sweep_cube, unseal, write_block, write_template
+from cube.testing.cubes import plan_from_times, write_cube
+
+BOUNDS = Bounds(960 * 312, 960 * 5720, 960 * 322, 960 * 5729)
+TIMES = (datetime(2023, 2, 1, 10, 11, 12, 24000, tzinfo=UTC), datetime(2023, 5, 1, 10, tzinfo=UTC))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    path = tmp_path_factory.mktemp("config") / "c.yaml"
+    text = {
+        "dataset": {"version": "t"},
+        "aoi": {"path": "a.geojson"},
+        "directory": {"working": "w", "output": "o"},
+        "s2l2a": {
+            "time_ranges": ["2023-01-01/2023-03-31", "2023-04-01/2023-06-30"],
+            "bands": ["B02"],
+            "cloud_band": "SCL",
+        },
+        "s1rtc": {"bands": ["vv"]},
+        "lc2l2": {"bands": ["red"], "cloud_band": "qa_pixel"},
+        "dem": {},
+        "lulc": {"year": "2023-01-02/2023-12-31"},
+    }
+    path.write_text(json.dumps(text))
+    return load_config(path)
+
+
+@pytest.fixture(scope="module")
+def plan(config: Config) -> CubePlan:
+    return plan_from_times(config, BOUNDS, 32633, TIMES, aoi_index=7)
+
+
+@pytest.fixture(scope="module")
+def arrays(plan: CubePlan) -> dict[str, dict[str, NDArray[np.generic]]]:
+    rng = np.random.default_rng(0)
+    made: dict[str, dict[str, NDArray[np.generic]]] = {}
+    for sensor in plan.sensors:
+        shape = plan.geobox(sensor.key).shape
+        full = tuple(shape) if sensor.sensor.is_static else (len(sensor.dates), *shape)
+        made[sensor.key] = {}
+        for name in sensor.bands:
+            band = sensor.sensor.band(name)
+            values = rng.integers(1, 12, full) if band.is_mask else rng.integers(0, 10_000, full)
+            made[sensor.key][name] = values.astype(band.dtype)
+    made["s1rtc"]["vv"][:, :40] = np.nan
+    made["s2l2a"]["B02"][:, :40] = 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def cubes(
+    plan: CubePlan,
+    arrays: dict[str, dict[str, NDArray[np.generic]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Folder:
+    folder = Folder(str(tmp_path_factory.mktemp("cubes")))
+    write_cube(folder, plan, arrays)
+    return folder
+
+
+def test_open_cube_is_lazy_physical_and_placed(
+    cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
+) -> None:
+    tree = open_cube(cubes / "aoi_000007.zarr")
+    assert set(tree.children) == {"s2l2a", "s1rtc", "lc2l2", "dem", "lulc"}
+    for sensor in plan.sensors:
+        dataset = tree[sensor.key].to_dataset()
+        assert dataset.odc.geobox == plan.geobox(sensor.key)
+        assert dataset.rio.crs.to_epsg() == 32633
+        for name in sensor.bands:
+            band, array = sensor.sensor.band(name), dataset[name]
+            assert array.chunks is not None
+            raw = arrays[sensor.key][name]
+            if band.is_mask:
+                assert array.dtype == raw.dtype
+                np.testing.assert_array_equal(array.values, raw)
+                continue
+            assert array.dtype == np.float32
+            expected = raw.astype("float64") * band.scale + band.offset
+            if raw.dtype.kind == "u":
+                expected[raw == 0] = np.nan
+            np.testing.assert_allclose(array.values, expected, rtol=1e-5, atol=1e-6)
+            assert array.attrs["units"] == band.units
+    times = tree["s2l2a"]["time"].values.astype("datetime64[us]")
+    assert list(times) == [np.datetime64(t.replace(tzinfo=None), "us") for t in TIMES]
+    assert list(tree["lc2l2"]["scene_ids"].values) == [f"lc2l2_{t:%Y%m%dT%H%M%S}" for t in TIMES]
+
+
+def test_plain_xarray_opens_it_in_physical_units_without_a_warning(
+    cubes: Folder, arrays: dict[str, dict[str, NDArray[np.generic]]]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="Use `@` matmul")
+        tree = xr.open_datatree(f"{cubes}/aoi_000007.zarr", engine="zarr", chunks={})
+        red = tree["lc2l2/red"]
+        assert red.odc.crs.epsg == 32633
+        assert red.rio.transform().a == 30
+    first = arrays["lc2l2"]["red"][0, 0, :5]
+    expected = np.where(first == 0, np.nan, first * 2.75e-5 - 0.2)
+    np.testing.assert_allclose(red[0, 0, :5], expected, rtol=1e-6)
+    assert tree["s2l2a/SCL"].dtype == np.uint8
+
+
+@pytest.mark.skipif(rasterio.__gdal_version__ < "3.12", reason="GDAL before 3.12 cannot read Zarr 3")
+@pytest.mark.parametrize("band", ["s2l2a/B02", "s1rtc/vv", "lc2l2/qa_pixel", "dem/elevation", "lulc/lulc"])
+def test_gdal_opens_it_in_the_right_place(
+    cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], band: str
+) -> None:
+    key, name = band.split("/")
+    with rasterio.open(f'ZARR:"{cubes}/aoi_000007.zarr":/{band}') as dataset:
+        assert dataset.crs.to_epsg() == 32633
+        assert dataset.transform == plan.geobox(key).affine
+        raw = arrays[key][name]
+        np.testing.assert_array_equal(dataset.read(1), raw if raw.ndim == 2 else raw[0])
+
+
+def test_chunks_are_those_of_the_design_and_empty_ones_leave_no_file(cubes: Folder) -> None:
+    root = cubes.path / "aoi_000007.zarr"
+    chunks = {
+        key: json.loads((root / key / "zarr.json").read_text())["chunk_grid"]
+        for key in ("s2l2a/B02", "dem/elevation")
+    }
+    assert chunks["s2l2a/B02"]["configuration"]["chunk_shape"] == [1, 768, 768]
+    assert chunks["dem/elevation"]["configuration"]["chunk_shape"] == [256, 256]
+    assert json.loads((root / "zarr.json").read_text())["consolidated_metadata"]["kind"] == "inline"
+
+
+def test_provenance_is_complete_and_unsigned(cubes: Folder, plan: CubePlan) -> None:
+    attrs = open_cube(cubes / "aoi_000007.zarr").attrs
+    assert attrs["recipe_sha256"] == plan.fingerprint
+    assert attrs["aoi_index"] == 7
+    assert set(attrs["digests"]) == {f"{s.key}/{b}" for s in plan.sensors for b in s.bands}
+    group = json.loads((cubes.path / "aoi_000007.zarr" / "s2l2a" / "zarr.json").read_text())["attributes"]
+    item = group["items"][0][0]
+    assert set(item) == {"id", "collection", "datetime", "platform", "self", "properties", "assets"}
+    assert "?" not in json.dumps(group["items"])
+
+
+def test_the_same_plan_gives_the_same_bytes(plan: CubePlan) -> None:
+    again = CubePlan.from_json(json.loads(json.dumps(plan.to_json(), sort_keys=True)))
+    assert make_template(again) == make_template(plan)
+    assert again.fingerprint == plan.fingerprint
+
+
+def test_an_unsealed_cube_cannot_be_opened(plan: CubePlan, tmp_path: Path) -> None:
+    cubes = Folder(str(tmp_path))
+    write_template(cubes, plan)
+    with pytest.raises(CubeNotSealedError, match=r"aoi_000007\.zarr: no finished cube"):
+        open_cube(cubes / "aoi_000007.zarr")
+    with pytest.raises(Exception, match=r".+"):
+        xr.open_datatree(str(tmp_path / "aoi_000007.zarr"), engine="zarr", consolidated=True)
+    assert read_seal(cubes, 7) is None
+
+
+def test_a_sealed_cube_can_be_unsealed(
+    plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
+) -> None:
+    cubes = Folder("memory://unseal")
+    write_cube(cubes, plan, arrays)
+    seal = read_seal(cubes, 7)
+    assert seal is not None
+    unseal(cubes, 7)
+    assert read_seal(cubes, 7) is None
+
+
+def test_memory_storage_holds_the_same_bytes(
+    cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
+) -> None:
+    there = Folder("memory://cubes")
+    write_cube(there, plan, arrays)
+    names = list((cubes / "aoi_000007.zarr").files())
+    assert names == list((there / "aoi_000007.zarr").files())
+    for name in names:
+        assert (cubes / "aoi_000007.zarr").read(name) == (there / "aoi_000007.zarr").read(name)
+    assert (
+        float(open_cube(there / "aoi_000007.zarr")["dem/elevation"][0, 0]) == arrays["dem"]["elevation"][0, 0]
+    )
+
+
+def test_a_block_of_another_shape_or_dtype_is_refused(plan: CubePlan, tmp_path: Path) -> None:
+    cubes = Folder(str(tmp_path))
+    write_template(cubes, plan)
+    block = Block("s2l2a", 0, 0, 0, 10, 10)
+    with pytest.raises(StoreError, match=r"got uint16 \(5, 5\); expected uint16 \(10, 10\)"):
+        write_block(cubes, 7, block, "B02", np.zeros((5, 5), "uint16"))
+    with pytest.raises(StoreError, match="got float32"):
+        write_block(cubes, 7, block, "B02", np.zeros((10, 10), "float32"))
+
+
+def test_sweeping_leaves_the_kept_blocks_alone(
+    plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path: Path
+) -> None:
+    cubes = Folder(str(tmp_path))
+    write_cube(cubes, plan, arrays)
+    unseal(cubes, 7)
+    before = set((cubes / "aoi_000007.zarr").files())
+    (tmp_path / "aoi_000007.zarr" / "s2l2a" / "B02" / "c" / "x.partial").write_bytes(b"")
+    kept = {block.name for block in plan.blocks("s2l2a") if block.time == 1}
+    sweep_cube(cubes, plan, kept)
+    left = set((cubes / "aoi_000007.zarr").files())
+    assert left == {
+        n for n in before if "/c/" not in n or n.startswith(("s2l2a/B02/c/1", "s2l2a/SCL/c/1"))
+    } | {n for n in before if "/c/" in n and n.split("/")[1] in ("x", "y", "time", "spatial_ref")}
+
+
+def test_other_layouts_are_refused(
+    plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path: Path
+) -> None:
+    cubes = Folder(str(tmp_path))
+    write_cube(cubes, plan, arrays)
+    path = tmp_path / "aoi_000007.zarr" / "zarr.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(StoreError, match="has schema_version 99; this version reads 1"):
+        open_cube(cubes / "aoi_000007.zarr")
+
+
+def test_every_exported_band_has_a_row() -> None:
+    for sensor in SENSORS.values():
+        names = [band.name for band in sensor.bands]
+        assert len(names) == len(set(names))
+        assert sensor.exported(names)
