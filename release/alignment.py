@@ -28,8 +28,7 @@ class Offset:
 
 
 def edges(image: NDArray[Any], size: int) -> Image:
-    """Return the strength of edges of ``(band, y, x)`` on a grid of `size` pixels, tapered to nought at the
-    rim.
+    """Return the strength of edges of ``(band, y, x)`` on a grid of `size` pixels, tapered to nought at its rim.
 
     Coarser images are repeated onto the grid first; values that are not finite count as the mean.
     """
@@ -61,7 +60,7 @@ def surface(reference: Image, other: Image) -> Image | None:
         where one of them has no edges.
     """
     norm = float(np.sqrt((reference**2).sum() * (other**2).sum()))
-    if norm < 1e-12:  # noqa: PLR2004  nothing but rounding
+    if norm < 1e-12:  # nothing but rounding
         return None
     spectrum = np.conj(np.fft.rfft2(reference)) * np.fft.rfft2(other)
     whole = np.fft.fftshift(np.fft.irfft2(spectrum, s=reference.shape)) / norm

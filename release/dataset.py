@@ -21,7 +21,7 @@ from cube.storage import Folder
 
 from .errors import ReleaseError
 from .package import open_files
-from .recipe import RECIPE_NAME, Recipe, parse_recipe
+from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
 from .tracker import PARQUET_NAME
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ class Release:
 
     def paths(self, chip_id: int, sensor: str) -> list[str]:
         """Return the names of a sensor's rasters, one per date."""
-        if sensor not in self.recipe.layout:
-            raise ReleaseError(f"no sensor {sensor!r} in this release; it has {', '.join(self.sensors)}")
+        self._layout(sensor)
         return str(self.table.loc[chip_id, f"{sensor}_paths"]).split(",")
 
     def read(self, chip_id: int, sensor: str, bands: Sequence[str] = ()) -> NDArray[Any]:
@@ -98,14 +97,24 @@ class Release:
         ndarray
             ``(time, band, height, width)``, as stored; nodata is not masked.
         """
-        indexes = self._band_indexes(sensor, bands)
+        indexes = self.band_indexes(sensor, bands)
         return np.stack(
             [_pixels(name, self._files.read(name), indexes) for name in self.paths(chip_id, sensor)]
         )
 
-    def _band_indexes(self, sensor: str, bands: Sequence[str]) -> list[int]:
-        there = self.recipe.layout[sensor].bands if sensor in self.recipe.layout else ()
-        if sensor in self.recipe.layout and (unknown := [band for band in bands if band not in there]):
+    def _layout(self, sensor: str) -> SensorLayout:
+        if sensor not in self.recipe.layout:
+            raise ReleaseError(f"no sensor {sensor!r} in this release; it has {', '.join(self.sensors)}")
+        return self.recipe.layout[sensor]
+
+    def read_file(self, name: str) -> bytes:
+        """Read a file of the release."""
+        return self._files.read(name)
+
+    def band_indexes(self, sensor: str, bands: Sequence[str] = ()) -> list[int]:
+        """Return the places of bands in a sensor's rasters, from 1; empty: of all."""
+        there = self._layout(sensor).bands
+        if unknown := [band for band in bands if band not in there]:
             raise ReleaseError(f"{sensor} has no band {unknown[0]!r}; it has {', '.join(there)}")
         return [there.index(band) + 1 for band in bands or there]
 
@@ -128,9 +137,9 @@ class Release:
 
         layout, bounds = self.recipe.layout[sensor], self.bounds(chip_id)
         names, size = self.paths(chip_id, sensor), layout.size_px
-        indexes = self._band_indexes(sensor, ())
+        indexes = self.band_indexes(sensor)
         layers = [
-            dask.array.from_delayed(  # type: ignore[no-untyped-call]
+            dask.array.from_delayed(
                 delayed(_read_pixels)(self, name, indexes), (len(layout.bands), size, size), layout.dtype
             )
             for name in names
@@ -152,12 +161,12 @@ class Release:
         coords["time"] = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d").to_numpy(
             "datetime64[ns]"
         )
-        stack = dask.array.stack(layers)  # type: ignore[no-untyped-call]
+        stack = dask.array.concatenate([layer[np.newaxis] for layer in layers])
         return xr.DataArray(stack, coords, ("time", "band", "y", "x"), sensor, attrs)
 
 
 def _read_pixels(opened: Release, name: str, indexes: list[int]) -> NDArray[Any]:
-    return _pixels(name, opened._files.read(name), indexes)
+    return _pixels(name, opened.read_file(name), indexes)
 
 
 def _pixels(name: str, data: bytes, indexes: list[int]) -> NDArray[Any]:
@@ -240,8 +249,7 @@ def torch_dataset(
     opened = path if isinstance(path, Release) else Release(path)
     ids = _ids_of_split(opened, split)
     for sensor in sensors:
-        opened.paths(ids[0], sensor)
-        opened._band_indexes(sensor, (bands or {}).get(sensor, ()))
+        opened.band_indexes(sensor, (bands or {}).get(sensor, ()))
     try:
         from ._torch import ChipDataset
     except ImportError:

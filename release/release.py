@@ -10,7 +10,10 @@ from typing import Any
 
 import geopandas as gpd
 
+from chipping.export import CHIP_SEAL
+from chipping.records import CHIP_METADATA
 from cube.config import Config
+from cube.status import AOI_METADATA
 from cube.storage import Folder
 
 from .card import CARD_NAME, make_card
@@ -42,7 +45,6 @@ from .tracker import (
 __all__ = ["AOIS_NAME", "Progress", "ReleaseSummary", "make_release"]
 
 AOIS_NAME = "aois.geojson"
-_CHIP_SEAL = "chip.json"
 _EXPORTING = ".exporting"
 """Phase two keeps it in the working folder until its chips are whole."""
 _AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips")
@@ -148,9 +150,9 @@ def _read_windows(working: Folder) -> gpd.GeoDataFrame:
     if working.exists(_EXPORTING):
         raise ReleaseError(f"{working}: its chips are unfinished; run chip.py to the end")
     try:
-        return read_metadata(working.read("chip_metadata.csv"))
+        return read_metadata(working.read(CHIP_METADATA))
     except FileNotFoundError:
-        raise ReleaseError(f"{working}/chip_metadata.csv: not there; run chip.py first") from None
+        raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run chip.py first") from None
     except ReleaseError as error:
         raise ReleaseError(f"{working}/{error}") from None
 
@@ -162,7 +164,7 @@ def _find_sources(chips: Folder, selection: Selection, config: Config) -> list[l
         cell, wanted = str(chip["cell"]), chip_files(chip, config)
         folder = chips / cell
         there = set(folder.names())
-        for name in (_CHIP_SEAL, *wanted):
+        for name in (CHIP_SEAL, *wanted):
             if name not in there:
                 raise ReleaseError(f"chip {cell}: {folder}/{name} is missing; run chip.py again")
         digests = _digests(folder, cell)
@@ -178,7 +180,7 @@ def _find_sources(chips: Folder, selection: Selection, config: Config) -> list[l
 
 def _digests(folder: Folder, cell: str) -> dict[str, str]:
     try:
-        return dict(json.loads(folder.read(_CHIP_SEAL))["files"])
+        return dict(json.loads(folder.read(CHIP_SEAL))["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise ReleaseError(
             f"chip {cell}: {folder}/chip.json cannot be read ({error}); run chip.py again"
@@ -229,7 +231,7 @@ def _documents(
         RECIPE_NAME: recipe.to_json(),
     }
     aois = None
-    if working.exists("aoi_metadata.geojson"):
+    if working.exists(AOI_METADATA):
         aois = _aois(working)
         documents[AOIS_NAME] = _geojson(aois)
     documents |= make_catalogs(tracker, recipe, {name: sha256(data) for name, data in documents.items()})
@@ -254,10 +256,10 @@ def _aois(working: Folder) -> dict[str, Any]:
                 },
                 "geometry": one["geometry"],
             }
-            for one in json.loads(working.read("aoi_metadata.geojson"))["features"]
+            for one in json.loads(working.read(AOI_METADATA))["features"]
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{working}/aoi_metadata.geojson: cannot be read ({error})") from None
+        raise ReleaseError(f"{working}/{AOI_METADATA}: cannot be read ({error})") from None
     return {"type": "FeatureCollection", "features": features}
 
 

@@ -97,8 +97,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class _ChipTask:
-    """The files of one chip, their checksums, and what the tracker says of it (None where it says
-    nothing)."""
+    """The files of one chip with their checksums, and what the tracker says of it, if it does."""
 
     files: tuple[tuple[str, str], ...]
     row: Mapping[str, Any] | None

@@ -6,17 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from release_landscape import VERSION, Land, working_folder
+from release_landscape import LAND, SETTINGS, VERSION, working_folder
 
 from cube.config import Config
 from release import make_release
-
-LAND = Land({1: 3, 2: 8, 5: 6}, margin=30, impurity=0.05)
-SETTINGS = {
-    "lulc.sampling_factor": 2,
-    "release.splits": {"train": 0.5, "test": 0.5},
-    "release.block_m": 1920,
-}
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,15 @@ class Land:
     epsgs: Sequence[int] = (32632, 32733)
 
 
+LAND = Land({1: 3, 2: 8, 5: 6}, margin=30, impurity=0.05)
+SETTINGS = {
+    "lulc.sampling_factor": 2,
+    "release.splits": {"train": 0.5, "test": 0.5},
+    "release.block_m": 1920,
+}
+"""What the tests' shared release is made with."""
+
+
 def working_folder(root: Path, land: Land, settings: Mapping[str, Any] | None = None) -> Config:
     """Write chips, ``chip_metadata.csv`` and ``aoi_metadata.geojson``; return the config of them."""
     root.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,7 @@ def test_samples_as_arrays(folder: Path, archive: Path) -> None:
 
 
 def test_a_release_travels_to_workers(archive: Path) -> None:
-    opened = pickle.loads(pickle.dumps(open_release(archive)))  # noqa: S301  our own
+    opened = pickle.loads(pickle.dumps(open_release(archive)))
     assert len(opened) == len(opened.table)
     assert opened.read(0, "lulc").shape == (1, 1, 30, 30)
 
@@ -96,7 +96,7 @@ def test_what_is_not_there_is_one_clear_line(folder: Path, copy: Path, tmp_path:
     with pytest.raises(ReleaseError, match=r"no chip in split 'dev'; the release has none, test, train"):
         torch_dataset(opened, split="dev")
     (copy / "gelos_chip_tracker.parquet").unlink()
-    with pytest.raises(ReleaseError, match="gelos_chip_tracker.parquet is missing"):
+    with pytest.raises(ReleaseError, match=r"gelos_chip_tracker\.parquet is missing"):
         open_release(copy)
     with pytest.raises(ReleaseError, match="no release there"):
         open_release(tmp_path / "nowhere")

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import LAND, SETTINGS
-from release_landscape import VERSION, Land, working_folder, write_chip_json, write_config
+from release_landscape import LAND, SETTINGS, VERSION, Land, working_folder, write_chip_json, write_config
 
 import release.release as verb
 from cube.config import Config
