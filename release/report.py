@@ -285,12 +285,15 @@ def _season_table(tracker: gpd.GeoDataFrame, key: str, recipe: Recipe) -> str:
 
 
 def _histograms(tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame) -> str:
-    parts = []
+    parts, constant = [], []
     for name in tracker.columns:
         if not any(word in name for word in _HISTOGRAM_WORDS):
             continue
         values, everything = _numbers(tracker[name]), _numbers(windows[name])
         if not len(values):
+            continue
+        if everything.min() == everything.max():
+            constant.append(f"{name} ({everything[0]:g})")
             continue
         low, high = float(min(everything.min(), 0)), float(max(everything.max(), 1))
         counts = [np.histogram(v, bins=_BINS, range=(low, high))[0].tolist() for v in (everything, values)]
@@ -300,7 +303,10 @@ def _histograms(tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame) -> str:
             f"<p>all windows</p>{svg.histogram(counts[0], labels, name, 'var(--muted)')}"
             f"<p>chips of the release</p>{svg.histogram(counts[1], labels, name)}</figure>"
         )
-    return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
+    note = (
+        f'<p class="muted">The same for every window: {escape(", ".join(constant))}.</p>' if constant else ""
+    )
+    return f'<div class="figures">{"".join(parts)}</div>{note}' if parts or constant else ""
 
 
 def _numbers(column: pd.Series) -> np.ndarray[Any, Any]:
@@ -432,8 +438,8 @@ figure{margin:0}.figures p{font-size:.8rem;color:var(--muted);margin:.4rem 0 0}f
 .row figcaption{color:var(--muted)}
 @media(max-width:600px){.bar{gap:.1rem .8rem;grid-template-columns:1fr auto}
 .bar .track{grid-row:2;grid-column:1/3}
-.rows{display:block}.row{grid-template-columns:repeat(4,1fr);gap:.25rem}
+.figures{grid-template-columns:1fr 1fr}.rows{display:block}.row{grid-template-columns:repeat(4,1fr);gap:.25rem}
 .row figcaption{font-size:.6rem;line-height:1.2}
-svg text{font-size:28px}.figures svg text{font-size:13px}}
+svg text{font-size:28px}.figures svg text{font-size:24px}}
 @media print{nav{display:none}}
 """

@@ -35,10 +35,10 @@ def histogram(counts: Sequence[int], labels: tuple[str, str], name: str, color: 
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
     bars = [
-        f'<rect x="{_n(i * step + 0.5)}" y="{_n(base - count / top * 88)}" width="{_n(step - 1)}" '
-        f'height="{_n(count / top * 88)}" fill="{color}"><title>{count}</title></rect>'
+        f'<rect x="{_n(i * step + 0.5)}" y="{_n(base - tall)}" width="{_n(step - 1)}" '
+        f'height="{_n(tall)}" fill="{color}"><title>{count}</title></rect>'
         for i, count in enumerate(counts)
-        if count
+        if (tall := max(count / top * 88, 1.5 * bool(count)))
     ]
     text = (
         f'<line x1="0" x2="{_n(width)}" y1="{_n(base)}" y2="{_n(base)}" class="axis"/>'
@@ -114,7 +114,8 @@ def graticule(frame: Frame) -> str:
         x, _ = frame.point(lon, 0)
         label = f"{abs(lon):g}°{'E' if lon > 0 else 'W' if lon < 0 else ''}"
         parts.append(f'<line x1="{_n(x)}" x2="{_n(x)}" y1="0" y2="{_n(frame.height)}" class="grid"/>')
-        parts.append(f'<text x="{_n(x + 3)}" y="{_n(frame.height - 4)}">{label}</text>')
+        if x < _MAP_WIDTH * 0.92:
+            parts.append(f'<text x="{_n(x + 3)}" y="{_n(frame.height - 4)}">{label}</text>')
     for lat in _multiples(frame.south, frame.north, step):
         _, y = frame.point(0, lat)
         label = f"{abs(lat):g}°{'N' if lat > 0 else 'S' if lat < 0 else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -10,10 +11,13 @@ import math
 import multiprocessing
 import os
 import re
+import sys
+import threading
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -519,10 +523,26 @@ def _check_chips(
         workers = min(os.cpu_count() or 1, 1 + len(tasks) // _CHIPS_PER_WORKER)
     if workers <= 1:
         return _check_tasks(tasks, files, recipe)
+    try:
+        return _check_parallel(path, tasks, recipe, workers)
+    except BrokenProcessPool:  # a worker was killed, or could not start: slower, but it gets done
+        return _check_tasks(tasks, files, recipe)
+
+
+def _check_parallel(
+    path: str | Path | Folder, tasks: Sequence[_ChipTask], recipe: Recipe | None, workers: int
+) -> _Findings:
     findings = _Findings()
     batches = [tasks[i : i + _CHIPS_PER_TASK] for i in range(0, len(tasks), _CHIPS_PER_TASK)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (path, recipe)) as pool:
+    # A fork needs no guard in the caller's script and starts at once, but must not be made beside running threads.
+    may_fork = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if may_fork else "spawn")
+    with (
+        warnings.catch_warnings(),
+        ProcessPoolExecutor(workers, context, _start_worker, (path, recipe)) as pool,
+    ):
+        # Idle threads of numerical libraries, which they take care of themselves.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         for part in pool.map(_check_batch, batches):
             findings.merge(part)
     return findings
@@ -540,7 +560,8 @@ def _check_chip(task: _ChipTask, files: FolderFiles | ZipFiles, recipe: Recipe |
         wrong = [_SUM_DIFFERS] if sha256(data) != digest else []
         if task.row is not None and recipe is not None:
             raster = _Raster.of(name, task.row, recipe)
-            found, values = _file_problems(name, data, raster, task.row, recipe)
+            with _quiet() if wrong else contextlib.nullcontext():
+                found, values = _file_problems(name, data, raster, task.row, recipe)
             wrong += found
             if raster is not None and values is not None and not wrong:
                 pixels[raster.sensor, raster.index] = values
@@ -549,6 +570,17 @@ def _check_chip(task: _ChipTask, files: FolderFiles | ZipFiles, recipe: Recipe |
     if recipe is not None:
         _align(pixels, recipe, findings)
     return findings
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nobody hear what rasterio cannot raise: it stumbles over GDAL's messages about damaged files."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 @dataclass(frozen=True, slots=True)

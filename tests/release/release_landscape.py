@@ -146,7 +146,7 @@ def _row(index: int, aoi: int, code: int, status: str, land: Land) -> dict[str, 
         **{f"{key}_scene_ids": text for key, text in scenes.items()},
         "left_m": left,
         "top_m": top,
-        "s2l2a_clear": "1.0,0.98",
+        "s2l2a_clear": "1.0,0.98" if status == "success" else "0.4,0.98",
     }
 
 
