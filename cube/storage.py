@@ -13,11 +13,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import BoundedSemaphore
+from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 
@@ -32,6 +33,8 @@ STAGING_PREFIX = ".staging-"
 """Names that begin so are unfinished; no reader looks at them, and the next run sweeps them."""
 
 _PUT_THREADS = 8
+_PUT_AHEAD = 32
+"""Files that wait to be put into an object store; further ones wait outside memory."""
 
 
 @contextlib.contextmanager
@@ -146,6 +149,46 @@ class Folder:
                 Path(temporary).unlink(missing_ok=True)
                 raise
             _fsync_dir(target.parent)
+
+    @contextlib.contextmanager
+    def stream(self, name: str) -> Iterator[IO[bytes]]:
+        """Write a file too large for memory piece by piece; it appears, whole, when the block ends without an error.
+
+        Raises
+        ------
+        DiskFullError, StoreError
+            If it cannot be written; what was there stays.
+        """
+        self.make()
+        staged_in = self.path if self.is_local else None
+        with disk_errors(f"{self.url}/{name}"):
+            handle, temporary = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=staged_in)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fchmod(file.fileno(), 0o644)
+                    os.fsync(file.fileno())
+                if self.is_local:
+                    os.replace(temporary, self.path / name)
+                    _fsync_dir(self.path)
+                else:
+                    self._fs[0].put_file(temporary, self._key(name))
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading piece by piece; seekable.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        if self.is_local:
+            return (self.path / name).open("rb")
+        opened: IO[bytes] = self._fs[0].open(self._key(name), "rb")
+        return opened
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file only if there is none of that name; return False if there is (decided by the storage)."""
@@ -278,14 +321,18 @@ class Folder:
     ) -> Iterator[Callable[[str, bytes], None]]:
         self.remove_folder(name, seal)
         target = self / name
+        room = BoundedSemaphore(_PUT_AHEAD)
         with ThreadPoolExecutor(_PUT_THREADS) as pool:
-            pending = []
+            pending: list[Future[None]] = []
 
             def put(file: str, data: bytes) -> None:
                 if file == seal:
                     held[file] = data
                     return
-                pending.append(pool.submit(target.write, file, data))
+                room.acquire()
+                future = pool.submit(target.write, file, data)
+                future.add_done_callback(lambda _: room.release())
+                pending.append(future)
 
             yield put
             for future in pending:

@@ -1,0 +1,18 @@
+"""From chips to a release: cleaned, balanced, split, numbered, described, verified and zipped."""
+
+from .dataset import Release, chip_arrays, open_release, torch_dataset
+from .errors import ReleaseError
+from .release import ReleaseSummary, make_release
+from .verify import Fault, verify
+
+__all__ = [
+    "Fault",
+    "Release",
+    "ReleaseError",
+    "ReleaseSummary",
+    "chip_arrays",
+    "make_release",
+    "open_release",
+    "torch_dataset",
+    "verify",
+]

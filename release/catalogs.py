@@ -1,0 +1,364 @@
+"""The release for today's tools: a static STAC catalog (items as stac-geoparquet) and a Croissant file."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import pystac
+import shapely
+import stac_geoparquet.arrow
+from pystac.extensions.classification import Classification, ClassificationExtension
+from pystac.extensions.eo import Band as EoBand
+from pystac.extensions.eo import EOExtension
+from pystac.extensions.projection import ProjectionExtension
+from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, RasterExtension
+
+from cube.config import TimeRange
+from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, Band, BandKind
+
+from .recipe import Recipe, SensorLayout
+from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, static_name
+
+__all__ = ["CATALOG_NAME", "COLLECTION_NAME", "CROISSANT_NAME", "ITEMS_NAME", "make_catalogs", "stac_items"]
+
+CATALOG_NAME = "catalog.json"
+COLLECTION_NAME = "collection.json"
+ITEMS_NAME = "items.parquet"
+CROISSANT_NAME = "croissant.json"
+
+_GEOTIFF = "image/tiff; application=geotiff"
+_ITEMS_PER_CHUNK = 2048
+_PARQUET = "application/vnd.apache.parquet"
+
+
+def make_catalogs(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, bytes]:
+    """Write STAC and Croissant.
+
+    Parameters
+    ----------
+    tracker
+        Such as :func:`release.tracker.tracker_table` returns.
+    recipe
+        Name, version, bands and time ranges.
+    sums
+        SHA-256 of the tracker's files, which Croissant records.
+
+    Returns
+    -------
+    dict
+        Content by file name.
+    """
+    collection = _collection(tracker, recipe)
+    catalog = _catalog(recipe)
+    items = stac_items(tracker, recipe)
+    return {
+        CATALOG_NAME: _json(catalog),
+        COLLECTION_NAME: _json(collection),
+        ITEMS_NAME: _items_parquet(items, collection),
+        CROISSANT_NAME: _json(_croissant(tracker, recipe, sums)),
+    }
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """Yield a STAC item per chip.
+
+    Asset keys are the same for every chip, so that the items make one table: ``{sensor}_{n}`` and
+    ``{sensor}_{n}_thumbnail`` for the n-th time range, ``dem`` and ``lulc``.
+    """
+    template = _template(recipe)
+    shapes = tracker.geometry.to_numpy()
+    for row, shape in zip(tracker.to_dict("records"), shapes, strict=True):
+        yield _item(template, row, shape, recipe)
+
+
+def _template(recipe: Recipe) -> dict[str, Any]:
+    """Return an item with everything that all chips share, made through pystac's extension classes."""
+    nowhere = {"type": "Point", "coordinates": [0.0, 0.0]}
+    start, end = _period(recipe, {})
+    item = pystac.Item("template", nowhere, [0.0] * 4, None, {}, start, end, collection=recipe.name)
+    ProjectionExtension.ext(item, add_if_missing=True).apply(code="EPSG:4326")
+    for key, layout in recipe.layout.items():
+        for name in _asset_keys(key, recipe):
+            asset = pystac.Asset(name, title=SENSORS[key].title, media_type=_GEOTIFF, roles=["data"])
+            item.add_asset(name, asset)
+            _describe(asset, key, layout)
+            if not SENSORS[key].is_static:
+                picture = pystac.Asset(name, media_type=pystac.MediaType.PNG, roles=["thumbnail"])
+                item.add_asset(f"{name}_thumbnail", picture)
+    return item.to_dict(include_self_link=False)
+
+
+def _asset_keys(key: str, recipe: Recipe) -> list[str]:
+    if SENSORS[key].is_static:
+        return [key]
+    return [f"{key}_{number}" for number, _ in enumerate(recipe.ranges, start=1)]
+
+
+def _describe(asset: pystac.Asset, key: str, layout: SensorLayout) -> None:
+    bands = [SENSORS[key].band(name) for name in layout.bands]
+    size = layout.size_px
+    grid = ProjectionExtension.ext(asset)
+    grid.shape, grid.transform = [size, size], [0.0] * 6
+    RasterExtension.ext(asset, add_if_missing=True).bands = [_raster_band(band, layout) for band in bands]
+    if any(band.kind in (BandKind.REFLECTANCE, BandKind.BACKSCATTER) for band in bands):
+        EOExtension.ext(asset, add_if_missing=True).bands = [
+            EoBand.create(name=band.name, description=band.long_name) for band in bands
+        ]
+    if any(band.kind is BandKind.CLASSES for band in bands):
+        ClassificationExtension.ext(asset, add_if_missing=True).classes = [
+            Classification.create(
+                value=code,
+                name=name.lower().replace(" ", "_").replace("/", "_"),
+                description=name,
+                color_hint=CLASS_COLORS[code].removeprefix("#").upper() if code in CLASS_COLORS else None,
+            )
+            for code, name in CLASS_NAMES.items()
+        ]
+
+
+def _raster_band(band: Band, layout: SensorLayout) -> RasterBand:
+    holds_archive_integers = not layout.dtype.startswith("float")
+    nodata = (
+        NoDataStrings.NAN if layout.nodata is not None and layout.nodata != layout.nodata else layout.nodata
+    )
+    return RasterBand.create(
+        nodata=nodata,
+        data_type=DataType(layout.dtype),
+        spatial_resolution=layout.resolution,
+        unit=band.units,
+        scale=band.scale if holds_archive_integers and band.scale != 1 else None,
+        offset=band.offset if holds_archive_integers and band.offset else None,
+    )
+
+
+def _item(
+    template: Mapping[str, Any], row: Mapping[str, Any], shape: shapely.Polygon, recipe: Recipe
+) -> dict[str, Any]:
+    item = copy.deepcopy(dict(template))
+    start, end = _period(recipe, row)
+    item["id"] = f"{recipe.name}-{recipe.version}-{row['id']:06}"
+    item["geometry"] = json.loads(shapely.to_geojson(shape))
+    item["bbox"] = list(shape.bounds)
+    item["properties"] |= {
+        "start_datetime": pystac.utils.datetime_to_str(start),
+        "end_datetime": pystac.utils.datetime_to_str(end),
+        "proj:code": f"EPSG:{row['epsg']}",
+        "gelos:id": int(row["id"]),
+        "gelos:aoi_index": int(row["aoi_index"]),
+        "gelos:cell": row["cell"],
+        "gelos:lulc": int(row["lulc"]),
+        "gelos:category": row["category"],
+        "gelos:purity": float(row["purity"]),
+        "gelos:split": row["split"],
+    }
+    left, top = row["left_m"] - recipe.margin_m, row["top_m"] + recipe.margin_m
+    for key, layout in recipe.layout.items():
+        hrefs = _hrefs(key, row)
+        for name, (raster, picture) in zip(_asset_keys(key, recipe), hrefs, strict=True):
+            step = float(layout.resolution)
+            item["assets"][name] |= {
+                "href": f"./{raster}",
+                "proj:transform": [step, 0.0, float(left), 0.0, -step, float(top)],
+            }
+            if picture:
+                item["assets"][f"{name}_thumbnail"]["href"] = f"./{picture}"
+    return item
+
+
+def _hrefs(key: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if SENSORS[key].is_static:
+        return [(static_name(key, row["id"]), "")]
+    return [(path, path.removesuffix("tif") + "png") for path in row[f"{key}_paths"].split(",")]
+
+
+def _period(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    """First and last day of a chip's images, or the land cover's year."""
+    dates = sorted(d for key in recipe.series for d in str(row.get(f"{key}_dates", "")).split(",") if d)
+    if dates:
+        days = [datetime.strptime(d, "%Y%m%d").replace(tzinfo=UTC) for d in (dates[0], dates[-1])]
+        return days[0], datetime.combine(days[1], time(23, 59, 59), tzinfo=UTC)
+    period = TimeRange.parse(recipe.config["lulc"]["year"])
+    return period.start, period.end.replace(microsecond=0)
+
+
+def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any]) -> bytes:
+    table = stac_geoparquet.arrow.parse_stac_items_to_arrow(items, chunk_size=_ITEMS_PER_CHUNK)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ITEMS_NAME
+        stac_geoparquet.arrow.to_parquet(
+            table, path, collections={collection["id"]: collection}, compression="zstd"
+        )
+        return path.read_bytes()
+
+
+def _catalog(recipe: Recipe) -> dict[str, Any]:
+    catalog = pystac.Catalog(f"{recipe.name}-{recipe.version}", f"{recipe.name}, version {recipe.version}")
+    data = catalog.to_dict(include_self_link=False)
+    data["links"] = [
+        {"rel": "root", "href": f"./{CATALOG_NAME}", "type": "application/json"},
+        {"rel": "child", "href": f"./{COLLECTION_NAME}", "type": "application/json"},
+    ]
+    return data
+
+
+def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
+    west, south, east, north = (float(value) for value in tracker.total_bounds)
+    periods = [_period(recipe, row) for row in tracker.to_dict("records")]
+    extent = pystac.Extent(
+        pystac.SpatialExtent([[west, south, east, north]]),
+        pystac.TemporalExtent([[min(p[0] for p in periods), max(p[1] for p in periods)]]),
+    )
+    collection = pystac.Collection(
+        recipe.name,
+        f"{recipe.name} {recipe.version}: {len(tracker)} aligned chips of one land cover each; see README.md",
+        extent,
+        title=f"{recipe.name} {recipe.version}",
+        license="other",
+        keywords=["land cover", "Sentinel-1", "Sentinel-2", "Landsat", "benchmark"],
+        providers=[
+            pystac.Provider(SENSORS[key].title, SENSORS[key].attribution, [pystac.ProviderRole.PRODUCER])
+            for key in recipe.layout
+        ],
+        summaries=pystac.Summaries(
+            {
+                "proj:code": sorted({f"EPSG:{code}" for code in tracker["epsg"]}),
+                "gelos:category": sorted(set(tracker["category"])),
+            }
+        ),
+        assets={
+            "items": pystac.Asset(
+                f"./{ITEMS_NAME}", "Items", "stac-geoparquet", _PARQUET, ["collection-mirror"]
+            ),
+            "tracker": pystac.Asset(
+                f"./{GEOJSON_NAME}", "Tracker", None, pystac.MediaType.GEOJSON, ["metadata"]
+            ),
+        },
+    )
+    data = collection.to_dict(include_self_link=False)
+    data["links"] = [
+        {"rel": "root", "href": f"./{CATALOG_NAME}", "type": "application/json"},
+        {"rel": "parent", "href": f"./{CATALOG_NAME}", "type": "application/json"},
+        {"rel": "items", "href": f"./{ITEMS_NAME}", "type": _PARQUET},
+    ]
+    return data
+
+
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "equivalentProperty": "cr:equivalentProperty",
+    "dct": "http://purl.org/dc/terms/",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+"""The JSON-LD context that the Croissant 1.0 specification recommends."""
+
+
+def _croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, Any]:
+    columns = [*tracker.columns.drop("geometry"), "geometry"]
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": recipe.name,
+        "version": recipe.version.removeprefix("v"),
+        "description": f"{len(tracker)} aligned, multi-sensor, multi-season chips of one land cover each.",
+        "license": list(dict.fromkeys(SENSORS[key].licence for key in recipe.layout)),
+        "citeAs": f"{recipe.name}, version {recipe.version}",
+        "isLiveDataset": False,
+        "distribution": [
+            _file_object(CSV_NAME, "text/csv", sums[CSV_NAME]),
+            _file_object(GEOJSON_NAME, "application/geo+json", sums[GEOJSON_NAME]),
+            _file_object(PARQUET_NAME, "application/x-parquet", sums[PARQUET_NAME]),
+            *(_file_set(key) for key in recipe.layout),
+        ],
+        "recordSet": [
+            {
+                "@type": "cr:RecordSet",
+                "@id": "chips",
+                "name": "chips",
+                "description": "One record per chip; file names are comma-joined, one per date.",
+                "key": {"@id": "chips/id"},
+                "field": [_croissant_field(name, tracker) for name in columns],
+            }
+        ],
+    }
+
+
+def _file_object(name: str, encoding: str, digest: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "contentUrl": name,
+        "encodingFormat": encoding,
+        "sha256": digest,
+    }
+
+
+def _file_set(key: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{key}-rasters",
+        "name": f"{key}-rasters",
+        "description": f"{SENSORS[key].title} chips, GeoTIFF. {SENSORS[key].attribution}",
+        "encodingFormat": "image/tiff",
+        "includes": f"{key}_*.tif",
+    }
+
+
+def _croissant_field(name: str, tracker: gpd.GeoDataFrame) -> dict[str, Any]:
+    kind = "sc:Text"
+    if name != "geometry" and pd.api.types.is_integer_dtype(tracker[name]):
+        kind = "sc:Integer"
+    elif name != "geometry" and pd.api.types.is_float_dtype(tracker[name]):
+        kind = "sc:Float"
+    return {
+        "@type": "cr:Field",
+        "@id": f"chips/{name}",
+        "name": name,
+        "dataType": kind,
+        "source": {"fileObject": {"@id": CSV_NAME}, "extract": {"column": name}},
+    }

@@ -1,0 +1,266 @@
+"""A release in memory: its table, its chips as lazy xarray, and a torch dataset of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from cube.grid import Bounds
+from cube.sensors import SENSORS
+from cube.storage import Folder
+
+from .errors import ReleaseError
+from .package import open_files
+from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
+from .tracker import PARQUET_NAME
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+__all__ = ["Release", "chip_arrays", "open_release", "torch_dataset"]
+
+Sample = dict[str, Any]
+
+
+class Release:
+    """A release, opened: a table, and pixels when they are asked for. Travels to worker processes.
+
+    Parameters
+    ----------
+    path
+        The release's folder or its zip.
+    """
+
+    def __init__(self, path: str | Path | Folder) -> None:
+        self.path = path
+        self._files = open_files(path)
+        try:
+            self.recipe: Recipe = parse_recipe(self._files.read(RECIPE_NAME))
+            table = gpd.read_parquet(io.BytesIO(self._files.read(PARQUET_NAME)))
+        except FileNotFoundError as error:
+            name = Path(str(error.filename or error)).name
+            raise ReleaseError(f"{path}: {name} is missing; this is no release, or not all of it") from None
+        self.table: gpd.GeoDataFrame = table.set_index("id", drop=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open files behind."""
+        return {"path": self.path}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Open the release again, in another process."""
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        """Return how many chips there are."""
+        return len(self.table)
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Sensors that the chips have."""
+        return tuple(self.recipe.layout)
+
+    def bounds(self, chip_id: int) -> Bounds:
+        """Return the chip's box in its UTM zone, metres."""
+        row = self.table.loc[chip_id]
+        left, top = int(row["left_m"]) - self.recipe.margin_m, int(row["top_m"]) + self.recipe.margin_m
+        return Bounds(left, top - self.recipe.chip_size, left + self.recipe.chip_size, top)
+
+    def paths(self, chip_id: int, sensor: str) -> list[str]:
+        """Return the names of a sensor's rasters, one per date."""
+        self._layout(sensor)
+        return str(self.table.loc[chip_id, f"{sensor}_paths"]).split(",")
+
+    def read(self, chip_id: int, sensor: str, bands: Sequence[str] = ()) -> NDArray[Any]:
+        """Read a sensor's pixels.
+
+        Parameters
+        ----------
+        chip_id
+            ``id`` of the chip.
+        sensor
+            Such as ``s2l2a``.
+        bands
+            Names, in the order wanted; empty: all.
+
+        Returns
+        -------
+        ndarray
+            ``(time, band, height, width)``, as stored; nodata is not masked.
+        """
+        indexes = self.band_indexes(sensor, bands)
+        return np.stack(
+            [_pixels(name, self._files.read(name), indexes) for name in self.paths(chip_id, sensor)]
+        )
+
+    def _layout(self, sensor: str) -> SensorLayout:
+        if sensor not in self.recipe.layout:
+            raise ReleaseError(f"no sensor {sensor!r} in this release; it has {', '.join(self.sensors)}")
+        return self.recipe.layout[sensor]
+
+    def read_file(self, name: str) -> bytes:
+        """Read a file of the release."""
+        return self._files.read(name)
+
+    def band_indexes(self, sensor: str, bands: Sequence[str] = ()) -> list[int]:
+        """Return the places of bands in a sensor's rasters, from 1; empty: of all."""
+        there = self._layout(sensor).bands
+        if unknown := [band for band in bands if band not in there]:
+            raise ReleaseError(f"{sensor} has no band {unknown[0]!r}; it has {', '.join(there)}")
+        return [there.index(band) + 1 for band in bands or there]
+
+    def chip(self, chip_id: int) -> dict[str, xr.DataArray]:
+        """Open a chip lazily.
+
+        Returns
+        -------
+        dict
+            By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; read when computed.
+            ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
+        """
+        if chip_id not in self.table.index:
+            raise ReleaseError(f"no chip {chip_id} in this release; it has 0 to {len(self) - 1}")
+        return {sensor: self._lazy(chip_id, sensor) for sensor in self.sensors}
+
+    def _lazy(self, chip_id: int, sensor: str) -> xr.DataArray:
+        import dask.array
+        from dask.delayed import delayed
+
+        layout, bounds = self.recipe.layout[sensor], self.bounds(chip_id)
+        names, size = self.paths(chip_id, sensor), layout.size_px
+        indexes = self.band_indexes(sensor)
+        layers = [
+            dask.array.from_delayed(
+                delayed(_read_pixels)(self, name, indexes), (len(layout.bands), size, size), layout.dtype
+            )
+            for name in names
+        ]
+        centres = (np.arange(size) + 0.5) * layout.resolution
+        row = self.table.loc[chip_id]
+        coords: dict[str, Any] = {
+            "band": list(layout.bands),
+            "y": bounds.top - centres,
+            "x": bounds.left + centres,
+        }
+        attrs = {
+            "crs": f"EPSG:{row['epsg']}",
+            "nodata": layout.nodata,
+            "scene_ids": row[f"{sensor}_scene_ids"],
+        }
+        if SENSORS[sensor].is_static:
+            return xr.DataArray(layers[0], coords, ("band", "y", "x"), sensor, attrs)
+        coords["time"] = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d").to_numpy(
+            "datetime64[ns]"
+        )
+        stack = dask.array.concatenate([layer[np.newaxis] for layer in layers])
+        return xr.DataArray(stack, coords, ("time", "band", "y", "x"), sensor, attrs)
+
+
+def _read_pixels(opened: Release, name: str, indexes: list[int]) -> NDArray[Any]:
+    return _pixels(name, opened.read_file(name), indexes)
+
+
+def _pixels(name: str, data: bytes, indexes: list[int]) -> NDArray[Any]:
+    try:
+        with MemoryFile(data) as memory, memory.open() as raster:
+            pixels: NDArray[Any] = raster.read(indexes)
+    except RasterioError as error:
+        raise ReleaseError(f"{name}: cannot be read ({error}); verify the release") from None
+    return pixels
+
+
+def open_release(path: str | Path | Folder) -> Release:
+    """Open a release folder or zip.
+
+    Raises
+    ------
+    ReleaseError
+        If there is none at `path`.
+    """
+    return Release(path)
+
+
+def chip_arrays(
+    opened: Release, chip_id: int, sensors: Sequence[str], bands: Mapping[str, Sequence[str]] | None = None
+) -> Sample:
+    """Return a chip as a sample dict of plain arrays: what :func:`torch_dataset` turns into tensors.
+
+    Returns
+    -------
+    dict
+        ``image_{sensor}`` ``(time, band, height, width)``; ``label``, the position of the class
+        among the release's classes; ``lulc``, its code; ``id``; ``crs``, as text;
+        ``bounds``, west, south, east, north in metres.
+    """
+    row = opened.table.loc[chip_id]
+    classes = list(opened.recipe.config["chips"]["classes"])
+    box = opened.bounds(chip_id)
+    sample: Sample = {
+        f"image_{sensor}": opened.read(chip_id, sensor, (bands or {}).get(sensor, ())) for sensor in sensors
+    }
+    code = int(row["lulc"])
+    sample |= {"label": sorted(classes).index(code), "lulc": code, "id": int(chip_id)}
+    return sample | {"crs": f"EPSG:{row['epsg']}", "bounds": (box.left, box.bottom, box.right, box.top)}
+
+
+def torch_dataset(
+    path: str | Path | Folder | Release,
+    sensors: Sequence[str] = ("s2l2a",),
+    bands: Mapping[str, Sequence[str]] | None = None,
+    split: str | None = None,
+    transform: Callable[[Sample], Sample] | None = None,
+) -> Dataset[Sample]:
+    """Return a map-style torch dataset in the sample-dict form that torchgeo uses.
+
+    Parameters
+    ----------
+    path
+        A release's folder, its zip, or what :func:`open_release` returned.
+    sensors
+        Which images a sample holds.
+    bands
+        Names of the bands wanted, by sensor; all where a sensor is not named.
+    split
+        Only chips of this split; None: all.
+    transform
+        Called with every sample.
+
+    Returns
+    -------
+    torch.utils.data.Dataset
+        Samples hold ``image_{sensor}`` tensors ``(time, band, height, width)`` (and ``image``, the same
+        tensor, where one sensor is asked for), ``label`` (position among the release's classes, sorted by
+        code), ``lulc``, ``id``, ``crs`` (text) and ``bounds`` (a tensor: west, south, east, north, metres).
+
+    Raises
+    ------
+    ReleaseError
+        If a sensor, band or split is not there, or torch is not installed.
+    """
+    opened = path if isinstance(path, Release) else Release(path)
+    ids = _ids_of_split(opened, split)
+    for sensor in sensors:
+        opened.band_indexes(sensor, (bands or {}).get(sensor, ()))
+    try:
+        from ._torch import ChipDataset
+    except ImportError:
+        raise ReleaseError("torch_dataset needs torch: install the extra gelos-lc[torch]") from None
+    return ChipDataset(opened, ids, tuple(sensors), bands, transform)
+
+
+def _ids_of_split(opened: Release, split: str | None) -> list[int]:
+    table = opened.table
+    chosen = table if split is None else table[table["split"] == split]
+    if chosen.empty:
+        there = ", ".join(sorted(set(table["split"]) - {""})) or "no splits"
+        raise ReleaseError(f"no chip in split {split!r}; the release has {there}")
+    return [int(chip_id) for chip_id in chosen.index]

@@ -1,0 +1,218 @@
+"""A release as files: a folder or a zip, its checksums, and a zip whose bytes follow from its content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from cube.storage import Folder
+
+from .errors import ReleaseError
+
+__all__ = [
+    "SUMS_NAME",
+    "Files",
+    "FolderFiles",
+    "ZipFiles",
+    "format_sums",
+    "open_files",
+    "parse_sums",
+    "sha256",
+    "zip_chunks",
+    "zip_equals",
+]
+
+SUMS_NAME = "SHA256SUMS"
+"""The seal of a release: written last, and read first."""
+
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+_ZIP_MODE = 0o100644
+_ZIP_UNIX = 3
+_SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0][^\0]*)")
+
+
+class Files(Protocol):
+    """Where a release's files are read from."""
+
+    def names(self) -> list[str]:
+        """All file names, sorted."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Bytes of a file; FileNotFoundError if there is none, OSError if it cannot be read."""
+        ...
+
+
+class FolderFiles:
+    """The files of a release folder, on disk or in an object store."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        """All file names, sorted."""
+        return list(self.folder.files())
+
+    def read(self, name: str) -> bytes:
+        """Bytes of a file."""
+        return self.folder.read(name)
+
+
+class ZipFiles:
+    """The files of a zipped release, without the zip's top folder."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self.folder, self.name = folder, name
+        try:
+            self._zip = zipfile.ZipFile(folder.path / name if folder.is_local else folder.open(name))
+        except (zipfile.BadZipFile, ValueError, EOFError, UnicodeDecodeError) as error:
+            raise ReleaseError(f"{folder}/{name}: not a zip that can be read ({error})") from None
+        self.root = _root(self._zip.namelist())
+
+    def names(self) -> list[str]:
+        """All file names, sorted."""
+        return sorted(name.removeprefix(self.root) for name in self._zip.namelist())
+
+    def read(self, name: str) -> bytes:
+        """Bytes of a file."""
+        try:
+            return self._zip.read(self.root + name)
+        except KeyError:
+            raise FileNotFoundError(name) from None
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+            raise OSError(f"cannot be read from the zip ({error})") from None
+
+
+def _root(names: Iterable[str]) -> str:
+    seals = [name for name in names if name.endswith(f"/{SUMS_NAME}")]
+    return seals[0].removesuffix(SUMS_NAME) if seals else ""
+
+
+def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
+    """Open a release folder or zip.
+
+    Parameters
+    ----------
+    release
+        Path or URL of the folder or of the ``.zip``.
+
+    Raises
+    ------
+    ReleaseError
+        If there is nothing there.
+    """
+    folder = release if isinstance(release, Folder) else Folder(str(release))
+    parent, _, name = folder.url.rstrip("/").rpartition("/")
+    above = Folder(parent or ("/" if folder.url.startswith("/") else "."), folder.options)
+    if name.endswith(".zip") and above.exists(name):
+        return ZipFiles(above, name)
+    if not folder.names():
+        raise ReleaseError(f"{folder}: no release there; expected its folder or its .zip")
+    return FolderFiles(folder)
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of `data`, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def format_sums(sums: Mapping[str, str]) -> bytes:
+    """Write checksums as ``sha256sum`` does, sorted by name."""
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+
+
+def parse_sums(data: bytes) -> tuple[dict[str, str], list[str]]:
+    """Read ``SHA256SUMS``.
+
+    Returns
+    -------
+    dict, list
+        Checksum by name; and what is wrong with the file itself.
+    """
+    sums: dict[str, str] = {}
+    wrong: list[str] = []
+    lines = data.decode("utf-8", errors="replace").split("\n")
+    if lines.pop() != "":
+        wrong.append("ends within a line")
+    for number, line in enumerate(lines, start=1):
+        match = _SUMS_LINE.fullmatch(line)
+        if match is None:
+            wrong.append(f"line {number} is not a checksum and a name")
+        elif match[2] in sums:
+            wrong.append(f"line {number} names {match[2]} again")
+        else:
+            sums[match[2]] = match[1]
+    if list(sums) != sorted(sums):
+        wrong.append("names are not in order")
+    return sums, wrong
+
+
+class _Spool(io.RawIOBase):
+    """The end of a stream that ZipFile writes to: it goes back to an entry's header, never beyond."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken, self._at, self._data = 0, 0, bytearray()
+
+    def tell(self) -> int:
+        return self._taken + self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        assert whence == io.SEEK_SET
+        self._at = offset - self._taken
+        return offset
+
+    def write(self, data: Any) -> int:
+        piece = bytes(data)
+        self._data[self._at : self._at + len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        piece = bytes(self._data)
+        self._taken, self._at, self._data = self._taken + len(piece), 0, bytearray()
+        return piece
+
+
+def zip_chunks(root: str, names: Iterable[str], read: Callable[[str], bytes]) -> Iterator[bytes]:
+    """Yield a zip piece by piece, holding one file at a time.
+
+    Entries are stored as they are (rasters and pictures are compressed already), with one time and mode: the
+    bytes follow from the names and contents alone. ZIP64 where it takes it.
+
+    Parameters
+    ----------
+    root
+        Top folder within the zip.
+    names
+        Files, in the order they are to have.
+    read
+        Gives a file's bytes.
+    """
+    spool = _Spool()
+    with zipfile.ZipFile(spool, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(f"{root}/{name}", _ZIP_TIME)
+            entry.create_system = _ZIP_UNIX
+            entry.external_attr = _ZIP_MODE << 16
+            archive.writestr(entry, read(name))
+            yield spool.take()
+    yield spool.take()
+
+
+def zip_equals(archive: IO[bytes], chunks: Iterable[bytes]) -> bool:
+    """Tell whether a zip has exactly the bytes of `chunks`."""
+    position = 0
+    for chunk in chunks:
+        archive.seek(position)  # the chunks may be made from this very file
+        if archive.read(len(chunk)) != chunk:
+            return False
+        position += len(chunk)
+    archive.seek(position)
+    return not archive.read(1)

@@ -1,0 +1,363 @@
+"""The verb: from chips and their metadata to a release folder and its zip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import geopandas as gpd
+
+from chipping.export import CHIP_SEAL
+from chipping.records import CHIP_METADATA
+from cube.config import Config
+from cube.status import AOI_METADATA
+from cube.storage import Folder
+
+from .card import CARD_NAME, make_card
+from .catalogs import make_catalogs
+from .errors import ReleaseError
+from .package import (
+    SUMS_NAME,
+    FolderFiles,
+    format_sums,
+    sha256,
+    zip_chunks,
+    zip_equals,
+)
+from .recipe import RECIPE_NAME, Recipe, layout_of, make_recipe
+from .report import REPORT_NAME, Thumbnails, make_report
+from .select import Selection, select
+from .tracker import (
+    CSV_NAME,
+    GEOJSON_NAME,
+    PARQUET_NAME,
+    chip_files,
+    read_metadata,
+    to_csv,
+    to_geojson,
+    to_parquet,
+    tracker_table,
+)
+
+__all__ = ["AOIS_NAME", "Progress", "ReleaseSummary", "make_release"]
+
+AOIS_NAME = "aois.geojson"
+_EXPORTING = ".exporting"
+"""Phase two keeps it in the working folder until its chips are whole."""
+_AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips")
+"""What a release says of an AOI: what became of it, not how many tries it took."""
+_READ_THREADS = 8
+_BATCH = 64
+"""Chips whose files are in flight at once."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class ReleaseSummary:
+    """What :func:`make_release` made or found."""
+
+    folder: str
+    zip: str
+    """Path of the zip; empty without ``directory.zip_output``."""
+    written: bool
+    """False where an identical release was there and was left as it is."""
+    chips: int
+    before: Mapping[int, int]
+    """Chips per class before balancing."""
+    after: Mapping[int, int]
+    """Chips per class."""
+    splits: Mapping[str, int]
+    """Chips per split; empty without splits."""
+    funnel: tuple[tuple[str, int], ...]
+    """Windows that are not in the release, by reason."""
+    warnings: tuple[str, ...]
+    fingerprint: str
+    """SHA-256 of SHA256SUMS: equal for equal releases."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file of a chip in the working folder, and its name in the release."""
+
+    cell: str
+    name: str
+    target: str
+    sha256: str
+
+
+def make_release(config: Config, *, force: bool = False, progress: Progress | None = None) -> ReleaseSummary:
+    """Clean, balance, split, number, describe and package the chips of a dataset version.
+
+    Parameters
+    ----------
+    config
+        The dataset version; its chips are in ``{directory.working}/{version}``.
+    force
+        Replace a different release of this version.
+    progress
+        Called with what is being done, how many are done, and how many there are.
+
+    Returns
+    -------
+    ReleaseSummary
+        What is in ``{directory.output}/{version}`` now.
+
+    Raises
+    ------
+    ReleaseError
+        If the chips do not allow the release, or a different one of this version is there.
+    """
+    working, output = _folders(config)
+    windows = _read_windows(working)
+    selection = select(windows, config)
+    tracker = tracker_table(selection.chips, config)
+    sources = _find_sources(working / "chips", selection, config)
+    recipe = _recipe(working / "chips", sources, selection, config)
+    documents = _documents(working, windows, selection, tracker, sources, recipe)
+    sums = {source.target: source.sha256 for chip in sources for source in chip}
+    sums.update({name: sha256(data) for name, data in documents.items()})
+    seal = format_sums(sums)
+
+    output.sweep()
+    release, archive = output / config.dataset.version, _zip_name(config)
+    found = _is_there(release, seal, sums)
+    if found is False and not force:
+        raise ReleaseError(
+            f"{release}: a different release of this version is there; give --force to replace it"
+        )
+    if config.directory.zip_output and force and not found:
+        output.remove(archive)
+    if not found:
+        _write_folder(output, config.dataset.version, working / "chips", sources, documents, seal, progress)
+    zip_written = config.directory.zip_output and _write_zip(
+        output, archive, release, sums, config, force=force
+    )
+    return _summary(release, output, selection, config, seal, written=not found or zip_written)
+
+
+def _folders(config: Config) -> tuple[Folder, Folder]:
+    options = config.directory.storage_options
+    working = Folder(config.directory.working, options) / config.dataset.version
+    return working, Folder(config.directory.output, options)
+
+
+def _read_windows(working: Folder) -> gpd.GeoDataFrame:
+    if working.exists(_EXPORTING):
+        raise ReleaseError(f"{working}: its chips are unfinished; run chip.py to the end")
+    try:
+        return read_metadata(working.read(CHIP_METADATA))
+    except FileNotFoundError:
+        raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run chip.py first") from None
+    except ReleaseError as error:
+        raise ReleaseError(f"{working}/{error}") from None
+
+
+def _find_sources(chips: Folder, selection: Selection, config: Config) -> list[list[_Source]]:
+    """Find every file of every chip, with the checksum that its ``chip.json`` gives."""
+
+    def find(chip: dict[str, Any]) -> list[_Source]:
+        cell, wanted = str(chip["cell"]), chip_files(chip, config)
+        folder = chips / cell
+        there = set(folder.names())
+        for name in (CHIP_SEAL, *wanted):
+            if name not in there:
+                raise ReleaseError(f"chip {cell}: {folder}/{name} is missing; run chip.py again")
+        digests = _digests(folder, cell)
+        return [_Source(cell, name, target, digests.get(name, "")) for name, target in wanted.items()]
+
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        sources = list(pool.map(find, selection.chips.to_dict("records")))
+    unknown = [source for chip in sources for source in chip if not source.sha256]
+    for source in unknown[:1]:
+        raise ReleaseError(f"chip {source.cell}: chip.json has no sha256 of {source.name}; run chip.py again")
+    return sources
+
+
+def _digests(folder: Folder, cell: str) -> dict[str, str]:
+    try:
+        return dict(json.loads(folder.read(CHIP_SEAL))["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(
+            f"chip {cell}: {folder}/chip.json cannot be read ({error}); run chip.py again"
+        ) from None
+
+
+def _read_source(chips: Folder, source: _Source) -> bytes:
+    """Read a file of a chip, and check that it is what chip.json says."""
+    try:
+        data = (chips / source.cell).read(source.name)
+    except FileNotFoundError:
+        raise ReleaseError(f"chip {source.cell}: {source.name} is missing; run chip.py again") from None
+    if sha256(data) != source.sha256:
+        raise ReleaseError(
+            f"chip {source.cell}: {source.name} is not what its chip.json says; remove the folder "
+            f"{chips}/{source.cell} and run chip.py again"
+        )
+    return data
+
+
+def _recipe(
+    chips: Folder, sources: Sequence[Sequence[_Source]], selection: Selection, config: Config
+) -> Recipe:
+    layout = {}
+    for key in config.sensors:
+        own = [source for source in sources[0] if source.name.startswith(key)]
+        raster = next(source for source in own if source.name.endswith(".tif"))
+        pictures = [_read_source(chips, source) for source in own if source.name.endswith(".png")]
+        where = f"{chips}/{raster.cell}/{raster.name}"
+        picture = pictures[0] if pictures else None
+        layout[key] = layout_of(key, _read_source(chips, raster), picture, config, where)
+    return make_recipe(config, layout, selection.before)
+
+
+def _documents(
+    working: Folder,
+    windows: gpd.GeoDataFrame,
+    selection: Selection,
+    tracker: gpd.GeoDataFrame,
+    sources: Sequence[Sequence[_Source]],
+    recipe: Recipe,
+) -> dict[str, bytes]:
+    """Make every file of the release that is no chip's."""
+    documents = {
+        GEOJSON_NAME: to_geojson(tracker),
+        CSV_NAME: to_csv(tracker),
+        PARQUET_NAME: to_parquet(tracker),
+        RECIPE_NAME: recipe.to_json(),
+    }
+    aois = None
+    if working.exists(AOI_METADATA):
+        aois = _aois(working)
+        documents[AOIS_NAME] = _geojson(aois)
+    documents |= make_catalogs(tracker, recipe, {name: sha256(data) for name, data in documents.items()})
+    documents[CARD_NAME] = make_card(selection, tracker, recipe)
+    by_target = {source.target: source for chip in sources for source in chip}
+    thumbnails = Thumbnails(lambda name: _read_source(working / "chips", by_target[name]))
+    names = sorted([*documents, SUMS_NAME])
+    documents[REPORT_NAME] = make_report(selection, tracker, windows, aois, recipe, thumbnails, names)
+    if len({*documents, *by_target}) != len(documents) + len(by_target):
+        raise ReleaseError("two files of the release would have the same name")
+    return documents
+
+
+def _aois(working: Folder) -> dict[str, Any]:
+    """Return the AOIs and what became of them, without what differs between two runs of the same outcome."""
+    try:
+        features = [
+            {
+                "type": "Feature",
+                "properties": {
+                    name: one["properties"][name] for name in _AOI_FACTS if name in one["properties"]
+                },
+                "geometry": one["geometry"],
+            }
+            for one in json.loads(working.read(AOI_METADATA))["features"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{working}/{AOI_METADATA}: cannot be read ({error})") from None
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _geojson(collection: Mapping[str, Any]) -> bytes:
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in collection["features"])
+    return f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'.encode()
+
+
+def _is_there(release: Folder, seal: bytes, sums: Mapping[str, str]) -> bool | None:
+    """Tell whether this very release is there (True), a different one (False), or none (None)."""
+    names = list(release.files())
+    if not names:
+        return None
+    if names != sorted([*sums, SUMS_NAME]) or release.read(SUMS_NAME) != seal:
+        return False
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        return all(pool.map(lambda name: sha256(release.read(name)) == sums[name], sums))
+
+
+def _write_folder(
+    output: Folder,
+    version: str,
+    chips: Folder,
+    sources: Sequence[Sequence[_Source]],
+    documents: Mapping[str, bytes],
+    seal: bytes,
+    progress: Progress | None,
+) -> None:
+    """Fill the release folder; it appears whole."""
+    with output.staged(version, SUMS_NAME) as put, ThreadPoolExecutor(_READ_THREADS) as pool:
+
+        def copy(chip: Sequence[_Source]) -> None:
+            for source in chip:
+                put(source.target, _read_source(chips, source))
+
+        for done, batch in _batches(sources):
+            list(pool.map(copy, batch))
+            if progress is not None:
+                progress("chips", done, len(sources))
+        for name, data in documents.items():
+            put(name, data)
+        put(SUMS_NAME, seal)
+
+
+def _batches(
+    sources: Sequence[Sequence[_Source]],
+) -> Iterator[tuple[int, Sequence[Sequence[_Source]]]]:
+    for start in range(0, len(sources), _BATCH):
+        batch = sources[start : start + _BATCH]
+        yield start + len(batch), batch
+
+
+def _zip_name(config: Config) -> str:
+    return f"{config.dataset.name}_{config.dataset.version}.zip"
+
+
+def _write_zip(
+    output: Folder, archive: str, release: Folder, sums: Mapping[str, str], config: Config, *, force: bool
+) -> bool:
+    """Zip the release folder, unless the very same zip is there.
+
+    Returns
+    -------
+    bool
+        True where a zip was written.
+    """
+    chunks = release_zip_chunks(release, config.dataset.name, config.dataset.version, sums)
+    if output.exists(archive):
+        with output.open(archive) as there:
+            if zip_equals(there, chunks):
+                return False
+        if not force:
+            raise ReleaseError(f"{output}/{archive}: differs from {release}; give --force to replace it")
+        chunks = release_zip_chunks(release, config.dataset.name, config.dataset.version, sums)
+    with output.stream(archive) as file:
+        for chunk in chunks:
+            file.write(chunk)
+    return True
+
+
+def release_zip_chunks(release: Folder, name: str, version: str, sums: Mapping[str, str]) -> Iterator[bytes]:
+    """Yield the bytes of a release folder's zip, the seal first."""
+    return zip_chunks(f"{name}_{version}", [SUMS_NAME, *sorted(sums)], FolderFiles(release).read)
+
+
+def _summary(
+    release: Folder, output: Folder, selection: Selection, config: Config, seal: bytes, *, written: bool
+) -> ReleaseSummary:
+    splits = selection.chips["split"].value_counts().to_dict() if config.release.splits else {}
+    return ReleaseSummary(
+        folder=str(release),
+        zip=f"{output}/{_zip_name(config)}" if config.directory.zip_output else "",
+        written=written,
+        chips=len(selection.chips),
+        before=selection.before,
+        after=selection.after,
+        splits={str(name): int(count) for name, count in sorted(splits.items())},
+        funnel=selection.funnel,
+        warnings=selection.warnings,
+        fingerprint=sha256(seal),
+    )

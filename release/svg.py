@@ -1,0 +1,150 @@
+"""Small drawings as SVG text: bars, a calendar strip, a map frame. Same input, same text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+__all__ = ["Frame", "graticule", "histogram", "map_frame", "outline", "picture", "strip"]
+
+_MAP_WIDTH = 960.0
+_MIN_SPAN_DEG = 0.2
+_STEPS_DEG = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
+
+
+def picture(width: float, height: float, body: str, label: str) -> str:
+    """Wrap drawing commands; the picture scales with the page."""
+    return (
+        f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{escape(label)}" '
+        f'preserveAspectRatio="xMidYMid meet">{body}</svg>'
+    )
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".rstrip("0").rstrip(".")
+
+
+def histogram(counts: Sequence[int], labels: tuple[str, str], name: str, color: str = "var(--accent)") -> str:
+    """Draw a histogram: bars of equal width, the first and last edge labelled, each bar with a tooltip."""
+    width, height, base = 320.0, 120.0, 100.0
+    top = max(counts, default=0) or 1
+    step = width / max(len(counts), 1)
+    bars = [
+        f'<rect x="{_n(i * step + 0.5)}" y="{_n(base - tall)}" width="{_n(step - 1)}" '
+        f'height="{_n(tall)}" fill="{color}"><title>{count}</title></rect>'
+        for i, count in enumerate(counts)
+        if (tall := max(count / top * 88, 1.5 * bool(count)))
+    ]
+    text = (
+        f'<line x1="0" x2="{_n(width)}" y1="{_n(base)}" y2="{_n(base)}" class="axis"/>'
+        f'<text x="0" y="116">{escape(labels[0])}</text>'
+        f'<text x="{_n(width)}" y="116" text-anchor="end">{escape(labels[1])}</text>'
+        f'<text x="{_n(width)}" y="10" text-anchor="end" class="muted">max {top}</text>'
+    )
+    return picture(width, height, "".join(bars) + text, name)
+
+
+def strip(
+    counts: Sequence[int], edges: Sequence[tuple[float, float, str]], name: str, color: str = "var(--accent)"
+) -> str:
+    """Draw counts along a calendar; `edges` are shaded periods as shares of the width, with their label."""
+    width, base, height = 960.0, 64.0, 94.0
+    top = max(counts, default=0) or 1
+    step = width / max(len(counts), 1)
+    shades = "".join(
+        f'<rect x="{_n(start * width)}" y="0" width="{_n(max((end - start) * width - 2, 1))}" '
+        f'height="{_n(base)}" class="shade"/>'
+        f'<text x="{_n((start + end) / 2 * width)}" y="90" text-anchor="middle">{escape(label)}</text>'
+        for start, end, label in edges
+    )
+    bars = "".join(
+        f'<rect x="{_n(i * step)}" y="{_n(base - count / top * 58)}" width="{_n(max(step - 1, 1))}" '
+        f'height="{_n(count / top * 58)}" fill="{color}"><title>{count}</title></rect>'
+        for i, count in enumerate(counts)
+        if count
+    )
+    return picture(width, height, shades + bars, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A plain map: longitude and latitude on one scale, fitted to what it shows."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+    @property
+    def scale(self) -> float:
+        """Drawing units per degree."""
+        return _MAP_WIDTH / (self.east - self.west)
+
+    @property
+    def height(self) -> float:
+        """Height of the drawing."""
+        return (self.north - self.south) * self.scale
+
+    def point(self, lon: float, lat: float) -> tuple[float, float]:
+        """Place of a position on the drawing."""
+        return (lon - self.west) * self.scale, (self.north - lat) * self.scale
+
+
+def map_frame(bounds: tuple[float, float, float, float]) -> Frame:
+    """Return a frame around `bounds` (west, south, east, north), with some air and a readable shape."""
+    west, south, east, north = bounds
+    span = max(east - west, 2 * (north - south), _MIN_SPAN_DEG) * 1.12
+    middle_lon, middle_lat = (west + east) / 2, (south + north) / 2
+    span = min(span, 360.0)
+    height = max(span / 2.4, (north - south) * 1.12)
+    left = -180.0 if span >= 360 else middle_lon - span / 2
+    return Frame(left, max(middle_lat - height / 2, -90), left + span, min(middle_lat + height / 2, 90))
+
+
+def graticule(frame: Frame) -> str:
+    """Draw labelled meridians and parallels."""
+    step = next((s for s in _STEPS_DEG if (frame.east - frame.west) / s <= 9), _STEPS_DEG[-1])
+    parts = []
+    for lon in _multiples(frame.west, frame.east, step):
+        x, _ = frame.point(lon, 0)
+        label = f"{abs(lon):g}°{'E' if lon > 0 else 'W' if lon < 0 else ''}"
+        parts.append(f'<line x1="{_n(x)}" x2="{_n(x)}" y1="0" y2="{_n(frame.height)}" class="grid"/>')
+        if x < _MAP_WIDTH * 0.92:
+            parts.append(f'<text x="{_n(x + 3)}" y="{_n(frame.height - 4)}">{label}</text>')
+    for lat in _multiples(frame.south, frame.north, step):
+        _, y = frame.point(0, lat)
+        label = f"{abs(lat):g}°{'N' if lat > 0 else 'S' if lat < 0 else ''}"
+        parts.append(f'<line x1="0" x2="{_n(_MAP_WIDTH)}" y1="{_n(y)}" y2="{_n(y)}" class="grid"/>')
+        parts.append(f'<text x="3" y="{_n(y - 3)}">{label}</text>')
+    return "".join(parts)
+
+
+def _multiples(low: float, high: float, step: float) -> list[float]:
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [round(i * step, 6) for i in range(first, last + 1)]
+
+
+def outline(frame: Frame, geometry: BaseGeometry, css: str, title: str) -> str:
+    """Draw a polygon's outline; one too small to see becomes a ring."""
+    west, south, east, north = geometry.bounds
+    if max(east - west, north - south) * frame.scale < 8:
+        x, y = frame.point((west + east) / 2, (south + north) / 2)
+        return (
+            f'<circle cx="{_n(x)}" cy="{_n(y)}" r="5" class="{css}"><title>{escape(title)}</title></circle>'
+        )
+    path = "".join(_path(frame, part.exterior.coords) for part in _polygons(geometry))
+    return f'<path d="{path}" class="{css}"><title>{escape(title)}</title></path>'
+
+
+def _polygons(geometry: BaseGeometry) -> list[shapely.Polygon]:
+    return [part for part in shapely.get_parts(geometry) if isinstance(part, shapely.Polygon)]
+
+
+def _path(frame: Frame, coords: Iterable[Sequence[float]]) -> str:
+    points = (frame.point(one[0], one[1]) for one in coords)
+    return "M" + "L".join(f"{_n(x)},{_n(y)}" for x, y in points) + "Z"

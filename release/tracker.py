@@ -1,0 +1,245 @@
+"""The tracker: a row per chip, with GELOS's fields, types and string forms first and ours after them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import shapely
+from pyproj import Transformer
+
+from cube.config import Config
+from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
+
+from .errors import ReleaseError
+
+__all__ = [
+    "CSV_NAME",
+    "GELOS_FIELDS",
+    "GEOJSON_NAME",
+    "PARQUET_NAME",
+    "chip_files",
+    "read_metadata",
+    "read_tracker",
+    "to_csv",
+    "to_geojson",
+    "to_parquet",
+    "tracker_table",
+]
+
+GEOJSON_NAME = "gelos_chip_tracker.geojson"
+CSV_NAME = "gelos_chip_tracker.csv"
+PARQUET_NAME = "gelos_chip_tracker.parquet"
+
+_SERIES = tuple(key for key, sensor in SENSORS.items() if not sensor.is_static)
+_STATIC = tuple(key for key, sensor in SENSORS.items() if sensor.is_static)
+
+GELOS_FIELDS = (
+    "original_id",
+    "aoi_index",
+    "s2l2a_dates",
+    "s1rtc_dates",
+    "lc2l2_dates",
+    "lulc",
+    "epsg",
+    "status",
+    "s2l2a_scene_ids",
+    "s1rtc_scene_ids",
+    "lc2l2_scene_ids",
+    "dem_scene_ids",
+    "lulc_scene_ids",
+    "id",
+    "lat",
+    "lon",
+    "category",
+    "color",
+    "s2l2a_thumbs",
+    "s1rtc_thumbs",
+    "lc2l2_thumbs",
+    "s2l2a_paths",
+    "s1rtc_paths",
+    "lc2l2_paths",
+    "dem_paths",
+)
+"""GELOS's fields in GELOS's order; ``geometry`` comes last in every file."""
+
+OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
+"""Fields that follow GELOS's, before whatever further columns the chips came with."""
+
+_INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
+_TEXTS = (
+    "cell",
+    "status",
+    *(f"{key}_dates" for key in _SERIES),
+    *(f"{key}_scene_ids" for key in SENSORS),
+)
+
+
+def read_metadata(data: bytes) -> gpd.GeoDataFrame:
+    """Return ``chip_metadata.csv`` as a table with typed columns and footprints.
+
+    Raises
+    ------
+    ReleaseError
+        If a column is missing or a value cannot be read.
+    """
+    try:
+        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ReleaseError(
+            f"chip_metadata.csv: not a table ({str(error).strip()}); run chip.py again"
+        ) from None
+    needed = (*_INTEGERS, *_TEXTS, "purity", "chip_footprint")
+    if missing := [name for name in needed if name not in table]:
+        raise ReleaseError(f"chip_metadata.csv: column {missing[0]} is missing; run chip.py again")
+    try:
+        for name in table.columns.difference([*_TEXTS, "chip_footprint"], sort=False):
+            table[name] = _typed(table[name], required=name in _INTEGERS)
+        footprint = gpd.GeoSeries.from_wkt(table.pop("chip_footprint"), crs=4326)
+    except (ValueError, shapely.errors.GEOSException) as error:
+        text = str(error).splitlines()[0]
+        raise ReleaseError(f"chip_metadata.csv: a value cannot be read ({text}); run chip.py again") from None
+    return gpd.GeoDataFrame(table, geometry=footprint)
+
+
+def _typed(column: pd.Series, *, required: bool) -> pd.Series:
+    """Numbers where every value is one (or empty, where that is allowed), text otherwise."""
+    if required:
+        return column.replace("", "-1").astype("int64")
+    numbers = pd.to_numeric(column.where(column != "", None), errors="coerce")
+    is_number = bool((numbers.notna() | (column == "")).all()) and bool((column != "").any())
+    return numbers if is_number else column
+
+
+def chip_files(chip: Mapping[str, Any], config: Config) -> dict[str, str]:
+    """Name every file of a chip.
+
+    Returns
+    -------
+    dict
+        Name in the release by name in the chip's working folder.
+    """
+    chip_id = int(chip["id"])
+    files: dict[str, str] = {}
+    for key in config.sensors:
+        if SENSORS[key].is_static:
+            files[f"{key}.tif"] = static_name(key, chip_id)
+            continue
+        for date in chip[f"{key}_dates"].split(","):
+            for suffix in ("tif", "png"):
+                files[f"{key}_{date}.{suffix}"] = series_name(key, chip_id, date, suffix)
+    return files
+
+
+def series_name(key: str, chip_id: int, date: str, suffix: str) -> str:
+    """Name of a file of one date."""
+    return f"{key}_{chip_id:06}_{date}.{suffix}"
+
+
+def static_name(key: str, chip_id: int) -> str:
+    """Name of a raster without a date."""
+    return f"{key}_{chip_id:06}.tif"
+
+
+def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
+    """Return the tracker of numbered chips.
+
+    Parameters
+    ----------
+    chips
+        Such as :attr:`release.select.Selection.chips`.
+    config
+        Which sensors there are, the chip's size, and ``release.thumbnail_url``.
+
+    Returns
+    -------
+    GeoDataFrame
+        :data:`GELOS_FIELDS`, :data:`OUR_FIELDS`, further columns of `chips`, ``geometry`` (EPSG:4326).
+        ``lat`` and ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
+    """
+    table = chips.rename(columns={"chip_index": "original_id"}).copy()
+    table["lat"], table["lon"] = _centres(table, config)
+    table["category"] = table["lulc"].map(CLASS_NAMES)
+    table["color"] = table["lulc"].map(CLASS_COLORS).fillna("")
+    for key in _SERIES:
+        present = key in config.sensors
+        table[f"{key}_dates"] = table[f"{key}_dates"] if present else ""
+        table[f"{key}_paths"] = _joined(table, key, "tif") if present else ""
+        table[f"{key}_thumbs"] = _joined(table, key, "png", config.release.thumbnail_url) if present else ""
+    for key in _STATIC:
+        names = [static_name(key, chip_id) for chip_id in table["id"]]
+        table[f"{key}_paths"] = names if key in config.sensors else ""
+    table["lulc"] = table["lulc"].astype(int).astype(str)
+    first = [*GELOS_FIELDS, *OUR_FIELDS]
+    further = [name for name in table.columns if name not in first and name != "geometry"]
+    return gpd.GeoDataFrame(table[[*first, *further, "geometry"]], geometry="geometry", crs=4326)
+
+
+def _joined(table: pd.DataFrame, key: str, suffix: str, prefix: str = "") -> list[str]:
+    start = f"{prefix.rstrip('/')}/" if prefix else ""
+    return [
+        ",".join(start + series_name(key, chip_id, date, suffix) for date in dates.split(","))
+        for chip_id, dates in zip(table["id"], table[f"{key}_dates"], strict=True)
+    ]
+
+
+def _centres(table: pd.DataFrame, config: Config) -> tuple[pd.Series, pd.Series]:
+    half = config.chips.sample_size / 2
+    lat = pd.Series(0.0, index=table.index)
+    lon = pd.Series(0.0, index=table.index)
+    for epsg, group in table.groupby("epsg", sort=True):
+        to_lonlat = Transformer.from_crs(int(str(epsg)), 4326, always_xy=True)
+        x, y = to_lonlat.transform(
+            (group["left_m"] + half).to_numpy(dtype=float), (group["top_m"] - half).to_numpy(dtype=float)
+        )
+        lon[group.index], lat[group.index] = x.round(7), y.round(7)
+    return lat, lon
+
+
+def to_geojson(table: gpd.GeoDataFrame) -> bytes:
+    """Write a GeoJSON FeatureCollection, a feature per line."""
+    return b"".join(_geojson_lines(table))
+
+
+def _geojson_lines(table: gpd.GeoDataFrame) -> Iterator[bytes]:
+    yield b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
+    records = _records(table)
+    shapes = [json.loads(text) for text in shapely.to_geojson(table.geometry.to_numpy())]
+    for index, (properties, shape) in enumerate(zip(records, shapes, strict=True)):
+        feature = {"type": "Feature", "properties": properties, "geometry": shape}
+        comma = b",\n" if index else b""
+        yield comma + json.dumps(feature, ensure_ascii=False, allow_nan=False).encode()
+    yield b"\n]\n}\n"
+
+
+def _records(table: gpd.GeoDataFrame) -> list[dict[str, Any]]:
+    """Return plain values; an absent number is None."""
+    plain = pd.DataFrame(table.drop(columns="geometry")).astype(object)
+    filled = plain.where(plain.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in filled.to_dict("records")]
+
+
+def to_csv(table: gpd.GeoDataFrame) -> bytes:
+    """Write CSV, the footprint as WKT."""
+    plain = pd.DataFrame(table.drop(columns="geometry"))
+    plain["geometry"] = shapely.to_wkt(table.geometry.to_numpy(), rounding_precision=-1)
+    return str(plain.to_csv(index=False, lineterminator="\n")).encode()
+
+
+def to_parquet(table: gpd.GeoDataFrame) -> bytes:
+    """Write GeoParquet."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_tracker(data: bytes) -> gpd.GeoDataFrame:
+    """Return the tracker from its GeoJSON, with the types it was written with."""
+    collection = json.loads(data)
+    records = [feature["properties"] for feature in collection["features"]]
+    shapes = shapely.from_geojson([json.dumps(feature["geometry"]) for feature in collection["features"]])
+    return gpd.GeoDataFrame(pd.DataFrame.from_records(records), geometry=shapes, crs=4326)

@@ -1,0 +1,158 @@
+"""How long a release of many chips takes to make and to verify, and how much memory.
+
+A few chips are made and repeated: each copy lies elsewhere on Earth, so that all checks are done in earnest.
+
+    python tests/benchmarks/bench_release.py --chips 10000 --folder /somewhere/with/room
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import multiprocessing
+import resource
+import shutil
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "release")]
+
+import release_landscape as landscape  # noqa: E402
+from release_landscape import VERSION, Land, write_config  # noqa: E402
+
+from cube.config import Config, load_config  # noqa: E402
+from release import make_release, verify  # noqa: E402
+from release.package import sha256  # noqa: E402
+
+LAND = Land(dict.fromkeys((1, 2, 5, 7, 8, 11), 4), side=960, n_aois=1, rejected={}, epsgs=(32632,))
+SETTINGS = {"release.splits": {"train": 0.8, "val": 0.1, "test": 0.1}}
+
+
+def as_in_gelos() -> None:
+    """Four dates of each sensor, and twelve and seven optical bands."""
+    landscape.RANGES = (
+        "2023-01-01/2023-03-31",
+        "2023-04-01/2023-06-30",
+        "2023-07-01/2023-09-30",
+        "2023-10-01/2023-12-31",
+    )
+    dates = ("20230115", "20230510", "20230801", "20231102")
+    landscape.DATES = dict.fromkeys(("s2l2a", "s1rtc", "lc2l2"), dates)
+    optical = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+    landsat = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22")
+    landscape.BANDS = {**landscape.BANDS, "s2l2a": optical, "lc2l2": landsat}
+
+
+def repeat_chips(root: Path, chips: int) -> Config:
+    """Write a working folder of `chips` chips: some made, the others moved copies of them."""
+    model = root / "model"
+    landscape.working_folder(model, LAND, SETTINGS)
+    source = model / "working" / VERSION
+    rows = list(csv.DictReader(io.StringIO((source / "chip_metadata.csv").read_text())))
+    target = root / "working" / VERSION
+    moved = [_moved(rows[number % len(rows)], number) for number in range(chips)]
+    models = {row["cell"]: _read(source / "chips" / row["cell"]) for row in rows}
+    for number, row in enumerate(moved):
+        _write_moved(target / "chips" / row["cell"], models[rows[number % len(rows)]["cell"]], row)
+    with (target / "chip_metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(moved[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(moved)
+    shutil.rmtree(model)
+    return write_config(root, LAND, SETTINGS)
+
+
+def _moved(row: Mapping[str, str], number: int) -> dict[str, Any]:
+    left, top = 400_320 + (number % 200) * 960, 6_000_000 - (number // 200) * 960
+    moved = {**row, "chip_index": number, "aoi_index": number // 400, "left_m": left, "top_m": top}
+    footprint = landscape._footprint(32632, left, top, LAND)
+    return moved | {"cell": f"32632_{left}_{top}", "chip_footprint": footprint}
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "chip.json"}
+
+
+def _write_moved(folder: Path, files: Mapping[str, bytes], row: Mapping[str, Any]) -> None:
+    """Write a chip's files with another tie point; nothing else in a GeoTIFF says where it lies."""
+    folder.mkdir(parents=True)
+    new = struct.pack("<6d", 0, 0, 0, row["left_m"], row["top_m"], 0)
+    digests = {}
+    for name, data in files.items():
+        written = data if name.endswith("png") else data.replace(_tie_point(data), new)
+        (folder / name).write_bytes(written)
+        digests[name] = sha256(written)
+    (folder / "chip.json").write_text(json.dumps({"cell": row["cell"], "files": digests}))
+
+
+def _tie_point(data: bytes) -> bytes:
+    tag = data.index(struct.pack("<HHI", 33922, 12, 6))
+    (place,) = struct.unpack_from("<I", data, tag + 8)
+    return data[place : place + 48]
+
+
+def measure(name: str, function: Callable[..., object], *arguments: object) -> None:
+    """Run in a process of its own; print seconds and peak memory, and that of its largest worker."""
+    queue = multiprocessing.get_context("spawn").Queue()
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(queue, function, arguments))
+    process.start()
+    seconds, own, children, result = queue.get()
+    process.join()
+    print(
+        f"{name:24} {seconds:8.1f} s   {own / 1024:7.0f} MB   worker {children / 1024:5.0f} MB   {result}",
+        flush=True,
+    )
+
+
+def _run(queue: Any, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    start = time.perf_counter()
+    result = function(*arguments)
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    queue.put((time.perf_counter() - start, own, children, str(result)[:100]))
+
+
+def release_of(path: str) -> str:
+    """Make the release of a config file."""
+    summary = make_release(load_config(path))
+    return f"{summary.chips} chips"
+
+
+def faults_of(path: str) -> str:
+    """Verify a release."""
+    return f"{verify(path)} faults"
+
+
+def main() -> None:
+    """Measure a tenth of the chips, then all of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chips", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, default=None)
+    arguments = parser.parse_args()
+    as_in_gelos()
+    for chips in (arguments.chips // 10, arguments.chips):
+        root = Path(tempfile.mkdtemp(dir=arguments.folder))
+        try:
+            config = repeat_chips(root, chips)
+            output = Path(config.directory.output)
+            measure(f"make, {chips} chips", release_of, str(config.path))
+            shutil.rmtree(root / "working")
+            archive = output / f"tiny_{VERSION}.zip"
+            print(f"{'':24} {archive.stat().st_size / 1e9:8.2f} GB zip", flush=True)
+            measure("verify the zip", faults_of, str(archive))
+            archive.unlink()
+            measure("verify the folder", faults_of, str(output / VERSION))
+        finally:
+            shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""STAC, Croissant, card and tracker: what other tools read."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+import stac_geoparquet.arrow
+from pystac.validation import validate_dict
+
+from release.tracker import GELOS_FIELDS, read_metadata, read_tracker, to_csv
+
+
+@pytest.fixture(scope="module")
+def items(folder: Path) -> list[dict[str, Any]]:
+    """STAC items, as any reader of stac-geoparquet gets them."""
+    return list(stac_geoparquet.arrow.stac_table_to_items(pq.read_table(folder / "items.parquet")))
+
+
+def core(document: dict[str, Any]) -> dict[str, Any]:
+    """Leave extensions out: their schemas need a network."""
+    return {**document, "stac_extensions": []}
+
+
+def test_stac_is_valid(folder: Path, items: list[dict[str, Any]]) -> None:
+    for name in ("catalog.json", "collection.json"):
+        document = json.loads((folder / name).read_text())
+        validate_dict(core(document))
+        for link in document["links"]:
+            assert (folder / link["href"]).exists()
+        for asset in document.get("assets", {}).values():
+            assert (folder / asset["href"]).exists()
+    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
+    assert [item["properties"]["gelos:id"] for item in items] == table["id"].tolist()
+    for item in items:
+        links = [{"rel": "collection", "href": "./collection.json"}]
+        validate_dict({**core(item), "links": links})
+
+
+def test_stac_says_where_and_what_each_raster_is(folder: Path, items: list[dict[str, Any]]) -> None:
+    extensions = " ".join(items[0]["stac_extensions"])
+    assert all(name in extensions for name in ("/projection/", "/eo/", "/raster/", "/classification/"))
+    for item in items[::4]:
+        rasters = {k: a for k, a in item["assets"].items() if "thumbnail" not in k}
+        assert set(rasters) == {
+            "s2l2a_1",
+            "s2l2a_2",
+            "s1rtc_1",
+            "s1rtc_2",
+            "lc2l2_1",
+            "lc2l2_2",
+            "dem",
+            "lulc",
+        }
+        for asset in rasters.values():
+            assert "proj:code" not in asset
+            with rasterio.open(folder / asset["href"]) as raster:
+                assert item["properties"]["proj:code"] == str(raster.crs)
+                assert asset["proj:transform"] == list(raster.transform)[:6]
+                assert asset["proj:shape"] == list(raster.shape)
+                assert [band["data_type"] for band in asset["raster:bands"]] == list(raster.dtypes)
+        assert item["assets"]["lulc"]["classification:classes"][1]["name"] == "water"
+        assert [band["name"] for band in item["assets"]["s2l2a_1"]["eo:bands"]] == [
+            "B02",
+            "B03",
+            "B04",
+            "B08",
+        ]
+
+
+def test_croissant_is_valid_and_gives_the_records(folder: Path) -> None:
+    document = json.loads((folder / "croissant.json").read_text())
+    assert document["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    mlcroissant = pytest.importorskip("mlcroissant")
+    dataset = mlcroissant.Dataset(str(folder / "croissant.json"))
+    assert not dataset.metadata.ctx.issues.errors
+    records = list(dataset.records("chips"))
+    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
+    assert [record["chips/id"] for record in records] == table["id"].tolist()
+    assert records[0]["chips/s2l2a_paths"].decode() == table["s2l2a_paths"][0]
+
+
+def test_the_tracker_has_gelos_fields_types_and_forms(folder: Path) -> None:
+    by_gdal = gpd.read_file(folder / "gelos_chip_tracker.geojson")
+    assert list(by_gdal.columns[: len(GELOS_FIELDS)]) == list(GELOS_FIELDS)
+    row = by_gdal.iloc[4]
+    assert row["lulc"] in {"1", "2", "5"}
+    assert row["s2l2a_paths"] == "s2l2a_000004_20230115.tif,s2l2a_000004_20230510.tif"
+    assert row["s1rtc_thumbs"] == "s1rtc_000004_20230117.png,s1rtc_000004_20230512.png"
+    assert (row["dem_paths"], row["lulc_paths"]) == ("dem_000004.tif", "lulc_000004.tif")
+    assert row["color"] == {"1": "#419bdf", "2": "#397d49", "5": "#e49635"}[row["lulc"]]
+    assert abs(row["lat"] - row.geometry.centroid.y) < 1e-5
+    assert abs(row["lon"] - row.geometry.centroid.x) < 1e-5
+    for name in ("original_id", "aoi_index", "epsg", "id"):
+        assert pd.api.types.is_integer_dtype(by_gdal[name])
+    assert by_gdal.crs.to_epsg() == 4326
+
+
+def test_csv_and_parquet_are_the_same_table(folder: Path) -> None:
+    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
+    parquet = gpd.read_parquet(folder / "gelos_chip_tracker.parquet")
+    assert list(parquet.columns) == list(table.columns)
+    assert to_csv(parquet) == to_csv(table) == (folder / "gelos_chip_tracker.csv").read_bytes()
+    csv = pd.read_csv(io.BytesIO(to_csv(table)))
+    assert csv["lat"].tolist() == table["lat"].tolist()
+
+
+def test_thumbnails_get_their_prefix(tmp_path: Path) -> None:
+    from release_landscape import Land, working_folder
+
+    from release import make_release, verify
+
+    config = working_folder(tmp_path, Land({1: 2}), {"release.thumbnail_url": "https://example.org/thumbs/"})
+    folder = Path(make_release(config).folder)
+    row = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes()).iloc[0]
+    assert row["s2l2a_thumbs"].split(",")[0] == "https://example.org/thumbs/s2l2a_000000_20230115.png"
+    assert verify(folder) == []
+
+
+def test_metadata_with_a_single_date_stays_text() -> None:
+    head = "chip_index,aoi_index,cell,s2l2a_dates,s1rtc_dates,lc2l2_dates,lulc,purity,"
+    head += "chip_footprint,epsg,status,"
+    head += "s2l2a_scene_ids,s1rtc_scene_ids,lc2l2_scene_ids,dem_scene_ids,lulc_scene_ids,"
+    head += "left_m,top_m,s2l2a_min_clear"
+    row = '0,0,32632_0_0,20230115,,,1,1.0,"POLYGON ((0 0, 1 0, 1 1, 0 0))",32632,success,a,,,,b,0,0,'
+    table = read_metadata(f"{head}\n{row}\n".encode())
+    assert table["s2l2a_dates"][0] == "20230115"
+    assert table["purity"].dtype == float
+    assert table["s2l2a_min_clear"][0] == ""
+
+
+def test_the_card_says_what_how_and_whose(folder: Path) -> None:
+    card = (folder / "README.md").read_text()
+    for text in (
+        "Contains modified Copernicus Sentinel data",
+        "Landsat Level-2 products courtesy of the U.S. Geological Survey",
+        "CC BY 4.0",
+        "sha256sum -c SHA256SUMS",
+        "the largest class holds at most 2 times",
+        "`lat` is the latitude and `lon` the longitude",
+        "4 impure",
+    ):
+        assert text.lower() in card.lower(), text
+    assert card.startswith("---\npretty_name: tiny v0.1\n")
+
+
+def test_the_report_needs_nothing_else(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    for address in re.findall(r'(?:src|href)="([^"]*)"', page):
+        assert address.startswith(("data:image/png;base64,", "#")) or (folder / address).exists(), address
+    assert "http" not in re.sub(r"data:image/png;base64,[^\"]*", "", page)
+    for text in (
+        "Gallery",
+        "unbalanced",
+        "7 over cloud_cover 50",
+        "Sentinel-1 RTC",
+        "s2l2a_clear",
+        "2 Trees",
+    ):
+        assert text in page, text
+    assert page.count("<img") == 3 * 3 * 8
+
+
+def test_the_report_escapes(tmp_path: Path) -> None:
+    from release_landscape import VERSION, Land, working_folder
+
+    from release import make_release
+
+    config = working_folder(tmp_path, Land({1: 2}))
+    aois = Path(config.directory.working) / VERSION / "aoi_metadata.geojson"
+    aois.write_text(aois.read_text().replace("no scene", "<script>alert(1)</script>"))
+    page = (Path(make_release(config).folder) / "report.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page

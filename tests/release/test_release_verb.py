@@ -1,0 +1,287 @@
+"""make_release: the same bytes again, whole or not at all, and never over something else."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from release_landscape import LAND, SETTINGS, VERSION, Land, working_folder, write_chip_json, write_config
+
+import release.release as verb
+from cube.config import Config
+from cube.errors import GelosError
+from release import ReleaseError, make_release, verify
+from release.tracker import GELOS_FIELDS, read_tracker
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Every file below, by checksum."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_another_folder_day_umask_and_time_zone_give_the_same_bytes(config: Config, tmp_path: Path) -> None:
+    other = working_folder(tmp_path / "elsewhere", LAND, SETTINGS)
+    metadata = Path(other.directory.working) / VERSION / "chip_metadata.csv"
+    table = pd.read_csv(metadata, dtype=str, keep_default_na=False)
+    table.sample(frac=1, random_state=4).to_csv(metadata, index=False)
+    for path in metadata.parent.rglob("*"):
+        os.utime(path, (86_400, 86_400))
+    code = (
+        "import os, sys; os.umask(0o077); from cube.config import load_config; "
+        "from release import make_release; make_release(load_config(sys.argv[1]))"
+    )
+    environment = {**os.environ, "TZ": "Pacific/Kiritimati", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
+    subprocess.run(
+        [sys.executable, "-c", code, str(other.path)],
+        check=True,
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": "."},
+    )
+    assert digests(Path(other.directory.output)) == digests(Path(config.directory.output))
+
+
+def test_no_file_names_a_folder_or_host(config: Config, folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.suffix not in (".tif", ".png"):
+            data = path.read_bytes()
+            assert str(config.path.parent).encode() not in data, path.name
+            assert b"/tmp" not in data, path.name
+
+
+def test_an_identical_release_is_left_as_it_is(config: Config, folder: Path, archive: Path) -> None:
+    before = (folder.stat().st_ino, archive.stat().st_ino)
+    summary = make_release(config)
+    assert not summary.written
+    assert (folder.stat().st_ino, archive.stat().st_ino) == before
+    assert summary.fingerprint == hashlib.sha256((folder / "SHA256SUMS").read_bytes()).hexdigest()
+
+
+def test_a_different_release_is_not_overwritten_without_force(tmp_path: Path) -> None:
+    config = working_folder(tmp_path, Land({1: 3, 2: 3}))
+    first = make_release(config)
+    before = digests(Path(config.directory.output))
+    other = write_config(tmp_path, Land({1: 3, 2: 3}), {"release.seed": 9})
+    with pytest.raises(
+        ReleaseError, match=r"v0.1: a different release of this version is there; give --force"
+    ):
+        make_release(other)
+    assert digests(Path(config.directory.output)) == before
+    second = make_release(other, force=True)
+    assert second.written
+    assert second.fingerprint != first.fingerprint
+    assert verify(second.folder) == []
+    assert verify(second.zip) == []
+
+
+def test_a_damaged_release_is_a_different_one(config: Config, tmp_path: Path) -> None:
+    place = tmp_path / "made"
+    shutil.copytree(config.path.parent, place)
+    moved = write_config(place, LAND, SETTINGS)
+    damaged = Path(moved.directory.output) / VERSION / "dem_000000.tif"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    with pytest.raises(ReleaseError, match="--force"):
+        make_release(moved)
+    assert make_release(moved, force=True).written
+    assert digests(Path(moved.directory.output)) == digests(Path(config.directory.output))
+
+
+def test_a_zip_that_is_missing_is_made_and_one_that_differs_is_not_overwritten(tmp_path: Path) -> None:
+    config = working_folder(tmp_path, Land({1: 2}))
+    summary = make_release(config)
+    archive = Path(summary.zip)
+    data = archive.read_bytes()
+    archive.unlink()
+    assert make_release(config).written
+    assert archive.read_bytes() == data
+    archive.write_bytes(data[:-1])
+    with pytest.raises(ReleaseError, match=r"tiny_v0.1.zip: differs from .*; give --force"):
+        make_release(config)
+    make_release(config, force=True)
+    assert archive.read_bytes() == data
+
+
+def test_killed_at_any_file_nothing_is_seen_and_a_rerun_completes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = working_folder(tmp_path, Land({1: 3}))
+    output = Path(config.directory.output)
+    read = verb._read_source
+    seen: list[str] = []
+
+    def dies(chips: object, source: object) -> bytes:
+        seen.append(str(source))
+        if len(seen) > 20:
+            raise KeyboardInterrupt
+        return read(chips, source)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verb, "_read_source", dies)
+    with pytest.raises(KeyboardInterrupt):
+        make_release(config)
+    assert not output.exists() or list(output.iterdir()) == []
+    monkeypatch.undo()
+    left = output / ".staging-v0.1-x"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    assert make_release(config).written
+    assert not left.exists()
+    assert verify(output / VERSION) == []
+
+
+def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
+    config = working_folder(tmp_path, Land({1: 3}))
+    working = Path(config.directory.working) / VERSION
+    cell = min((working / "chips").iterdir())
+
+    def message() -> str:
+        with pytest.raises(GelosError) as caught:
+            make_release(config)
+        assert not Path(config.directory.output, VERSION).exists()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    raster = cell / "s2l2a_20230115.tif"
+    data = raster.read_bytes()
+    raster.write_bytes(data[:100])
+    assert message().startswith(f"chip {cell.name}: s2l2a_20230115.tif is not what its chip.json says")
+    raster.unlink()
+    assert f"{cell.name}/s2l2a_20230115.tif is missing; run chip.py again" in message()
+    raster.write_bytes(data)
+    (cell / "chip.json").write_text("{}")
+    assert "chip.json cannot be read" in message()
+    write_chip_json(cell, {})
+    (working / ".exporting").touch()
+    assert "its chips are unfinished" in message()
+    (working / ".exporting").unlink()
+    (working / "aoi_metadata.geojson").write_text("[]")
+    assert "aoi_metadata.geojson: cannot be read" in message()
+    (working / "aoi_metadata.geojson").unlink()
+    metadata = working / "chip_metadata.csv"
+    text = metadata.read_text()
+    metadata.write_text(text.replace("purity", "pureness", 1))
+    assert "column purity is missing" in message()
+    metadata.write_text(text.replace("POLYGON", "POLYGONE", 1))
+    assert "a value cannot be read" in message()
+    metadata.write_text("")
+    assert "not a table" in message()
+    metadata.unlink()
+    assert message().endswith("chip_metadata.csv: not there; run chip.py first")
+
+
+def test_chips_of_another_config_are_refused(tmp_path: Path) -> None:
+    land = Land({1: 3})
+    working_folder(tmp_path, land)
+    config = write_config(tmp_path, land, {"s2l2a.dtype": "float32"})
+    with pytest.raises(
+        ReleaseError, match=r"s2l2a_20230115.tif: found .*int16.*expected .*float32.*; run chip.py again"
+    ):
+        make_release(config)
+
+
+@pytest.mark.parametrize("sensors", [("lulc",), ("s2l2a", "lulc"), ("s1rtc", "lc2l2", "dem", "lulc")])
+def test_any_sensor_but_land_cover_may_be_left_out(tmp_path: Path, sensors: tuple[str, ...]) -> None:
+    config = working_folder(tmp_path, Land({1: 2, 2: 2}, sensors=sensors))
+    summary = make_release(config)
+    assert verify(summary.folder) == []
+    table = read_tracker((Path(summary.folder) / "gelos_chip_tracker.geojson").read_bytes())
+    assert list(table.columns[: len(GELOS_FIELDS)]) == list(GELOS_FIELDS)
+    assert set(table["dem_paths"]) == ({"dem_000000.tif"} if "dem" in sensors else {""}) or "dem" in sensors
+
+
+def test_the_zip_is_the_release_itself(folder: Path, archive: Path) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        infos = opened.infolist()
+        assert {info.filename for info in infos} == {f"tiny_v0.1/{path.name}" for path in folder.iterdir()}
+        assert infos[0].filename == "tiny_v0.1/SHA256SUMS"
+        for info in infos:
+            assert info.date_time == (1980, 1, 1, 0, 0, 0)
+            assert info.external_attr >> 16 == 0o100644
+            assert opened.read(info) == (folder / info.filename.rpartition("/")[2]).read_bytes()
+        assert opened.testzip() is None
+    system = shutil.which("unzip")
+    if system:
+        subprocess.run([system, "-tq", str(archive)], check=True)
+
+
+def test_a_zip_beyond_65535_entries_is_zip64(tmp_path: Path) -> None:
+    from release.package import zip_chunks, zip_equals
+
+    names = [f"{number:06}" for number in range(70_000)]
+    path = tmp_path / "many.zip"
+    with path.open("wb") as file:
+        for chunk in zip_chunks("root", names, str.encode):
+            file.write(chunk)
+    with zipfile.ZipFile(path) as opened:
+        assert len(opened.namelist()) == 70_000
+        assert opened.read("root/069999") == b"069999"
+    with path.open("rb") as file:
+        assert zip_equals(file, zip_chunks("root", names, str.encode))
+
+
+def test_an_object_store_takes_a_release(tmp_path: Path) -> None:
+    config = working_folder(tmp_path, Land({1: 2, 2: 2}), {"directory.output": "memory://releases"})
+    summary = make_release(config)
+    assert summary.zip == "memory://releases/tiny_v0.1.zip"
+    assert verify(summary.folder) == []
+    assert verify(summary.zip) == []
+    assert not make_release(config).written
+    local = working_folder(tmp_path / "local", Land({1: 2, 2: 2}))
+    assert make_release(local).fingerprint == summary.fingerprint
+
+
+def test_progress_and_modes(tmp_path: Path) -> None:
+    config = working_folder(tmp_path, Land({1: 3}))
+    calls: list[tuple[str, int, int]] = []
+    summary = make_release(config, progress=lambda *call: calls.append(call))
+    assert calls[-1] == ("chips", 3, 3)
+    assert {path.stat().st_mode & 0o777 for path in Path(summary.folder).iterdir()} == {0o644}
+
+
+def test_aois_say_what_became_of_them_not_how(folder: Path) -> None:
+    features = json.loads((folder / "aois.geojson").read_text())["features"]
+    assert {one["properties"]["status"] for one in features} == {"built", "skipped", "failed"}
+    assert all({"tries", "done"}.isdisjoint(one["properties"]) for one in features)
+
+
+def run_script(name: str, *arguments: str) -> int:
+    """Run a script's main in this process; return its exit code."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *arguments])
+        patch.setattr(sys, "path", [*sys.path])
+        spec.loader.exec_module(module)
+        try:
+            return int(module.main())
+        except SystemExit as exit_:
+            return int(str(exit_.code))
+
+
+def test_scripts(config: Config, folder: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script("make_release", "-c", str(config.path)) == 0
+    assert "already there, unchanged" in capsys.readouterr().out
+    assert run_script("make_release", "-c", str(config.path), "--set", "release.seed=5") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert run_script("verify", str(folder)) == 0
+    (copy / "README.md").unlink()
+    capsys.readouterr()
+    assert run_script("verify", str(copy)) == 1
+    assert capsys.readouterr().out == "README.md: is missing, though SHA256SUMS names it\n"
+    assert run_script("verify", str(copy / "nowhere")) == 2
+    assert run_script("verify") == 2
