@@ -42,18 +42,16 @@ def build(config: Config, arguments: argparse.Namespace) -> int:
 
 def _print_summary(summary: BuildSummary) -> None:
     rows = [
-        [
-            f"{index:06}",
-            row.status,
-            row.epsg or "",
-            f"{(row.width_m or 0) / 1000:g} x {(row.height_m or 0) / 1000:g} km",
-            row.reason,
-        ]
+        [f"{index:06}", row.status, row.epsg or "", _extent(row.width_m, row.height_m), row.reason]
         for index, row in summary.rows.items()
         if row.status is not AoiState.PENDING
     ]
     print_table("Cubes", ["AOI", "status", "EPSG", "extent", "reason"], rows)
     print(f"{summarize_states(summary.rows)}; {summary.fetched_blocks} blocks fetched")
+
+
+def _extent(width_m: int | None, height_m: int | None) -> str:
+    return f"{width_m / 1000:g} x {height_m / 1000:g} km" if width_m and height_m else ""
 
 
 def _dry_run(config: Config, only: list[int]) -> int:
@@ -67,7 +65,7 @@ def _dry_run(config: Config, only: list[int]) -> int:
         total, candidates = total + cost, candidates + Counter(found)
         scenes = sum(len(date.scenes) for sensor in outcome.sensors for date in sensor.dates)
         blocks = sum(len(outcome.blocks(sensor.key)) for sensor in outcome.sensors)
-        size = f"{outcome.bounds.width / 1000:g} x {outcome.bounds.height / 1000:g} km"
+        size = _extent(outcome.bounds.width, outcome.bounds.height)
         windows = ", ".join(f"{number} {title}" for title, number in found.items()) or "no candidate window"
         rows.append(
             [name, size, scenes, blocks, _megabytes(cost.fetch_bytes), _megabytes(cost.store_bytes), windows]
@@ -100,13 +98,19 @@ def _megabytes(count: float) -> str:
     return f"{count / 1e6:,.0f} MB"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run ``build_cubes``; return its exit code."""
-    parser = config_parser("Build the cubes of a dataset version, or complete what an earlier run left.")
+def build_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with phase one's arguments."""
+    parser = config_parser(description)
     parser.add_argument("--dry-run", action="store_true", help="plan and print, but build nothing")
     parser.add_argument("--aoi", type=int, nargs="+", default=[], metavar="INDEX", help="only these AOIs")
     parser.add_argument("--retry-failed", action="store_true", help="only AOIs that failed before")
     parser.add_argument("--scheduler", default="", metavar="ADDRESS", help="a running Dask scheduler")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``build_cubes``; return its exit code."""
+    parser = build_parser("Build the cubes of a dataset version, or complete what an earlier run left.")
     return run_verb(parser, build, argv)
 
 

@@ -2,6 +2,8 @@
 
 import sys
 
+import _checkout  # noqa: F401  the packages beside this folder
+
 from cube.__main__ import main
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import sys
 
-from release.__main__ import run_all
+import _checkout  # noqa: F401  the packages beside this folder
+
+from release.__main__ import main_run
 
 if __name__ == "__main__":
-    sys.exit(run_all())
+    sys.exit(main_run())

@@ -2,6 +2,8 @@
 
 import sys
 
+import _checkout  # noqa: F401  the packages beside this folder
+
 from chipping.__main__ import main_sweep
 
 if __name__ == "__main__":

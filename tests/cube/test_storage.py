@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cube import lock
 from cube.errors import BusyError, DiskFullError, StoreError
 from cube.storage import STAGING_PREFIX, Folder, disk_errors
