@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from cube.command import config_parser, draw_steps, run_verb
 from cube.config import Config
 from cube.sensors import CLASS_NAMES
 
 from .chip import ChipSummary, chip
+from .contact import contact_sheet
 from .sweep import Setting, SweepResult, parse_grid, sweep
 
 
@@ -56,6 +58,14 @@ def _named(setting: Setting) -> str:
     return f"{values} ({setting.total} chips, at least {setting.fewest} per class)"
 
 
+def draw_contact_sheet(config: Config, arguments: argparse.Namespace) -> int:
+    """Draw chips of every class onto one picture."""
+    path = Path(arguments.output)
+    path.write_bytes(contact_sheet(config, arguments.per_class))
+    print(path)
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run ``chip``; return its exit code."""
     description = "Score the finished cubes, choose windows and write chips. Needs no network."
@@ -79,6 +89,14 @@ def main_sweep(argv: list[str] | None = None) -> int:
         help="also name the loosest and strictest setting with N chips per class",
     )
     return run_verb(parser, sweep_thresholds, argv)
+
+
+def main_contact(argv: list[str] | None = None) -> int:
+    """Run ``contact_sheet``; return its exit code."""
+    parser = config_parser("Draw a few chips of every class, all dates of all sensors, onto one picture.")
+    parser.add_argument("-o", "--output", default="contact_sheet.png", help="the PNG to write")
+    parser.add_argument("--per-class", type=int, default=2, metavar="N", help="chips of each class")
+    return run_verb(parser, draw_contact_sheet, argv)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def _extent(width_m: int | None, height_m: int | None) -> str:
 
 
 def _dry_run(config: Config, only: list[int]) -> int:
-    rows, total, candidates = [], Cost(), Counter[str]()
+    rows: list[list[object]] = []
+    total, candidates = Cost(), Counter[str]()
     for aoi, outcome in plan_cubes(config, only=only):
         name = f"{aoi.index:06}"
         if not isinstance(outcome, CubePlan):

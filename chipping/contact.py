@@ -1,0 +1,78 @@
+"""A contact sheet: a few chips of every class, a row each, all dates of all sensors side by side."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from PIL import Image, ImageDraw
+
+from cube.config import Config
+from cube.layout import Layout
+from cube.sensors import CLASS_NAMES
+from cube.storage import Folder
+
+from .records import CHIP_METADATA
+
+__all__ = ["contact_sheet"]
+
+_CELL_PX = 72
+_GAP_PX = 2
+_LABEL_PX = 110
+
+
+def contact_sheet(config: Config, per_class: int = 2) -> bytes:
+    """Draw the chips of a working folder for a person to look at.
+
+    Parameters
+    ----------
+    config
+        The dataset version; its chips must have been made.
+    per_class
+        Chips of each class, drawn by lot with ``release.seed``.
+
+    Returns
+    -------
+    bytes
+        A PNG: a row per chip, under its class; the columns are the dates of each sensor in turn.
+    """
+    layout = Layout.of(config)
+    rows = [
+        (CLASS_NAMES[code], list(_thumbnails(layout.chips / row["cell"], row, config)))
+        for code, chips in sorted(_by_class(layout.root).items())
+        for row in sorted(chips, key=lambda row: _lot(row["cell"], config.release.seed))[:per_class]
+    ]
+    width = max((len(pictures) for _, pictures in rows), default=0)
+    step = _CELL_PX + _GAP_PX
+    sheet = Image.new("RGB", (_LABEL_PX + width * step, len(rows) * step), "white")
+    draw = ImageDraw.Draw(sheet)
+    for y, (name, pictures) in enumerate(rows):
+        if y == 0 or rows[y - 1][0] != name:
+            draw.text((4, y * step + 4), name, fill="black")
+        for x, picture in enumerate(pictures):
+            sheet.paste(picture, (_LABEL_PX + x * step, y * step))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
+    chips: dict[int, list[dict[str, str]]] = defaultdict(list)
+    for row in csv.DictReader(io.StringIO(root.read(CHIP_METADATA).decode())):
+        if row["status"] == "success":
+            chips[int(row["lulc"])].append(row)
+    return chips
+
+
+def _lot(cell: str, seed: int) -> str:
+    return hashlib.sha256(f"contact {seed} {cell}".encode()).hexdigest()
+
+
+def _thumbnails(folder: Folder, row: Mapping[str, str], config: Config) -> Iterator[Image.Image]:
+    for key in config.series:
+        for date in row[f"{key}_dates"].split(","):
+            with Image.open(io.BytesIO(folder.read(f"{key}_{date}.png"))) as picture:
+                yield picture.convert("RGB").resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST)
