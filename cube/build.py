@@ -26,7 +26,7 @@ from .engine import Engine, Outcome
 from .errors import CatalogError, GelosError, ReadError, StoreError
 from .grid import Block
 from .items import Scene
-from .loader import Access, check_access, clear_share, read_band
+from .loader import Access, check_access, clear_share, read_bands
 from .lock import hold
 from .plan import SCHEMA_VERSION, CubePlan, canonical_json
 from .scenes import Skipped
@@ -121,16 +121,16 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     """
     sensor = SENSORS[task.block.sensor]
     digests = {}
-    for name in task.bands:
-        values = read_band(
-            task.scenes,
-            sensor,
-            sensor.band(name),
-            task.geobox,
-            task.access,
-            resampling=task.resampling,
-            harmonize=task.harmonize,
-        )
+    bands = read_bands(
+        task.scenes,
+        sensor,
+        task.bands,
+        task.geobox,
+        task.access,
+        resampling=task.resampling,
+        harmonize=task.harmonize,
+    )
+    for name, values in bands:
         digests[name] = write_block(task.cubes, task.aoi_index, task.block, name, values)
     record = {"fingerprint": task.fingerprint, "digests": digests}
     task.markers.write(f"{task.block.name}.json", canonical_json(record))
