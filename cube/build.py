@@ -306,7 +306,6 @@ class _Run:
     ready: deque[BlockTask] = field(default_factory=deque)
     in_flight: int = 0
     fetched: int = 0
-    checked: bool = False
 
     def build(self, aois: Sequence[Aoi], engine: Engine) -> BuildSummary:
         self.board.write()
@@ -367,10 +366,7 @@ class _Run:
             self._seal(aoi.index)
 
     def _check_access(self, plan: CubePlan) -> None:
-        """Ask for every container's token once, at the first plan: a missing account must show now."""
-        if self.checked:
-            return
-        self.checked = True
+        """Get the token of every container before the first block: a missing account must show now, not in hours."""
         for sensor_plan in plan.sensors:
             scene = next(sensor_plan.scenes)
             asset = next(iter(scene.assets.values()))

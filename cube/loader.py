@@ -36,7 +36,7 @@ from shapely.geometry.base import BaseGeometry
 from .errors import ReadError
 from .grid import project
 from .items import AssetRef, Scene
-from .retry import RetryPolicy, Transient, without_signature
+from .retry import Refused, RetryPolicy, Transient, without_signature
 from .scenes import Acquisition
 from .sensors import Band, BandKind, Sensor
 from .signing import token_for
@@ -52,9 +52,10 @@ _GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": False,
     # The header of a COG lies in its first bytes, and is kept for the next block; then neighbouring tiles are asked for
-    # together.
+    # together. A request for one tile is rounded to whole chunks: small ones, but not so small that the long offset
+    # table of a whole zone's land cover takes several.
     "GDAL_INGESTED_BYTES_AT_OPEN": 16384,
-    "CPL_VSIL_CURL_CHUNK_SIZE": 16384,
+    "CPL_VSIL_CURL_CHUNK_SIZE": 8192,
     "CPL_VSIL_CURL_CACHE_SIZE": 64 << 20,
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": True,
     # What passes by itself is tried again at once; above it, the read is.
@@ -293,8 +294,8 @@ def _patiently(scene: Scene, asset: AssetRef, access: Access, read: Callable[[st
 
     try:
         return RetryPolicy(access.retries if opener.is_http else 0, _READ_BUDGET_S).call(attempt)
-    except Transient as last:
-        error = ReadError(scene.id, asset.key, last.cause)
+    except (Transient, Refused) as last:
+        error = ReadError(scene.id, asset.key, str(last))
     raise error  # outside the handler: nothing that was caught, and may hold a token, comes along
 
 
@@ -326,7 +327,9 @@ def _describe(error: BaseException) -> str:
     texts: list[str] = []
     link: BaseException | None = error
     while link is not None:
-        text = without_signature(" ".join(str(link).split())).removesuffix(" See previous exception for details.")
+        text = without_signature(" ".join(str(link).split())).removesuffix(
+            " See previous exception for details."
+        )
         if text and text not in texts:
             texts.append(text)
         link = link.__cause__ or link.__context__
@@ -381,7 +384,11 @@ def _nested_pixels(
     ratio = np.array([there.a / here.a, there.e / here.e])
     start = np.array([(here.c - there.c) / here.a, (here.f - there.f) / here.e])
     whole = np.round(ratio), np.round(start)
-    if (np.abs(ratio - whole[0]) > _SNAP).any() or (np.abs(start - whole[1]) > _SNAP).any() or whole[0].min() < 1:
+    if (
+        (np.abs(ratio - whole[0]) > _SNAP).any()
+        or (np.abs(start - whole[1]) > _SNAP).any()
+        or whole[0].min() < 1
+    ):
         return None
     if whole[0].max() > 1 and method != "nearest":
         return None
@@ -399,20 +406,25 @@ def _copy_nested(
     pixels: tuple[NDArray[np.intp], NDArray[np.intp]],
     values: NDArray[Any],
 ) -> None:
-    inside = [(index >= 0) & (index < size) for index, size in zip(pixels, source.shape, strict=True)]
+    inside = [_within(index, size) for index, size in zip(pixels, source.shape, strict=True)]
     rows, columns = (index[keep] for index, keep in zip(pixels, inside, strict=True))
     if not (rows.size and columns.size):
         return
     window = rasterio.windows.Window(
-        columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+        int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
     )
     found = _read_window(source, window)
     if not _same(nodata, band.nodata):
-        found = np.where(_is_nodata(found, nodata), band.nodata, found)
-    found = found.astype(band.np_dtype, copy=False)
+        found[_is_nodata(found, nodata)] = band.nodata
     if found.shape != (rows.size, columns.size):
         found = found[np.ix_(rows - rows[0], columns - columns[0])]
-    values[np.ix_(*inside)] = found
+    values[tuple(inside)] = found
+
+
+def _within(index: NDArray[np.intp], size: int) -> slice:
+    """Return which of ascending pixel numbers are those of a file of a size."""
+    first, stop = np.searchsorted(index, [0, size])
+    return slice(int(first), int(stop))
 
 
 def _read_window(source: rasterio.DatasetReader, window: rasterio.windows.Window) -> NDArray[Any]:
@@ -429,7 +441,9 @@ def _strips(
 ) -> Iterator[rasterio.windows.Window]:
     tile_height, tile_width = source.block_shapes[0]
     first, last = window.col_off // tile_width, (window.col_off + window.width - 1) // tile_width
-    if first == 0 and last == (source.width - 1) // tile_width:  # whole rows of tiles: all of it lies together
+    if (
+        first == 0 and last == (source.width - 1) // tile_width
+    ):  # whole rows of tiles: all of it lies together
         yield window
         return
     step = max(_REQUEST_PX // tile_height, 1) * tile_height if tile_width >= source.width else tile_height
@@ -457,7 +471,9 @@ def _window_of(source: rasterio.DatasetReader, geobox: GeoBox) -> rasterio.windo
         return None
     columns, rows = ~source.transform * (np.array([left, right]), np.array([top, bottom]))
     (west, east), (north, south) = (
-        np.clip([np.floor(c.min()) - _WARP_MARGIN_PX, np.ceil(c.max()) + _WARP_MARGIN_PX], 0, size).astype(int)
+        np.clip([np.floor(c.min()) - _WARP_MARGIN_PX, np.ceil(c.max()) + _WARP_MARGIN_PX], 0, size).astype(
+            int
+        )
         for c, size in ((columns, source.width), (rows, source.height))
     )
     if west >= east or north >= south:
@@ -517,7 +533,10 @@ def _edge_values(url: str, points: NDArray[Any], crs: str) -> NDArray[Any]:
             x = (x - middle + 180) % 360 - 180 + middle
         places = ~source.transform * (x, y)
         near = np.all(
-            [(p >= -1) & (p <= size + 1) for p, size in zip(places, (source.width, source.height), strict=True)],
+            [
+                (p >= -1) & (p <= size + 1)
+                for p, size in zip(places, (source.width, source.height), strict=True)
+            ],
             axis=0,
         )
         if near.any():
@@ -526,7 +545,9 @@ def _edge_values(url: str, points: NDArray[Any], crs: str) -> NDArray[Any]:
                 for p, size in zip(places, (source.width, source.height), strict=True)
             )
             west, north = int(columns.min()), int(rows.min())
-            window = rasterio.windows.Window(west, north, int(columns.max()) - west + 1, int(rows.max()) - north + 1)
+            window = rasterio.windows.Window(
+                west, north, int(columns.max()) - west + 1, int(rows.max()) - north + 1
+            )
             values[near] = _read_window(source, window)[rows - north, columns - west]
     return values
 
@@ -607,7 +628,7 @@ class _Opener:
 
         Raises
         ------
-        Transient
+        Refused
             If no token can be had.
         """
         if not self.is_http:
@@ -666,13 +687,13 @@ def _clear_overview(url: str, aoi: BaseGeometry, clear: Collection[int]) -> NDAr
 def check_access(href: str, access: Access) -> str:
     """Try to get a token for an asset's container, and say in one line what is wrong if there is none.
 
-    Called in the first minute of a run for every container of its first plan, so that a missing account shows then, not
-    hours later.
+    Called for every container of a plan before its first block, so that a missing account shows in the first minute of a
+    run, not hours later.
     """
     if not access.sign or not _is_http(access.resolve(href)):
         return ""
     try:
         token_for(access.resolve(href), stale=None)
-    except Transient as failure:
-        return failure.cause
+    except Refused as refused:
+        return str(refused)
     return ""
