@@ -59,7 +59,7 @@ _GDAL_OPTIONS: dict[str, Any] = {
     "CPL_VSIL_CURL_CACHE_SIZE": 64 << 20,
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": True,
     # What passes by itself is tried again at once; above it, the read is.
-    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_MAX_RETRY": 2,
     "GDAL_HTTP_RETRY_DELAY": 0.5,
     # Without these GDAL waits for ever on a silent socket.
     "GDAL_HTTP_CONNECTTIMEOUT": 15,
@@ -592,7 +592,7 @@ class _Strip(logging.Filter):
 def _quieten() -> None:
     """Keep tokens out of the log, and hide a warning that rasterio lets through when several threads warp at once."""
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-    for name in ("rasterio._err", "rasterio._env"):
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("rasterio")]:
         logging.getLogger(name).addFilter(_Strip())
 
 
