@@ -15,24 +15,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+from odc.geo.geobox import GeoBox
 from planetary_computer.settings import Settings
+from pyproj import Transformer
+from rasterio import Affine
 from shapely import box
-from shapely.geometry import mapping
+from shapely.geometry import mapping, shape
 
 from cube import loader, signing
 from cube.aoi import Aoi
 from cube.build import Layout, build_cubes, plan_cubes
 from cube.catalog import ApiCatalog, Query, open_catalog
-from cube.config import CatalogConfig, Config, TimeRange
+from cube.config import CatalogConfig, Config
 from cube.engine import ThreadEngine, open_engine
 from cube.errors import CatalogError, ReadError
+from cube.grid import Bounds, geobox_for
 from cube.items import Scene, parse_item
-from cube.loader import Access, read_scene
+from cube.loader import Access, read_band, read_scene
 from cube.plan import CubePlan
 from cube.scenes import Skipped
+from cube.search import plan_aoi
 from cube.sensors import SENSORS
 from cube.status import AoiState
-from cube.testing import Archive, sentinel2_item, utm_geobox, write_cog
+from cube.testing import Archive, dem_item, lulc_item, sentinel2_item, utm_geobox, write_cog
 from cube.testing.archive import aoi_features
 from cube.testing.service import Faults, Kind, Request, Role, StandIn
 
@@ -468,26 +473,97 @@ def test_a_body_that_was_broken_once_costs_the_next_reader_nothing(small: Path, 
     assert_no_header(service)
 
 
-# ---------------------------------------------------------------- the antimeridian
+# ---------------------------------------------------------------- records and seams
 
 
-def lulc(name: str, geometry: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "Feature",
-        "id": name,
-        "collection": "io-lulc-annual-v02",
-        "geometry": geometry,
-        "properties": {"datetime": None, "start_datetime": "2023-01-01T00:00:00Z", "end_datetime": "2024-01-01T00:00:00Z"},
-        "assets": {"data": {"href": f"{name}.tif"}},
-        "links": [],
-    }
-
-
-def test_an_item_whose_record_goes_round_the_world_is_no_candidate_elsewhere(shared: Path, tmp_path: Path) -> None:
+def test_an_item_whose_record_goes_round_the_world_is_where_it_is(shared: Path) -> None:
     record = json.loads((shared / "reference/stac-items/io-lulc-annual-v02/60U-2023.json").read_text())
     scene = parse_item(record, SENSORS["lulc"], ["lulc"])
     assert scene.geometry.is_valid
-    assert not scene.geometry.intersects(box(12, 48.1, 12.2, 48.2))
+    assert shape(record["geometry"]).buffer(0).intersects(box(12, 48.05, 12.2, 48.1))
+    assert not scene.geometry.intersects(box(12, 48.05, 12.2, 48.1))
     assert scene.geometry.intersects(box(179.2, 50, 179.4, 50.2))
     assert scene.geometry.intersects(box(-179.99, 50, -179.98, 50.2))
-    assert scene.geometry.area < 60
+
+
+ANTIMERIDIAN = box(179.97, 50, 180, 50.02).union(box(-180, 50, -179.97, 50.02))
+
+
+def around_the_world(item: dict[str, Any]) -> dict[str, Any]:
+    """Write a footprint that crosses the antimeridian as the service does: round the world, at the item's latitude."""
+    ring = [[-179.9, 49.9], [-179.9, 50.1], [179.9, 50.1], [179.9, 49.9], [-179.9, 49.9]]
+    return {**item, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+
+
+def period_config(demo_config: Callable[..., Config], folder: Path, items: list[dict[str, Any]]) -> Config:
+    path = folder / "items.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    sensors = ("s2l2a", "s1rtc", "lc2l2")
+    return demo_config(folder, f"catalog.url={path}", *(f"{key}=null" for key in sensors))
+
+
+def test_an_aoi_at_the_antimeridian_has_one_grid_and_both_sides_tiles(
+    demo_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    zone = utm_geobox(32660, (707_520, 5_538_240, 721_920, 5_550_720), 10)
+    dem = [
+        dem_item(GeoBox((720, 480), Affine(1.5 / 3600, 0, west, 0, -1 / 3600, 50.1), 4326), longitude=name)
+        for west, name in ((179.8, 179), (-180 - 0.75 / 3600, -180))
+    ]
+    items = [around_the_world(lulc_item(zone, tile="60U")), *dem]
+    config = period_config(demo_config, tmp_path, items)
+    plan = plan_aoi(Aoi(0, ANTIMERIDIAN), config, open_catalog(config))
+    assert plan.epsg in {32660, 32601}
+    assert plan.bounds.width < 6_000
+    assert {scene.id for scene in plan.sensor("dem").scenes} == {item["id"] for item in dem}
+    assert [scene.id for scene in plan.sensor("lulc").scenes] == ["60U-2023"]
+    elsewhere = Aoi(1, box(12.1, 50, 12.12, 50.02))
+    with pytest.raises(Skipped, match="no item for"):
+        plan_aoi(elsewhere, config, open_catalog(config))
+
+
+@pytest.mark.parametrize("gap", [0, 1])
+def test_a_pixel_that_two_tiles_leave_open_is_closed_and_the_sea_is_not(tmp_path: Path, gap: int) -> None:
+    grid = geobox_for(Bounds(300_480, 5_544_000, 306_240, 5_547_840), 32633, 30)
+    x, y = np.meshgrid(grid.coordinates["x"].values, grid.coordinates["y"].values)
+    lon, lat = Transformer.from_crs(32633, 4326, always_xy=True).transform(x, y)
+    second = 1 / 3600
+    left, top = lon.min() - 10 * second, lat.max() + 10 * second
+    scenes = []
+    for name, first, columns in (("west", 0, 150), ("east", 150 + gap, 100)):
+        tile = GeoBox((300, columns), Affine(second, 0, left + first * second, 0, -second, top), 4326)
+        heights = (tile.coordinates["longitude"].values - 12) * 1e4
+        write_cog(tmp_path / f"{name}.tif", np.tile(heights, (300, 1)).astype("float32"), tile)
+        item = dem_item(tile, longitude=len(scenes), hrefs={"data": str(tmp_path / f"{name}.tif")})
+        scenes.append(parse_item(item, SENSORS["dem"], ["elevation"]))
+    values = read_band(
+        tuple(scenes),
+        SENSORS["dem"],
+        SENSORS["dem"].band("elevation"),
+        grid,
+        Access(),
+        resampling="bilinear",
+        harmonize=False,
+    )
+    end = left + (150 + gap + 100) * second
+    assert np.isfinite(values[(lon < end - second)]).all()
+    assert np.isnan(values[lon > end + second]).all()
+    inside = np.isfinite(values)
+    assert np.abs(values - (lon - 12) * 1e4)[inside].max() < 2.5  # a pixel is 2.8 wide
+
+
+def test_every_block_of_a_mosaic_leaves_out_what_it_does_not_need(small: Path, start: Start) -> None:
+    """The second of two slices is not asked for anything where the first has all."""
+    service = start(small)
+    one, two = scenes_of(service)[:2]
+    sensor = SENSORS["s2l2a"]
+    read_band(
+        (one, two),
+        sensor,
+        sensor.band("B04"),
+        GRID[window(0)],
+        Access(sign=True),
+        resampling="nearest",
+        harmonize=False,
+    )
+    assert len({request.path for request in of_blobs(service)}) == 1
