@@ -85,7 +85,11 @@ def _geometry(feature: Any, where: str) -> BaseGeometry:
         raise AoiError(f"{where}: is empty; expected a Polygon with an area")
     left, bottom, right, top = geometry.bounds
     if left < -180 or right > 180 or bottom < -90 or top > 90:
-        raise AoiError(f"{where}: lies outside longitude and latitude ({left:g}, {bottom:g}, {right:g}, {top:g})")
+        raise AoiError(
+            f"{where}: lies outside longitude and latitude ({left:g}, {bottom:g}, {right:g}, {top:g})"
+        )
     if geometry.geom_type == "Polygon" and right - left > 180:
-        raise AoiError(f"{where}: spans {right - left:g} degrees; split it at the antimeridian into a MultiPolygon")
+        raise AoiError(
+            f"{where}: spans {right - left:g} degrees; split it at the antimeridian into a MultiPolygon"
+        )
     return geometry

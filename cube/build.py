@@ -17,16 +17,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from .aoi import Aoi, load_aois
+from .candidates import candidate_classes, count_candidates, needed_blocks
 from .catalog import Catalog, catalog_file, open_catalog
 from .config import Config, Sentinel2Config
 from .engine import Engine, Outcome
-from .errors import CatalogError, GelosError, ReadError, StoreError
+from .errors import CatalogError, DiskFullError, GelosError, ReadError, StoreError
+from .estimate import estimate_cost
 from .grid import Block
 from .items import Scene
-from .loader import Access, check_access, clear_share, read_bands
+from .layout import Layout, aoi_stem
+from .loader import Access, check_access, clear_share, read_band, read_bands
 from .lock import hold
 from .plan import SCHEMA_VERSION, CubePlan, canonical_json
 from .scenes import Skipped
@@ -34,9 +38,9 @@ from .search import ClearShare, plan_aoi
 from .sensors import SENSORS
 from .status import AoiState, AoiStatus, StatusBoard
 from .storage import Folder
-from .store import read_seal, seal, sweep_cube, unseal, write_block, write_template
+from .store import read_array, read_seal, seal, sweep_cube, unseal, write_block, write_template
 
-__all__ = ["BuildSummary", "Layout", "Progress", "build_cubes", "plan_cubes"]
+__all__ = ["BuildSummary", "Progress", "build_cubes", "candidates_of", "plan_cubes"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,47 +50,6 @@ _PLAN_AHEAD = 4
 
 Progress = Callable[[int, AoiStatus], None]
 """Told of every change of an AOI's row."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where things are in the working folder of a dataset version."""
-
-    root: Folder
-
-    @classmethod
-    def of(cls, config: Config) -> Layout:
-        """Return the layout of a config's working folder."""
-        working = Folder(config.directory.working, config.directory.storage_options)
-        return cls(working / config.dataset.version)
-
-    @property
-    def cubes(self) -> Folder:
-        """Cubes, ``aoi_000003.zarr``."""
-        return self.root / "cubes"
-
-    @property
-    def plans(self) -> Folder:
-        """Plans, ``aoi_000003.json``."""
-        return self.root / "plans"
-
-    @property
-    def blocks(self) -> Folder:
-        """Records of sealed cubes' blocks, ``aoi_000003.json``: fingerprint and digests by block."""
-        return self.root / "blocks"
-
-    @property
-    def building(self) -> Folder:
-        """Folders of markers, one per unsealed cube and one marker per finished block."""
-        return self.root / "building"
-
-    def markers(self, aoi_index: int) -> Folder:
-        """Return the folder of an unsealed cube's markers."""
-        return self.building / _stem(aoi_index)
-
-
-def _stem(aoi_index: int) -> str:
-    return f"aoi_{aoi_index:06}"
 
 
 BlockRecords = dict[str, dict[str, Any]]
@@ -144,10 +107,19 @@ class _Building:
     plan: CubePlan
     records: BlockRecords
     """Of the blocks on disk."""
-    waiting: set[str]
-    """Names of blocks that are not on disk yet."""
-    total: int
+    waiting: set[str] = field(default_factory=set)
+    """Names of blocks that are being made."""
+    left_out: tuple[str, ...] = ()
+    """Names of blocks that hold no window that land cover lets through."""
+    imagery_asked: bool = False
+    """True once the blocks beside land cover have been lined up, too."""
     error: str = ""
+
+    @property
+    def share_done(self) -> float:
+        """Share of the blocks wanted that are on disk."""
+        total = sum(len(self.plan.blocks(s.key)) for s in self.plan.sensors) - len(self.left_out)
+        return round(len(self.records) / total, 4)
 
 
 @dataclass(frozen=True)
@@ -246,19 +218,43 @@ def plan_cubes(
                 yield aoi, outcome
 
 
+def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
+    """Return the windows of each class that land cover alone lets through; reads the land cover, and nothing else."""
+    access, sensor_plan = access_of(config), plan.sensor("lulc")
+    sensor, geobox = sensor_plan.sensor, plan.geobox("lulc")
+    lulc = np.zeros(geobox.shape, "uint8")
+    for block in plan.blocks("lulc"):
+        lulc[block.roi] = read_band(
+            sensor_plan.dates[0].scenes,
+            sensor,
+            sensor.band("lulc"),
+            geobox[block.roi],
+            access,
+            resampling=sensor_plan.resampling,
+            harmonize=False,
+        )
+    return count_candidates(candidate_classes(lulc, plan, config))
+
+
 def _plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Access) -> CubePlan:
     """Return the plan of an AOI: the one on disk if it answers the same question, else a new one.
 
-    So a run that is resumed keeps its scenes, whatever the catalog has gained meanwhile.
+    So a run that is resumed keeps its scenes, whatever the catalog has gained meanwhile. An AOI that is skipped leaves a
+    record of what was seen, and is asked about again.
     """
-    name, question = f"{_stem(aoi.index)}.json", _planning_digest(aoi, config)
+    name, question = f"{aoi_stem(aoi.index)}.json", _planning_digest(aoi, config)
     try:
         record = json.loads(layout.plans.read(name))
         if record["question"] == question:
             return CubePlan.from_json(record["plan"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
-    plan = plan_aoi(aoi, config, catalog, _clear_share(config, access))
+    try:
+        plan = plan_aoi(aoi, config, catalog, _clear_share(config, access))
+    except Skipped as skipped:
+        candidates = [candidate.to_json() for candidate in skipped.candidates]
+        layout.plans.write(name, canonical_json({"skipped": skipped.reason, "candidates": candidates}))
+        raise
     layout.plans.write(name, canonical_json({"question": question, "plan": plan.to_json()}))
     return plan
 
@@ -345,9 +341,8 @@ class _Run:
             if self._is_current(plan):
                 self._update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **_size(plan))
                 return
-            self._update(
-                aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan)
-            )
+            self._update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan))
+            self._check_room(plan)
             kept = self._keep_what_is_right(plan)
             write_template(self.layout.cubes, plan)
         except Skipped as skipped:
@@ -358,12 +353,35 @@ class _Run:
             _LOG.error("AOI %06d: failed: %s", aoi.index, error)
             self._update(aoi.index, status=AoiState.FAILED, reason=str(error), tries=tries)
             return
-        blocks = [block for sensor in _lulc_first(plan) for block in plan.blocks(sensor)]
-        missing = [block for block in blocks if block.name not in kept]
-        self.building[aoi.index] = _Building(plan, kept, {b.name for b in missing}, len(blocks))
-        self.ready.extend(self._task(plan, block) for block in missing)
-        if not missing:
-            self._seal(aoi.index)
+        self.building[aoi.index] = _Building(plan, kept)
+        self._line_up(aoi.index, [block for block in plan.blocks("lulc") if block.name not in kept])
+        if self.config.aoi.fetch == "all" or not self.building[aoi.index].waiting:
+            self._ask_for_imagery(aoi.index)
+
+    def _line_up(self, aoi_index: int, blocks: Sequence[Block]) -> None:
+        building = self.building[aoi_index]
+        building.waiting |= {block.name for block in blocks}
+        self.ready.extend(self._task(building.plan, block) for block in blocks)
+
+    def _ask_for_imagery(self, aoi_index: int) -> None:
+        """Line up the blocks beside land cover: all, or those that hold a window which land cover lets through."""
+        building = self.building[aoi_index]
+        plan = building.plan
+        wanted = self._wanted_blocks(plan)
+        blocks = [b for s in plan.sensors if s.key != "lulc" for b in plan.blocks(s.key)]
+        building.imagery_asked = True
+        building.left_out = tuple(
+            b.name for b in blocks if b.name not in wanted and b.name not in building.records
+        )
+        self._line_up(aoi_index, [b for b in blocks if b.name in wanted and b.name not in building.records])
+        if not building.waiting:
+            self._seal(aoi_index)
+
+    def _wanted_blocks(self, plan: CubePlan) -> set[str]:
+        if self.config.aoi.fetch == "all":
+            return {block.name for sensor in plan.sensors for block in plan.blocks(sensor.key)}
+        lulc = read_array(self.layout.cubes, plan.aoi_index, "lulc/lulc")
+        return needed_blocks(candidate_classes(lulc, plan, self.config), plan, self.config)
 
     def _check_access(self, plan: CubePlan) -> None:
         """Get the token of every container before the first block: a missing account must show now, not in hours."""
@@ -373,14 +391,26 @@ class _Run:
             if problem := check_access(asset.href, self.access):
                 raise ReadError(scene.id, asset.key, problem)
 
+    def _check_room(self, plan: CubePlan) -> None:
+        free, needed = self.layout.cubes.free_bytes(), estimate_cost(plan).store_bytes
+        if free is not None and free < needed:
+            raise DiskFullError(
+                f"{self.layout.cubes}: {free / 1e9:.1f} GB are free, and this cube takes about {needed / 1e9:.1f} GB; "
+                "make room and run again"
+            )
+
     def _is_current(self, plan: CubePlan) -> bool:
+        """Tell whether a sealed cube is the plan's, and holds every block that the config wants of it."""
         sealed = read_seal(self.layout.cubes, plan.aoi_index)
-        return sealed is not None and sealed.get("recipe_sha256") == plan.fingerprint
+        if sealed is None or sealed.get("recipe_sha256") != plan.fingerprint:
+            return False
+        left_out = set(sealed.get("not_fetched", ()))
+        return not left_out or not left_out & self._wanted_blocks(plan)
 
     def _keep_what_is_right(self, plan: CubePlan) -> BlockRecords:
         """Return the blocks on disk that this plan would make again, and clear everything else away."""
         unseal(self.layout.cubes, plan.aoi_index)
-        markers, stem = self.layout.markers(plan.aoi_index), _stem(plan.aoi_index)
+        markers, stem = self.layout.markers(plan.aoi_index), aoi_stem(plan.aoi_index)
         expected = {
             block.name: plan.block_fingerprint(block)
             for sensor_plan in plan.sensors
@@ -423,13 +453,17 @@ class _Run:
         if outcome.error is None:
             building.records[task.block.name] = outcome.get()
             self.fetched += 1
-            self._update(task.aoi_index, done=round(len(building.records) / building.total, 4))
+            self._update(task.aoi_index, done=building.share_done)
         else:
             reason = f"block {task.block.name}: {_one_line(outcome.error)}"
             _LOG.error("AOI %06d: %s", task.aoi_index, reason)
             building.error = building.error or reason
-        if not building.waiting:
+        if building.waiting:
+            return
+        if building.imagery_asked or building.error:
             self._seal(task.aoi_index)
+        else:
+            self._ask_for_imagery(task.aoi_index)
 
     def _seal(self, aoi_index: int) -> None:
         """Seal a cube whose blocks are all on disk, or say why it cannot be."""
@@ -439,22 +473,18 @@ class _Run:
             return
         digests = {name: record["digests"] for name, record in building.records.items()}
         try:
-            self.layout.blocks.write(f"{_stem(aoi_index)}.json", canonical_json(building.records))
-            seal(self.layout.cubes, building.plan, digests)
+            self.layout.blocks.write(f"{aoi_stem(aoi_index)}.json", canonical_json(building.records))
+            seal(self.layout.cubes, building.plan, digests, not_fetched=sorted(building.left_out))
         except StoreError as error:
             self._update(aoi_index, status=AoiState.FAILED, reason=str(error))
             return
-        self.layout.building.remove_folder(_stem(aoi_index))
+        self.layout.building.remove_folder(aoi_stem(aoi_index))
         self._update(aoi_index, status=AoiState.BUILT, reason="", done=1.0)
 
     def _update(self, aoi_index: int, **changes: Any) -> None:
         self.board.update(aoi_index, **changes)
         if self.progress is not None:
             self.progress(aoi_index, self.board[aoi_index])
-
-
-def _lulc_first(plan: CubePlan) -> list[str]:
-    return sorted((sensor.key for sensor in plan.sensors), key=lambda key: key != "lulc")
 
 
 def _size(plan: CubePlan) -> dict[str, int]:

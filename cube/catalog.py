@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,7 +91,7 @@ class Query:
     def finish(self, items: list[Item]) -> list[Item]:
         """Sort and cut items as the query says."""
         for name in reversed(self.sortby):
-            items.sort(key=lambda item, name=name[1:]: _sort_value(item, name), reverse=name[0] == "-")
+            items.sort(key=partial(_sort_value, name=name[1:]), reverse=name[0] == "-")
         return items if self.limit is None else items[: self.limit]
 
 
@@ -268,7 +269,9 @@ class ApiCatalog:
         return query.finish(list(found.values()))
 
     def _error(self, query: Query, cause: str) -> CatalogError:
-        return CatalogError(f"search of {', '.join(query.collections)} at {self._settings.url} failed: {cause}")
+        return CatalogError(
+            f"search of {', '.join(query.collections)} at {self._settings.url} failed: {cause}"
+        )
 
     def _client_io(self) -> Any:
         if not hasattr(self._io, "value"):

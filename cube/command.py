@@ -12,16 +12,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
-from .build import Layout
 from .config import Config, load_config
-from .errors import AoiError, ConfigError, GelosError
+from .errors import AoiError, BusyError, ConfigError, CubeNotSealedError, GelosError
+from .layout import Layout
 from .retry import without_signature
 from .status import AoiState, AoiStatus
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "config_parser", "draw_aois", "print_table", "run_verb"]
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_USAGE",
+    "config_parser",
+    "draw_aois",
+    "print_table",
+    "run_verb",
+]
 
 EXIT_USAGE = 2
 EXIT_FAILED = 3
@@ -63,7 +79,7 @@ def run_verb(
         config = load_config(arguments.config, arguments.set)
         with _logging(config):
             return verb(config, arguments)
-    except (ConfigError, AoiError) as error:
+    except (ConfigError, AoiError, CubeNotSealedError, BusyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
     except GelosError as error:
@@ -150,6 +166,22 @@ def draw_aois(total: int, title: str) -> Iterator[Callable[[int, AoiStatus], Non
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         bars.add_task(title, total=total)
         yield _AoiBars(console, bars, total)
+
+
+@contextmanager
+def draw_steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Draw the progress of named steps on stderr while the block runs; nothing where there is no terminal."""
+    console = Console(stderr=True)
+    tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
 
 
 def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:

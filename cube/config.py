@@ -86,7 +86,9 @@ def _none_to_empty(value: object) -> object:
 
 
 def _one_or_many(value: object) -> object:
-    return (value,) if isinstance(value, (str, int)) and not isinstance(value, bool) else _none_to_empty(value)
+    return (
+        (value,) if isinstance(value, (str, int)) and not isinstance(value, bool) else _none_to_empty(value)
+    )
 
 
 IndexList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_one_or_many)]
@@ -194,9 +196,7 @@ class SensorConfig(_Section):
     """true: nodata becomes na_value in exported chips; false: the archive's nodata."""
     na_value: float = -999
     """What nodata becomes with fill_na."""
-    dtype: Literal[
-        "int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"
-    ] = "float32"
+    dtype: Literal["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"] = "float32"
     """Exported dtype: integers hold the archive's numbers, floats physical values."""
     resampling: Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average"] | None = None
     """GDAL resampling of continuous bands where grids differ (empty: the sensor table's)."""
@@ -238,9 +238,7 @@ class Sentinel2Config(SeriesConfig):
     """Pixel size of the cube, metres."""
     native_crs: bool = True
     """The cube's CRS is the Sentinel-2 tile's."""
-    dtype: Literal[
-        "int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"
-    ] = "int16"
+    dtype: Literal["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"] = "int16"
     """Exported dtype: integers hold harmonised DN, floats reflectance."""
     cloud_cover: Percent = 30
     """Scenes must lie below this eo:cloud_cover, percent."""
@@ -323,9 +321,7 @@ class LandCoverConfig(PeriodConfig):
     """Pixel size of the cube, metres."""
     na_value: float = 0
     """What nodata becomes with fill_na."""
-    dtype: Literal[
-        "int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"
-    ] = "uint8"
+    dtype: Literal["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"] = "uint8"
     """Exported dtype."""
     sampling_factor: Annotated[int, Field(ge=1)] | None = None
     """The largest class holds at most this many times the smallest (empty: no balancing)."""
@@ -344,9 +340,12 @@ class ChipsConfig(_Section):
     """Share of the sample window's pixels in its majority class."""
     classes: tuple[Annotated[int, Field(ge=1, le=11)], ...] = (1, 2, 5, 7, 8, 11)
     """Majority classes kept."""
-    forbidden: Annotated[
-        tuple[Annotated[int, Field(ge=0, le=11)], ...], BeforeValidator(_one_or_many)
-    ] = (0, 4, 9, 10)
+    forbidden: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], BeforeValidator(_one_or_many)] = (
+        0,
+        4,
+        9,
+        10,
+    )
     """A window with a single such pixel is rejected."""
     max_per_class: Annotated[int, Field(ge=1)] | None = 400
     """Most chips of a class and AOI (empty: no cap)."""
@@ -518,7 +517,9 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        for problem in itertools.chain(_sensor_problems(self), _size_problems(self), _threshold_problems(self)):
+        for problem in itertools.chain(
+            _sensor_problems(self), _size_problems(self), _threshold_problems(self)
+        ):
             raise ValueError(problem)
         return self
 
@@ -540,9 +541,9 @@ def _sensor_problems(config: Config) -> Iterator[str]:
             yield f"{key}.cloud_band: {cloud_band!r} is not a mask of {sensor.title}; it has {', '.join(masks)}"
         if settings.native_crs and sensor.choice is not ChoiceRule.TILE:
             yield f"{key}.native_crs: true is possible for s2l2a alone; a cube has one CRS, Sentinel-2's"
-        if isinstance(settings, SeriesConfig) and settings.time_ranges:
-            if tuple(map(TimeRange.parse, settings.time_ranges)) != config.ranges:
-                yield f"{key}.time_ranges differ from the other sensors'; give them once, under s2l2a"
+        given = settings.time_ranges if isinstance(settings, SeriesConfig) else ()
+        if given and tuple(map(TimeRange.parse, given)) != config.ranges:
+            yield f"{key}.time_ranges differ from the other sensors'; give them once, under s2l2a"
 
 
 def _size_problems(config: Config) -> Iterator[str]:
@@ -580,7 +581,7 @@ def _threshold_problems(config: Config) -> Iterator[str]:
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  PyYAML's own
         seen: set[object] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -617,19 +618,22 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _apply_override(data, override)
     data = {key: value for key, value in data.items() if value is not None}
-    sections: dict[str, Any] = {k: v for k, v in data.items() if k not in SENSORS}
     try:
-        sensors = {
-            key: _parse_section(key, sensor, data[key]) for key, sensor in SENSORS.items() if key in data
-        }
-        for name in sections:
-            if name not in Config.model_fields or name in ("path", "sensors"):
-                raise ConfigError(_unknown(name, [*Config.model_fields.keys() - {"path", "sensors"}, *SENSORS]))
-        return Config(**{**sections, "sensors": sensors, "path": path})
+        return _parse(data, path)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error, Config)}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _parse(data: Mapping[str, Any], path: Path) -> Config:
+    sections = {key: value for key, value in data.items() if key not in SENSORS}
+    known = Config.model_fields.keys() - {"path", "sensors"}
+    for name in sections:
+        if name not in known:
+            raise ConfigError(_unknown(name, [*sorted(known), *SENSORS]))
+    sensors = {key: _parse_section(key, sensor, data[key]) for key, sensor in SENSORS.items() if key in data}
+    return Config(**{**sections, "sensors": sensors, "path": path})
 
 
 def sensor_model(sensor: Sensor) -> type[SensorConfig]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -112,12 +114,13 @@ class DaskEngine:
                 return cast("Client", self._stack.enter_context(Client(address, timeout=_CONNECT_S)))
             except OSError as error:
                 raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
-        cluster = LocalCluster(
-            n_workers=self._compute.workers or os.cpu_count() or 1,
-            threads_per_worker=self._compute.threads or _THREADS_PER_WORKER,
-            memory_limit=self._compute.memory_limit,
-            dashboard_address=":0",
-        )
+        with _workers_ignore_interrupts():
+            cluster = LocalCluster(
+                n_workers=self._compute.workers or os.cpu_count() or 1,
+                threads_per_worker=self._compute.threads or _THREADS_PER_WORKER,
+                memory_limit=self._compute.memory_limit,
+                dashboard_address=":0",
+            )
         client = Client(self._stack.enter_context(cluster))
         _LOG.info("dashboard: %s", client.dashboard_link)
         return cast("Client", self._stack.enter_context(client))
@@ -125,7 +128,7 @@ class DaskEngine:
     @property
     def slots(self) -> int:
         """Threads of all workers at this moment."""
-        return max(sum(self._client.nthreads().values()), 1)
+        return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
 
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
@@ -156,6 +159,19 @@ class DaskEngine:
                     submit(_take(source, 1))
         finally:
             self._client.cancel(list(pending))
+
+
+@contextlib.contextmanager
+def _workers_ignore_interrupts() -> Iterator[None]:
+    """Let processes that are started here ignore Ctrl-C: the client hears it, and ends them in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _take(source: Iterator[Task], count: int) -> Iterator[Task]:

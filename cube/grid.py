@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from affine import Affine
 import numpy as np
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from shapely import box, get_parts, segmentize, transform, union_all
@@ -60,6 +60,7 @@ class Bounds:
     top: int
 
     def __post_init__(self) -> None:
+        """Refuse a box without an area."""
         if self.left >= self.right or self.bottom >= self.top:
             raise GridError(f"an extent needs a width and a height, got {self}")
 

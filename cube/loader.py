@@ -26,6 +26,7 @@ import numpy as np
 import rasterio
 import rasterio.warp
 import rasterio.windows
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.warp import resampling_s2rio
@@ -240,14 +241,14 @@ def harmonize_dn(values: NDArray[Any], scene: Scene) -> NDArray[Any]:
     if tuple(int(part) for part in baseline.split(".")) < _BASELINE_WITH_OFFSET:
         return values
     lowered = np.maximum(values, _OFFSET_DN + 1) - _OFFSET_DN
-    return cast("NDArray[Any]", np.where(values == 0, 0, lowered).astype(values.dtype))
+    return np.where(values == 0, 0, lowered).astype(values.dtype)
 
 
 def _empty(values: NDArray[Any], band: Band) -> NDArray[np.bool_]:
     if values.dtype.kind == "f":
-        return np.isnan(values)
+        return cast("NDArray[np.bool_]", np.isnan(values))
     if band.kind is BandKind.FLAGS:
-        return (values & int(band.nodata)) != 0
+        return np.asarray(values & int(band.nodata), bool)
     return cast("NDArray[np.bool_]", values == band.nodata)
 
 
@@ -469,7 +470,7 @@ def _window_of(source: rasterio.DatasetReader, geobox: GeoBox) -> rasterio.windo
     left, bottom, right, top = rasterio.warp.transform_bounds(str(geobox.crs), source.crs, *box.bbox)
     if not np.isfinite([left, bottom, right, top]).all() or left >= right:
         return None
-    columns, rows = ~source.transform * (np.array([left, right]), np.array([top, bottom]))
+    columns, rows = _apply(~source.transform, np.array([left, right]), np.array([top, bottom]))
     (west, east), (north, south) = (
         np.clip([np.floor(c.min()) - _WARP_MARGIN_PX, np.ceil(c.max()) + _WARP_MARGIN_PX], 0, size).astype(
             int
@@ -491,11 +492,11 @@ def _zero_filled(
 ) -> NDArray[np.bool_]:
     """Where zeros stand for nothing; after a warp a pixel around, too, since the warp has mixed them in."""
     if _nested_pixels(source, geobox, method) is not None:
-        return values == 0
-    zero = _onto_grid(source, band, geobox, nodata, "nearest") == 0
+        return cast("NDArray[np.bool_]", values == 0)
+    zero: NDArray[np.bool_] = _onto_grid(source, band, geobox, nodata, "nearest") == 0
     for axis in (0, 1):
         padded = np.pad(zero, [(1, 1) if axis == a else (0, 0) for a in (0, 1)])
-        zero = sum(np.take(padded, range(k, k + zero.shape[axis]), axis) for k in range(3)) > 0
+        zero = np.any([np.take(padded, range(k, k + zero.shape[axis]), axis) for k in range(3)], axis=0)
     return zero
 
 
@@ -510,8 +511,7 @@ def _close_seams(
     rows, columns = np.nonzero(_empty(mosaic, band))
     if not rows.size:
         return
-    x, y = geobox.affine * (columns + 0.5, rows + 0.5)
-    points = np.stack([x, y])
+    points = np.stack(_apply(geobox.affine, columns + 0.5, rows + 0.5))
     total, count = np.zeros(rows.size), np.zeros(rows.size, int)
     for scene in scenes:
         asset = scene.assets[band.name]
@@ -523,6 +523,10 @@ def _close_seams(
     mosaic[rows[between], columns[between]] = total[between] / count[between]
 
 
+def _apply(affine: Affine, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+
+
 def _edge_values(url: str, points: NDArray[Any], crs: str) -> NDArray[Any]:
     """Return the nearest pixel of a file for every point ``(x, y)``, and NaN for those farther than a pixel."""
     values = np.full(points.shape[1], np.nan)
@@ -531,7 +535,7 @@ def _edge_values(url: str, points: NDArray[Any], crs: str) -> NDArray[Any]:
         if source.crs.is_geographic:  # the same meridian has two names
             middle = (source.bounds.left + source.bounds.right) / 2
             x = (x - middle + 180) % 360 - 180 + middle
-        places = ~source.transform * (x, y)
+        places = _apply(~source.transform, x, y)
         near = np.all(
             [
                 (p >= -1) & (p <= size + 1)

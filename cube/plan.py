@@ -225,9 +225,7 @@ def plan_cube(
     )
 
 
-def _plan_sensor(
-    key: str, settings: SensorConfig, bands: tuple[str, ...], scene_set: SceneSet
-) -> SensorPlan:
+def _plan_sensor(key: str, settings: SensorConfig, bands: tuple[str, ...], scene_set: SceneSet) -> SensorPlan:
     sensor = SENSORS[key]
     return SensorPlan(
         key=key,

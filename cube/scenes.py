@@ -163,6 +163,8 @@ class _Rule:
     """What the preference is, for the reasons of those that lost."""
     tie: Callable[[Sequence[Acquisition]], float]
     """Tells groups apart that cover the target equally; smaller wins."""
+    tie_words: str
+    """What the tie is, for the reasons of groups that lost by it."""
 
 
 def choose_tile(
@@ -209,6 +211,7 @@ def choose_tile(
         lambda one, _: (one.cloud_cover, one.time, one.name),
         "less cloudy",
         lambda picks: _mean(one.cloud_cover for one in picks),
+        "is less cloudy on average",
     )
     if clear_share is not None:
         rule = _ranked_over_aoi(rule, acquisitions, ranges, clear_share)
@@ -276,6 +279,7 @@ def choose_orbit(
         lambda one, index: (-round(one.coverage, 1), days(one, index), one.time, one.name),
         "nearer in time, or covers more",
         lambda picks: sum(days(one, index) for index, one in enumerate(picks)),
+        "is nearer in time",
     )
     return _choose(rule, _acquire(scenes, target, _orbit, _platform), ranges)
 
@@ -323,6 +327,7 @@ def choose_path(
         lambda one, _: (one.tier, -round(one.coverage, 1), one.cloud_cover, one.time, one.name),
         "of a better tier, covers more, or is less cloudy",
         lambda picks: _mean(one.cloud_cover for one in picks),
+        "is less cloudy on average",
     )
     other = [
         Candidate(s.id, "lc2l2", _path(s), chosen=False, reason=f"platform {s.properties.get('platform')}")
@@ -558,10 +563,10 @@ class _Explanation:
             missing = next(r for i, r in enumerate(self.ranges) if i not in self.picks[one.group])
             return f"{noun} {one.group} has nothing for {missing}"
         assert self.winner is not None
-        covers = {g: f"{100 * _least_coverage(self.complete[g]):.0f} %" for g in (self.winner, one.group)}
-        return (
-            f"{noun} {self.winner} covers {covers[self.winner]} of the target, {one.group} {covers[one.group]}"
-        )
+        best_of, of_mine = (f"{100 * _least_coverage(self.complete[g]):.0f} %" for g in (self.winner, one.group))
+        if best_of == of_mine:
+            return f"{noun} {self.winner} covers as much ({best_of}) and {self.rule.tie_words}"
+        return f"{noun} {self.winner} covers {best_of} of the target, {one.group} {of_mine}"
 
     def what_is_missing(self, found: Sequence[Sequence[_Rejection | None]]) -> str:
         """Say for which range nothing is left, what was found there, and what would admit one."""

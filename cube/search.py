@@ -18,9 +18,9 @@ from .config import (
     Extent,
     LandsatConfig,
     PeriodConfig,
+    SensorConfig,
     Sentinel1Config,
     Sentinel2Config,
-    SensorConfig,
     TimeRange,
 )
 from .errors import GridError, ItemError
@@ -112,7 +112,7 @@ class _Planner:
             raise Skipped(skipped.reason, (*seen, *skipped.candidates, *lost)) from None
         scene_set = SceneSet(
             {key: tuple(a.scenes for a in choice.acquisitions) for key, choice in choices.items()},
-            tuple([*(c for choice in choices.values() for c in choice.candidates), *lost]),
+            (*(c for choice in choices.values() for c in choice.candidates), *lost),
         )
         return plan_cube(self.aoi.index, self.aoi.geometry, epsg, bounds, scene_set, self.config)
 

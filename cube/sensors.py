@@ -79,7 +79,7 @@ class Band:
 
     @property
     def np_dtype(self) -> np.dtype[np.generic]:
-        """dtype in the cube."""
+        """Dtype in the cube."""
         return np.dtype(self.dtype)
 
 

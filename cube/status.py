@@ -14,7 +14,7 @@ from shapely.geometry import mapping
 from .aoi import Aoi
 from .storage import Folder
 
-__all__ = ["AOI_METADATA", "AoiState", "AoiStatus", "StatusBoard"]
+__all__ = ["AOI_METADATA", "AoiState", "AoiStatus", "StatusBoard", "record_chips"]
 
 AOI_METADATA = "aoi_metadata.geojson"
 _WRITE_EVERY_S = 1.0
@@ -92,8 +92,24 @@ class StatusBoard:
             for index, row in self.rows.items()
         ]
         document = {"type": "FeatureCollection", "features": features}
-        self._folder.write(AOI_METADATA, json.dumps(document, separators=(",", ":")).encode())
+        self._folder.write(AOI_METADATA, _encode(document))
         self._written_at = time.monotonic()
+
+
+def record_chips(folder: Folder, verdicts: Mapping[int, Mapping[str, int]]) -> None:
+    """Write the windows by verdict of each AOI into ``aoi_metadata.geojson``, if phase one has left one."""
+    try:
+        document = json.loads(folder.read(AOI_METADATA))
+    except FileNotFoundError:
+        return
+    for feature in document["features"]:
+        properties = feature["properties"]
+        properties["chips"] = dict(sorted(verdicts.get(properties["aoi_index"], {}).items()))
+    folder.write(AOI_METADATA, _encode(document))
+
+
+def _encode(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _read(folder: Folder, known: set[int]) -> dict[int, AoiStatus]:

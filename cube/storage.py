@@ -41,7 +41,9 @@ def disk_errors(where: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(f"{where}: no space left; make room and run again, nothing is lost") from error
+            raise DiskFullError(
+                f"{where}: no space left; make room and run again, nothing is lost"
+            ) from error
         raise StoreError(f"{where}: cannot be written ({error.strerror or error})") from error
 
 
@@ -139,11 +141,25 @@ class Folder:
                     file.flush()
                     os.fchmod(file.fileno(), 0o644)
                     os.fsync(file.fileno())
-                os.replace(temporary, target)
+                Path(temporary).replace(target)
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
             _fsync_dir(target.parent)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only if there is none of that name; return False if there is (decided by the storage)."""
+        try:
+            if self.is_local:
+                with (self.path / name).open("xb") as file:
+                    file.write(data)
+            else:
+                self._fs[0].pipe_file(self._key(name), data, mode="create")
+        except OSError as error:
+            if isinstance(error, FileExistsError) or getattr(error, "errno", None) in (errno.EEXIST, errno.EBUSY):
+                return False
+            raise
+        return True
 
     def names(self, suffix: str = "") -> list[str]:
         """List names directly inside, sorted; unfinished ones are left out. An absent folder is empty."""
@@ -195,7 +211,7 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             fs.rm(self._key(name), recursive=True)
 
-    def write_folder(self, name: str, files: Mapping[str, bytes], seal: str) -> None:
+    def write_folder(self, name: str, files: Mapping[str, bytes], seal: str, *, sync: bool = True) -> None:
         """Write a folder of small files that appears whole, in place of one that may be there.
 
         Parameters
@@ -206,13 +222,15 @@ class Folder:
             Content by file name; `seal` among them.
         seal
             The file whose presence says that the folder is whole.
+        sync
+            False leaves it to :meth:`sync` to see the folder through a loss of power; a killed process loses nothing.
         """
-        with self.staged(name, seal) as put:
+        with self.staged(name, seal, sync=sync) as put:
             for file, data in files.items():
                 put(file, data)
 
     @contextlib.contextmanager
-    def staged(self, name: str, seal: str) -> Iterator[Callable[[str, bytes], None]]:
+    def staged(self, name: str, seal: str, *, sync: bool = True) -> Iterator[Callable[[str, bytes], None]]:
         """Fill the folder `name` file by file; it appears, whole, when the block ends without an error.
 
         Yields
@@ -222,12 +240,12 @@ class Folder:
         """
         held: dict[str, bytes] = {}
         if self.is_local:
-            yield from self._staged_on_disk(name, seal, held)
+            yield from self._staged_on_disk(name, seal, held, sync=sync)
         else:
             yield from self._staged_as_objects(name, seal, held)
 
     def _staged_on_disk(
-        self, name: str, seal: str, held: dict[str, bytes]
+        self, name: str, seal: str, held: dict[str, bytes], *, sync: bool
     ) -> Iterator[Callable[[str, bytes], None]]:
         self.make()
         with disk_errors(f"{self.url}/{name}"):
@@ -237,18 +255,20 @@ class Folder:
             if file == seal:
                 held[file] = data
                 return
-            _write_synced(stage / file, data)
+            _write_file(stage / file, data, sync=sync)
 
         try:
             with disk_errors(f"{self.url}/{name}"):
                 yield put
                 for file, data in held.items():
-                    _write_synced(stage / file, data)
+                    _write_file(stage / file, data, sync=sync)
                 stage.chmod(0o755)
-                _fsync_dir(stage)
+                if sync:
+                    _fsync_dir(stage)
                 self.remove_folder(name, seal)
-                os.replace(stage, self.path / name)
-                _fsync_dir(self.path)
+                stage.replace(self.path / name)
+                if sync:
+                    _fsync_dir(self.path)
         except BaseException:
             shutil.rmtree(stage, ignore_errors=True)
             raise
@@ -272,6 +292,11 @@ class Folder:
                 future.result()
         for file, data in held.items():
             target.write(file, data)
+
+    def sync(self) -> None:
+        """Force all that was written without it onto the disk; object stores have done so already."""
+        if self.is_local:
+            os.sync()
 
     def sweep(self) -> None:
         """Remove what a killed run left half-written directly inside."""
@@ -300,13 +325,14 @@ class Folder:
         return FsspecStore.from_url(target.url, storage_options=dict(self.options), read_only=read_only)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_file(path: Path, data: bytes, *, sync: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fchmod(file.fileno(), 0o644)
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
 
 
 def _fsync_dir(path: Path) -> None:

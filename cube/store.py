@@ -23,6 +23,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 from shapely.geometry import mapping
 from zarr.codecs import BloscCodec
 from zarr.core.buffer import default_buffer_prototype
@@ -30,11 +31,22 @@ from zarr.storage import MemoryStore
 
 from .errors import CubeNotSealedError, StoreError
 from .grid import Block, chunk_px
-from .plan import SCHEMA_VERSION, CubePlan, SensorPlan
+from .plan import SCHEMA_VERSION, CubePlan, SensorPlan, canonical_json
 from .sensors import SENSORS, Band, BandKind
 from .storage import Folder, disk_errors
 
-__all__ = ["SEAL", "cube_name", "is_sealed", "open_cube", "read_seal", "seal", "sweep_cube", "unseal", "write_block", "write_template"]
+__all__ = [
+    "SEAL",
+    "cube_name",
+    "is_sealed",
+    "open_cube",
+    "read_seal",
+    "seal",
+    "sweep_cube",
+    "unseal",
+    "write_block",
+    "write_template",
+]
 
 SEAL = "zarr.json"
 """The root's metadata: its presence means that the cube is whole."""
@@ -61,6 +73,12 @@ def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return cast("dict[str, Any]", document["attributes"])
+
+
+def read_array(cubes: Folder, aoi_index: int, path: str) -> NDArray[Any]:
+    """Return all values of one array of a cube, sealed or not, as they are on disk."""
+    array = zarr.open_array(cubes.zarr_store(cube_name(aoi_index), read_only=True), path=path, mode="r")
+    return np.asarray(array[...])
 
 
 def make_template(plan: CubePlan) -> dict[str, bytes]:
@@ -93,15 +111,26 @@ def _template_group(root: zarr.Group, plan: SensorPlan, geobox: GeoBox, epsg: in
     group = root.create_group(plan.key, attributes=_group_attributes(plan, geobox, epsg))
     _coordinate(group, "y", geobox.coordinates["y"].values, "projection_y_coordinate", "m")
     _coordinate(group, "x", geobox.coordinates["x"].values, "projection_x_coordinate", "m")
-    reference = group.create_array("spatial_ref", shape=(), dtype="int32", attributes=_grid_mapping(geobox, epsg))
+    reference = group.create_array(
+        "spatial_ref", shape=(), dtype="int32", attributes=_grid_mapping(geobox, epsg)
+    )
     reference[...] = epsg
     dims: tuple[str, ...] = ("y", "x")
     if not plan.sensor.is_static:
         dims = ("time", *dims)
         times = np.array([_microseconds(date.time) for date in plan.dates], "int64")
-        attributes = {"units": _TIME_UNITS, "calendar": "proleptic_gregorian", "standard_name": "time"}
+        attributes: dict[str, Any] = {
+            "units": _TIME_UNITS,
+            "calendar": "proleptic_gregorian",
+            "standard_name": "time",
+        }
         group.create_array(
-            "time", data=times, chunks=times.shape, dimension_names=("time",), attributes=attributes, compressors=None
+            "time",
+            data=times,
+            chunks=times.shape,
+            dimension_names=("time",),
+            attributes=attributes,
+            compressors=None,
         )
     side = chunk_px(plan.resolution)
     shape = (*((len(plan.dates),) if "time" in dims else ()), *geobox.shape)
@@ -116,7 +145,7 @@ def _template_group(root: zarr.Group, plan: SensorPlan, geobox: GeoBox, epsg: in
             fill_value=band.np_dtype.type(band.nodata),
             compressors=_CODEC,
             dimension_names=dims,
-            attributes=_band_attributes(band, geobox, epsg),
+            attributes=_band_attributes(band, epsg),
             config={"write_empty_chunks": False},
         )
 
@@ -138,10 +167,8 @@ def _microseconds(time: datetime) -> int:
 
 
 def _grid_mapping(geobox: GeoBox, epsg: int) -> dict[str, Any]:
-    crs = geobox.crs
-    assert crs is not None
     affine = geobox.affine
-    cf = {key: value for key, value in crs.proj.to_cf().items() if value is not None}
+    cf = {key: value for key, value in CRS.from_epsg(epsg).to_cf().items() if value is not None}
     cf["GeoTransform"] = f"{affine.c:.17g} {affine.a:.17g} 0 {affine.f:.17g} 0 {affine.e:.17g}"
     cf["spatial_ref"] = cf["crs_wkt"]
     cf["epsg"] = epsg
@@ -202,15 +229,14 @@ def _item_record(plan: SensorPlan, index: int) -> list[dict[str, Any]]:
     ]
 
 
-def _band_attributes(band: Band, geobox: GeoBox, epsg: int) -> dict[str, Any]:
-    assert geobox.crs is not None
+def _band_attributes(band: Band, epsg: int) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "long_name": band.long_name,
         "units": band.units,
         "grid_mapping": "spatial_ref",
         "coordinates": "spatial_ref",
         # The form that GDAL's Zarr driver reads.
-        "_CRS": {"wkt": geobox.crs.to_wkt(), "url": f"http://www.opengis.net/def/crs/EPSG/0/{epsg}"},
+        "_CRS": {"wkt": CRS.from_epsg(epsg).to_wkt(), "url": f"http://www.opengis.net/def/crs/EPSG/0/{epsg}"},
     }
     if band.kind is BandKind.REFLECTANCE:
         attributes |= {"_FillValue": int(band.nodata), "scale_factor": band.scale, "add_offset": band.offset}
@@ -328,7 +354,9 @@ def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str,
     """
     template = make_template(plan)
     store = MemoryStore()
-    root = zarr.open_group(store, mode="w", zarr_format=3, attributes=_root_attributes(plan, block_digests) | extra)
+    root = zarr.open_group(
+        store, mode="w", zarr_format=3, attributes=_root_attributes(plan, block_digests) | extra
+    )
     del root
     _fill(store, template)
     with warnings.catch_warnings():
@@ -354,7 +382,7 @@ def _root_attributes(plan: CubePlan, block_digests: Mapping[str, Mapping[str, st
         "aoi_index": plan.aoi_index,
         "aoi": mapping(plan.aoi),
         "epsg": plan.epsg,
-        "recipe": plan.recipe,
+        "recipe": json.loads(canonical_json(plan.recipe)),
         "recipe_sha256": plan.fingerprint,
         "libraries": {name: version(name) for name in _LIBRARIES},
         "digests": _array_digests(plan, block_digests),
@@ -398,7 +426,9 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     """
     folder = path if isinstance(path, Folder) else Folder(os.fspath(path), options)
     if not folder.exists(SEAL):
-        raise CubeNotSealedError(f"{folder}: no finished cube here; build it, or finish it, with build_cubes.py")
+        raise CubeNotSealedError(
+            f"{folder}: no finished cube here; build it, or finish it, with build_cubes.py"
+        )
     parent, _, name = folder.url.rstrip("/").rpartition("/")
     store = Folder(parent or ".", folder.options).zarr_store(name, read_only=True)
     tree = xr.open_datatree(store, engine="zarr", chunks={}, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ def main() -> None:
     items = len(json.loads(archive.items.read_text())["features"])
     aois = len(json.loads(archive.aois.read_text())["features"])
     counts = f"{items} items, {files} files, {size / 1e6:.0f} MB, {aois} AOIs, seed {archive.seed}"
-    print(f"{archive.path}: {counts}")  # noqa: T201
+    print(f"{archive.path}: {counts}")
 
 
 if __name__ == "__main__":

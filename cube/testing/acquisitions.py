@@ -103,7 +103,7 @@ def write_sentinel2(root: Path, scene: Sentinel2Scene, seed: int) -> list[Item]:
         bands[name] = _sentinel2_numbers(seen[name], S2_STEP[name in VISIBLE], offset, valid)
     nir, red = _block_mean(seen["B08"], 2), _block_mean(seen["B04"], 2)
     scl = radiometry.scene_classes(
-        _block_mean((land.cover == Cover.WATER).astype(np.float32), 2) > 0.5,  # noqa: PLR2004
+        _block_mean((land.cover == Cover.WATER).astype(np.float32), 2) > 0.5,
         (nir - red) / (nir + red),
         _block_max(hidden, 2),
         _block_max(shaded, 2),
@@ -228,15 +228,15 @@ def dem_geobox(latitude: int, longitude: int) -> GeoBox:
     are points on whole seconds, hence tile edges half a pixel west and north of the whole degree.
     """
     second = 1 / 3600
-    step = 1.5 * second if latitude >= 50 else second  # noqa: PLR2004
+    step = 1.5 * second if latitude >= 50 else second
     rows = 216
-    columns = round((0.14 if longitude < 12 else 0.63) / step)  # noqa: PLR2004
-    top = 50 + second / 2 + (rows * second if latitude >= 50 else 0)  # noqa: PLR2004
-    left = 12 - step / 2 - (columns * step if longitude < 12 else 0)  # noqa: PLR2004
+    columns = round((0.14 if longitude < 12 else 0.63) / step)
+    top = 50 + second / 2 + (rows * second if latitude >= 50 else 0)
+    left = 12 - step / 2 - (columns * step if longitude < 12 else 0)
     return GeoBox((rows, columns), Affine(step, 0, left, 0, -second, top), "EPSG:4326")
 
 
-def _write(  # noqa: PLR0913
+def _write(
     root: Path,
     item: Item,
     asset: str,
@@ -331,7 +331,7 @@ def _landsat_view(
     warmth = 288 - 14 * np.cos((day - 20) / 365.25 * 2 * np.pi)
     kelvin = warmth - 30 * _thirty(hidden)
     bands["lwir11"] = np.round((kelvin - 149) / 0.00341802 / 256).astype(np.uint16) * np.uint16(256)
-    water = _thirty((land.cover == Cover.WATER).astype(np.float32)) > 0.5  # noqa: PLR2004
+    water = _thirty((land.cover == Cover.WATER).astype(np.float32)) > 0.5
     return bands, water, _thirty(hidden), _thirty(shaded.astype(np.float32)) > 0
 
 

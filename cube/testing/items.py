@@ -36,7 +36,7 @@ API = "https://planetarycomputer.microsoft.com/api/stac/v1"
 EXTENSIONS = "https://stac-extensions.github.io"
 
 
-def sentinel2_item(  # noqa: PLR0913
+def sentinel2_item(
     geobox: GeoBox,
     when: datetime,
     *,
@@ -132,7 +132,7 @@ def sentinel2_item(  # noqa: PLR0913
     )
 
 
-def sentinel1_item(  # noqa: PLR0913
+def sentinel1_item(
     geobox: GeoBox,
     when: datetime,
     *,
@@ -228,7 +228,7 @@ def sentinel1_item(  # noqa: PLR0913
     )
 
 
-def landsat_item(  # noqa: PLR0913
+def landsat_item(
     geobox: GeoBox,
     when: datetime,
     *,
@@ -354,7 +354,7 @@ def dem_item(
     )
 
 
-def lulc_item(  # noqa: PLR0913
+def lulc_item(
     geobox: GeoBox,
     year: int = 2023,
     *,
@@ -409,7 +409,7 @@ def lulc_item(  # noqa: PLR0913
     )
 
 
-def _item(  # noqa: PLR0913, PLR0917
+def _item(
     identifier: str,
     collection: str,
     footprint: shapely.Polygon,

@@ -169,7 +169,7 @@ def make_cover(seed: int, year: int = BASE_YEAR) -> NDArray[np.uint8]:
         here = cover[roi]
         here[distance < 1] = patch.cover
         if patch.cover is Cover.WATER:
-            here[(distance >= 1) & (distance < 1.1) & (edges[roi] > 0.06)] = Cover.FLOODED  # noqa: PLR2004
+            here[(distance >= 1) & (distance < 1.1) & (edges[roi] > 0.06)] = Cover.FLOODED
     return _strew(_mixed(cover, geobox, seed), seed)
 
 

@@ -201,8 +201,8 @@ def scene_classes(
     scl[cover_water] = SCL_WATER
     scl[shaded] = SCL_SHADOW
     scl[hidden > 0] = SCL_CIRRUS
-    scl[hidden > 0.2] = SCL_MEDIUM_CLOUD  # noqa: PLR2004
-    scl[hidden > 0.7] = SCL_HIGH_CLOUD  # noqa: PLR2004
+    scl[hidden > 0.2] = SCL_MEDIUM_CLOUD
+    scl[hidden > 0.7] = SCL_HIGH_CLOUD
     scl[~valid] = SCL_NODATA
     return scl.astype(np.uint8)
 
@@ -212,7 +212,7 @@ def backscatter(land: Landscape, day: int, seed: int) -> tuple[Floats, Floats]:
     green = green_share(land, day)
     rough = 1 + 0.25 * smooth_noise(land.geobox, 350, 61) + 0.4 * (land.tone - 1)
     growth = np.where(np.isin(land.cover, (Cover.CROPS, Cover.RANGELAND)), 0.6 + 0.9 * green, 1.0)
-    towers = np.where((land.cover == Cover.BUILT) & (land.tone > 1.22), 2.5, 1.0)  # noqa: PLR2004
+    towers = np.where((land.cover == Cover.BUILT) & (land.tone > 1.22), 2.5, 1.0)
     rng = np.random.default_rng([seed, day])
     out = []
     for n in range(2):
@@ -232,7 +232,7 @@ def pixel_quality(
     qa = np.where(water, QA_WATER, QA_LAND)
     qa[shaded] = QA_SHADOW
     qa[hidden > 0] = QA_DILATED
-    qa[hidden > 0.25] = QA_CLOUD  # noqa: PLR2004
+    qa[hidden > 0.25] = QA_CLOUD
     qa[~valid] = QA_FILL
     return qa.astype(np.uint16)
 

@@ -61,7 +61,7 @@ def coarser(geobox: GeoBox, resolution_m: float) -> GeoBox:
     return GeoBox(shape, rasterio.Affine(resolution_m, 0, t.c, 0, -resolution_m, t.f), geobox.crs)
 
 
-def write_cog(  # noqa: PLR0913
+def write_cog(
     path: Path,
     array: NDArray[np.generic],
     geobox: GeoBox,
@@ -101,8 +101,8 @@ def write_cog(  # noqa: PLR0913
     ValueError
         If the array is not on the geobox.
     """
-    bands = array[np.newaxis] if array.ndim == 2 else array  # noqa: PLR2004
-    if bands.ndim != 3 or bands.shape[1:] != geobox.shape:  # noqa: PLR2004
+    bands = array[np.newaxis] if array.ndim == 2 else array
+    if bands.ndim != 3 or bands.shape[1:] != geobox.shape:
         msg = f"array of shape {array.shape} is not on the {tuple(geobox.shape)} pixels of the geobox"
         raise ValueError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ import numpy as np
 import rasterio
 import rasterio.warp
 from odc.geo.geobox import GeoBox
+from planetary_computer.settings import Settings
 
 from cube.build import Layout, build_cubes
 from cube.config import load_config
@@ -34,8 +35,6 @@ from cube.items import parse_item
 from cube.loader import Access, read_scene
 from cube.plan import CubePlan
 from cube.sensors import SENSORS
-from planetary_computer.settings import Settings
-
 from cube.testing import make_archive, sentinel2_item, utm_geobox, write_cog
 
 LATENCY_S = 0.05

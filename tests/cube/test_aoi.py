@@ -53,7 +53,10 @@ def test_a_broken_feature_that_is_excluded_does_no_harm(tmp_path: Path) -> None:
         ({"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}, "AOI 1: its geometry cannot be read"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [1, 0], [0, 1], [0, 0]]]}, "Self-intersection"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [200, 0], [200, 1], [0, 0]]]}, "outside longitude"),
-        ({"type": "Polygon", "coordinates": [[[-179, 0], [179, 0], [179, 1], [-179, 1], [-179, 0]]]}, "antimeridian"),
+        (
+            {"type": "Polygon", "coordinates": [[[-179, 0], [179, 0], [179, 1], [-179, 1], [-179, 0]]]},
+            "antimeridian",
+        ),
         ("Polygon", "AOI 1: its geometry cannot be read"),
     ],
 )

@@ -18,10 +18,11 @@ import rasterio
 import rasterio.warp
 import rasterio.windows
 
-from cube.build import BlockTask, Layout, build_block, build_cubes
+from cube.build import BlockTask, build_block, build_cubes
 from cube.config import Config
 from cube.engine import Outcome, ThreadEngine
 from cube.errors import BusyError, DiskFullError
+from cube.layout import Layout
 from cube.lock import hold
 from cube.plan import CubePlan
 from cube.sensors import SENSORS
@@ -160,14 +161,29 @@ class TestChoice:
 
     def test_losers_are_on_record_with_their_reason(self, demo: Config) -> None:
         lost = {c.id: c.reason for i in (0, 1, 2, 4, 5) for c in plan_of(demo, i).candidates if not c.chosen}
-        assert any("nodata_pixel_percentage 80" in reason for reason in lost.values())
         assert any("cloud_cover" in reason for reason in lost.values())
+        assert any("is a newer processing of the same datatake" in reason for reason in lost.values())
+        assert any("tile 33UTR covers as much (100 %)" in reason for reason in lost.values())
         assert any("has no asset 'vv'" in reason or "has no asset 'vh'" in reason for reason in lost.values())
         assert all(lost.values())
 
+    def test_a_skipped_aoi_leaves_a_record_of_what_was_seen(self, demo: Config) -> None:
+        record = json.loads(Layout.of(demo).plans.read("aoi_000003.json"))
+        assert record["skipped"].startswith("lc2l2: no scene for 2023-07-01/2023-09-30 (")
+        reasons = {c["reason"] for c in record["candidates"]}
+        assert any(reason.startswith("nodata_pixel_percentage 80") for reason in reasons)
+        assert any(reason.startswith("cloud_cover 5") for reason in reasons)
+
     def test_states(self, demo: Config) -> None:
         rows = states(demo)
-        assert [rows[i]["status"] for i in range(6)] == ["built", "built", "built", "skipped", "built", "built"]
+        assert [rows[i]["status"] for i in range(6)] == [
+            "built",
+            "built",
+            "built",
+            "skipped",
+            "built",
+            "built",
+        ]
         assert rows[3]["reason"].startswith("lc2l2: no scene for 2023-07-01/2023-09-30 (")
         assert "over cloud_cover 50" in rows[3]["reason"]
         assert rows[0]["done"] == 1
@@ -304,7 +320,9 @@ class TestFailures:
     ) -> None:
         config = demo_config(tmp_path, *FEW)
         scene = next(
-            s for s in _items(sample_archive) if s["collection"] == "landsat-c2-l2" and "193025_20230511" in s["id"]
+            s
+            for s in _items(sample_archive)
+            if s["collection"] == "landsat-c2-l2" and "193025_20230511" in s["id"]
         )
         asset = Path(sample_archive.path) / scene["assets"]["red"]["href"]
         hidden = asset.with_suffix(".hidden")
@@ -406,3 +424,67 @@ def test_real_pixels(shared: Path, tmp_path: Path) -> None:
                 np.testing.assert_allclose(part, expected, rtol=1e-5)
             else:
                 np.testing.assert_array_equal(part, pixels)
+
+
+class TestCandidates:
+    """``aoi.fetch: candidates`` leaves out imagery that no chip could be cut from."""
+
+    SETTINGS = (*FEW, "chips.sample_size=960", "chips.chip_size=960", "chips.classes=[8]")
+
+    def test_imagery_of_areas_without_a_candidate_is_left_out(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        from chipping.chip import chip
+
+        everything = demo_config(tmp_path / "all", *self.SETTINGS)
+        narrow = demo_config(tmp_path / "candidates", *self.SETTINGS, "aoi.fetch=candidates")
+        build_cubes(everything, ThreadEngine())
+        engine = Counting()
+        summary = build_cubes(narrow, engine)
+        assert summary.count(AoiState.BUILT) == 5
+        assert 0 < len(engine.ran) < 70
+        assert sum(name.startswith("lulc") for name in engine.ran) == 5
+        wanted, got = chip(everything), chip(narrow)
+        assert got.chips == wanted.chips > 0
+        chips = Layout.of(everything).chips.path, Layout.of(narrow).chips.path
+        assert files(chips[0]) == files(chips[1])
+        # Looser settings fetch the rest, and only the rest.
+        looser = demo_config(
+            tmp_path / "candidates", *self.SETTINGS, "chips.classes=[1, 2, 5, 7, 8, 11]", "aoi.fetch=all"
+        )
+        rest = Counting()
+        build_cubes(looser, rest)
+        assert sorted(engine.ran + rest.ran) == sorted(
+            block.name
+            for i in (0, 1, 2, 4, 5)
+            for s in plan_of(looser, i).sensors
+            for block in plan_of(looser, i).blocks(s.key)
+        )
+        assert files(cubes_of(looser)) == files(cubes_of(everything))
+        assert build_cubes(narrow, Counting()).fetched_blocks == 0
+
+    def test_candidates_agree_with_a_recount(self, demo: Config) -> None:
+        from cube.build import candidates_of
+        from cube.sensors import CLASS_NAMES
+
+        plan = plan_of(demo, 0)
+        lulc = raw(demo, 0, "lulc/lulc")[...]
+        side, margin, found = 48, 24, dict[str, int]()
+        left, top = plan.bounds.left // 10, plan.bounds.top // 10
+        for row in range(lulc.shape[0]):
+            for col in range(lulc.shape[1]):
+                if (top - row) % side or (left + col) % side:
+                    continue
+                if (
+                    row < margin
+                    or col < margin
+                    or row + side + margin > lulc.shape[0]
+                    or col + side + margin > lulc.shape[1]
+                ):
+                    continue
+                codes = np.unique(lulc[row : row + side, col : col + side])
+                if len(codes) == 1 and codes[0] in demo.chips.classes:
+                    name = CLASS_NAMES[int(codes[0])]
+                    found[name] = found.get(name, 0) + 1
+        assert candidates_of(plan, demo) == found
+        assert len(found) >= 3

@@ -25,7 +25,11 @@ S2, LULC = ("sentinel-2-l2a",), ("io-lulc-annual-v02",)
 def items() -> list[dict[str, object]]:
     start = datetime(2023, 1, 1, 10, tzinfo=UTC)
     near = [sentinel2_item(GRID, start + timedelta(days=30 * n), cloud_cover=10.0 * n) for n in range(5)]
-    return [*near, sentinel2_item(FAR, start, tile="33UXR"), *(lulc_item(GRID, year) for year in (2022, 2023, 2024))]
+    return [
+        *near,
+        sentinel2_item(FAR, start, tile="33UXR"),
+        *(lulc_item(GRID, year) for year in (2022, 2023, 2024)),
+    ]
 
 
 @pytest.fixture(params=["json", "parquet"])

@@ -31,7 +31,21 @@ def gelos_form() -> dict[str, Any]:
             ],
             "cloud_cover": 30,
             "nodata_pixel_percentage": 5,
-            "bands": ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12", "SCL"],
+            "bands": [
+                "B01",
+                "B02",
+                "B03",
+                "B04",
+                "B05",
+                "B06",
+                "B07",
+                "B08",
+                "B8A",
+                "B09",
+                "B11",
+                "B12",
+                "SCL",
+            ],
             "cloud_band": "SCL",
             "resolution": 10,
             "native_crs": True,
@@ -156,7 +170,12 @@ def test_bad_values_give_one_line_that_names_them(tmp_path: Path, override: str,
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [("a: [", "not valid YAML"), ("", "no keys"), ("dataset: {}\ndataset: {}\n", "given twice"), ("[1]", "no keys")],
+    [
+        ("a: [", "not valid YAML"),
+        ("", "no keys"),
+        ("dataset: {}\ndataset: {}\n", "given twice"),
+        ("[1]", "no keys"),
+    ],
 )
 def test_bad_yaml_gives_one_line(tmp_path: Path, text: str, word: str) -> None:
     with pytest.raises(ConfigError, match=word) as caught:

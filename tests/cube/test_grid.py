@@ -45,9 +45,14 @@ def test_blocks_cover_every_pixel_once_in_whole_chunks(
 
 
 @given(
-    lon=st.floats(12.5, 17.5), lat=st.floats(-60, 60), width=st.floats(0.005, 0.3), height=st.floats(0.005, 0.3)
+    lon=st.floats(12.5, 17.5),
+    lat=st.floats(-60, 60),
+    width=st.floats(0.005, 0.3),
+    height=st.floats(0.005, 0.3),
 )
-def test_an_aoi_box_is_the_smallest_on_the_lattice(lon: float, lat: float, width: float, height: float) -> None:
+def test_an_aoi_box_is_the_smallest_on_the_lattice(
+    lon: float, lat: float, width: float, height: float
+) -> None:
     aoi = box(lon, lat, lon + width, lat + height)
     bounds = aoi_bounds(aoi, 32633)
     edge = aoi.segmentize(0.001)

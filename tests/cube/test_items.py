@@ -68,7 +68,11 @@ def test_projection_in_every_form(key: str, form: str) -> None:
         ("lc2l2", lambda i: i["assets"]["red"]["raster:bands"][0].update(offset=0.1), "has offset 0.1"),
         ("dem", lambda i: i["properties"].pop("datetime"), "neither datetime nor start_datetime"),
         ("dem", lambda i: i.update(geometry=None), "has no geometry"),
-        ("s1rtc", lambda i: i["properties"].update({"proj:transform": [1, 2, 3]}), "3 numbers; expected 6 or 9"),
+        (
+            "s1rtc",
+            lambda i: i["properties"].update({"proj:transform": [1, 2, 3]}),
+            "3 numbers; expected 6 or 9",
+        ),
         ("s1rtc", lambda i: i["properties"].update({"datetime": "yesterday"}), "record cannot be read"),
     ],
 )

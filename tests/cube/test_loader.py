@@ -37,7 +37,13 @@ def scene(path: Path | str, key: str, band: str, name: str = "item", **propertie
 
 
 def read(
-    scenes: tuple[Scene, ...], key: str, band: str, grid: GeoBox, *, resampling: str = "", harmonize: bool = False
+    scenes: tuple[Scene, ...],
+    key: str,
+    band: str,
+    grid: GeoBox,
+    *,
+    resampling: str = "",
+    harmonize: bool = False,
 ) -> NDArray[Any]:
     sensor = SENSORS[key]
     return read_band(
@@ -188,7 +194,9 @@ def test_in_a_mosaic_the_first_wins_and_the_next_fills(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("baseline", "lowered"), [("03.01", False), ("04.00", True), ("05.11", True)])
-def test_the_offset_goes_exactly_where_the_baseline_says(tmp_path: Path, baseline: str, lowered: bool) -> None:
+def test_the_offset_goes_exactly_where_the_baseline_says(
+    tmp_path: Path, baseline: str, lowered: bool
+) -> None:
     dn = np.zeros(GRID_10.shape, "uint16")
     dn[:, 1:] = RNG.integers(1, 60_000, (GRID_10.shape[0], GRID_10.shape[1] - 1))
     dn[0, :4] = [0, 1, 1000, 1001]
@@ -214,7 +222,9 @@ def test_a_read_that_fails_names_item_and_asset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grid", [GRID_10, geobox_for(Bounds(728640, 5491200, 731520, 5493120), 32632, 10)])
-def test_a_tile_that_does_not_decode_is_an_error_in_a_copy_and_in_a_warp(tmp_path: Path, grid: GeoBox) -> None:
+def test_a_tile_that_does_not_decode_is_an_error_in_a_copy_and_in_a_warp(
+    tmp_path: Path, grid: GeoBox
+) -> None:
     path = tmp_path / "B02.tif"
     native = utm_geobox(32633, (280_320, 5_480_640, 309_120, 5_500_800), 10)
     write_cog(path, RNG.integers(1, 9999, native.shape).astype("uint16"), native, nodata=0)

@@ -126,9 +126,7 @@ def read(scene: Scene, corner: int = 0, **settings: Any) -> np.ndarray[Any, Any]
     """Read a window of 768 px, which touches four rows of tiles."""
     sensor = SENSORS["s2l2a"]
     access = Access(sign=True, **settings)
-    return read_scene(
-        scene, sensor, sensor.band("B04"), GRID[window(corner)], access, resampling="nearest"
-    )
+    return read_scene(scene, sensor, sensor.band("B04"), GRID[window(corner)], access, resampling="nearest")
 
 
 def window(corner: int) -> tuple[slice, slice]:
@@ -224,13 +222,12 @@ def test_an_asset_that_fails_for_good_fails_its_aoi_and_a_rerun_fetches_what_was
 
 
 def test_processes_read_the_same(
-    sample_archive: Archive,
-    start: Start,
-    online: Callable[..., Config],
-    monkeypatch: pytest.MonkeyPatch,
+    sample_archive: Archive, start: Start, online: Callable[..., Config]
 ) -> None:
     service = start(sample_archive.path, token_lifetime_s=20)
-    config = online(service, "aoi.include_indices=[0]", "compute.workers=2", "compute.threads=2", folder="two")
+    config = online(
+        service, "aoi.include_indices=[0]", "compute.workers=2", "compute.threads=2", folder="two"
+    )
     with open_engine(config.compute) as engine:
         assert build_cubes(config, engine).exit_code == 0
     headers = Counter(r.path for r in of_blobs(service) if r.range and r.range.startswith("bytes=0-"))
@@ -304,9 +301,7 @@ def test_a_search_that_fails_for_good_fails_its_aoi_by_name(
     assert build_cubes(config, ThreadEngine(2), retry_failed=True).exit_code == 0
 
 
-@pytest.mark.parametrize(
-    "kind", [Kind.THROTTLED, Kind.ERROR, Kind.BUSY, Kind.RESET, Kind.SHORT, Kind.SILENT]
-)
+@pytest.mark.parametrize("kind", [Kind.THROTTLED, Kind.ERROR, Kind.BUSY, Kind.RESET, Kind.SHORT, Kind.SILENT])
 def test_what_passes_is_searched_again(small: Path, start: Start, kind: Kind) -> None:
     faults = Faults(rate=1.0, kinds={kind: 1.0}, max_run=2, roles=frozenset({Role.SEARCH}), **QUICK)
     service = start(small, faults=faults)
@@ -418,7 +413,9 @@ def test_a_cold_window_is_a_head_a_header_and_its_rows_of_tiles(small: Path, sta
     assert_no_header(service)
 
 
-@pytest.mark.parametrize("kind", [Kind.ERROR, Kind.BUSY, Kind.RESET, Kind.SHORT, Kind.EXPIRED, Kind.THROTTLED])
+@pytest.mark.parametrize(
+    "kind", [Kind.ERROR, Kind.BUSY, Kind.RESET, Kind.SHORT, Kind.EXPIRED, Kind.THROTTLED]
+)
 def test_every_kind_of_fault_is_overcome(small: Path, start: Start, kind: Kind) -> None:
     faults = Faults(rate=0.2, seed=1, kinds={kind: 1.0}, roles=frozenset({Role.BLOB}), max_run=2, **QUICK)
     service = start(small, faults=faults)

@@ -39,7 +39,9 @@ def scene(when: datetime, geometry: BaseGeometry = WHOLE, name: str = "", **prop
     return Scene(identity, "c", when, when, when, geometry, properties, {}, "")
 
 
-def s2(when: datetime, cloud: float, tile: str = "33UUR", geometry: BaseGeometry = WHOLE, **more: Any) -> Scene:
+def s2(
+    when: datetime, cloud: float, tile: str = "33UUR", geometry: BaseGeometry = WHOLE, **more: Any
+) -> Scene:
     name = more.pop("name", "")
     nodata = more.pop("nodata", 0.0)
     properties = {"eo:cloud_cover": cloud, "s2:mgrs_tile": tile, "s2:nodata_pixel_percentage": nodata, **more}
@@ -98,7 +100,9 @@ class TestTile:
         assert choose_tile([s2(FEB, 51.13), s2(MAY, 1)], admitted, (Q1, Q2), TARGET).group == "33UUR"
 
     def test_a_clear_scene_that_is_mostly_nodata_is_refused(self) -> None:
-        choice = self.choose([s2(FEB, 0, nodata=80, name="empty"), s2(FEB + timedelta(days=5), 20, name="full"), s2(MAY, 1)])
+        choice = self.choose(
+            [s2(FEB, 0, nodata=80, name="empty"), s2(FEB + timedelta(days=5), 20, name="full"), s2(MAY, 1)]
+        )
         assert ids(choice)[0] == ["full"]
         assert reasons(choice.candidates)["empty"] == "nodata_pixel_percentage 80 is not below 5"
 
@@ -106,7 +110,9 @@ class TestTile:
         scenes = [s2(t, 20, "33UUR") for t in (FEB, MAY)] + [s2(t, 1, "33UTR", HALF) for t in (FEB, MAY)]
         choice = self.choose(scenes)
         assert choice.group == "33UUR"
-        assert set(reasons(choice.candidates).values()) == {"tile 33UUR covers 100 % of the target, 33UTR 50 %"}
+        assert set(reasons(choice.candidates).values()) == {
+            "tile 33UUR covers 100 % of the target, 33UTR 50 %"
+        }
 
     def test_the_next_tile_is_tried_when_the_first_cannot_fill_all_ranges(self) -> None:
         choice = self.choose([s2(FEB, 1, "33UUR"), *(s2(t, 1, "33UTR", HALF) for t in (FEB, MAY))])
@@ -125,8 +131,12 @@ class TestTile:
 
     def test_reprocessed_twins_the_newest_baseline_wins(self) -> None:
         datatake = "GS2A_20230210T100000_039902_N"
-        old = s2(FEB, 1, name="old", **{"s2:datatake_id": f"{datatake}03.01", "s2:processing_baseline": "03.01"})
-        new = s2(FEB, 2, name="new", **{"s2:datatake_id": f"{datatake}05.10", "s2:processing_baseline": "05.10"})
+        old = s2(
+            FEB, 1, name="old", **{"s2:datatake_id": f"{datatake}03.01", "s2:processing_baseline": "03.01"}
+        )
+        new = s2(
+            FEB, 2, name="new", **{"s2:datatake_id": f"{datatake}05.10", "s2:processing_baseline": "05.10"}
+        )
         choice = self.choose([old, new, s2(MAY, 1)])
         assert ids(choice)[0] == ["new"]
         assert reasons(choice.candidates)["old"] == "new is a newer processing of the same datatake"
@@ -135,7 +145,12 @@ class TestTile:
         same = {"s2:datatake_id": "GS2A_20230210T100000_039902_N05.09", "s2:processing_baseline": "05.09"}
         west = s2(FEB, 1, geometry=box(11.5, 49.5, 12.05, 50.5), nodata=55, name="west", **same)
         east = s2(
-            FEB + timedelta(seconds=7), 3, geometry=box(12.04, 49.5, 12.5, 50.5), nodata=44, name="east", **same
+            FEB + timedelta(seconds=7),
+            3,
+            geometry=box(12.04, 49.5, 12.5, 50.5),
+            nodata=44,
+            name="east",
+            **same,
         )
         choice = self.choose([east, west, s2(MAY, 1)])
         assert ids(choice)[0] == ["west", "east"]
@@ -234,7 +249,11 @@ class TestPath:
         assert ids(self.choose(scenes)) == [["t1"], ["only"]]
 
     def test_other_platforms_are_no_candidates(self) -> None:
-        scenes = [landsat(FEB, 0, platform="landsat-7", name="l7"), landsat(FEB, 10, name="l8"), landsat(MAY, 1)]
+        scenes = [
+            landsat(FEB, 0, platform="landsat-7", name="l7"),
+            landsat(FEB, 10, name="l8"),
+            landsat(MAY, 1),
+        ]
         choice = self.choose(scenes)
         assert ids(choice)[0] == ["l8"]
         assert reasons(choice.candidates)["l7"] == "platform landsat-7"

@@ -73,7 +73,9 @@ def arrays(plan: CubePlan) -> dict[str, dict[str, NDArray[np.generic]]]:
 
 @pytest.fixture(scope="module")
 def cubes(
-    plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path_factory: pytest.TempPathFactory
+    plan: CubePlan,
+    arrays: dict[str, dict[str, NDArray[np.generic]]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Folder:
     folder = Folder(str(tmp_path_factory.mktemp("cubes")))
     write_cube(folder, plan, arrays)
@@ -139,7 +141,10 @@ def test_gdal_opens_it_in_the_right_place(
 
 def test_chunks_are_those_of_the_design_and_empty_ones_leave_no_file(cubes: Folder) -> None:
     root = cubes.path / "aoi_000007.zarr"
-    chunks = {key: json.loads((root / key / "zarr.json").read_text())["chunk_grid"] for key in ("s2l2a/B02", "dem/elevation")}
+    chunks = {
+        key: json.loads((root / key / "zarr.json").read_text())["chunk_grid"]
+        for key in ("s2l2a/B02", "dem/elevation")
+    }
     assert chunks["s2l2a/B02"]["configuration"]["chunk_shape"] == [1, 768, 768]
     assert chunks["dem/elevation"]["configuration"]["chunk_shape"] == [256, 256]
     assert json.loads((root / "zarr.json").read_text())["consolidated_metadata"]["kind"] == "inline"
@@ -167,7 +172,7 @@ def test_an_unsealed_cube_cannot_be_opened(plan: CubePlan, tmp_path: Path) -> No
     write_template(cubes, plan)
     with pytest.raises(CubeNotSealedError, match=r"aoi_000007\.zarr: no finished cube"):
         open_cube(cubes / "aoi_000007.zarr")
-    with pytest.raises(Exception, match="."):  # noqa: B017, PT011  whatever xarray says, it must not open
+    with pytest.raises(Exception, match=r".+"):
         xr.open_datatree(str(tmp_path / "aoi_000007.zarr"), engine="zarr", consolidated=True)
     assert read_seal(cubes, 7) is None
 
@@ -192,7 +197,9 @@ def test_memory_storage_holds_the_same_bytes(
     assert names == list((there / "aoi_000007.zarr").files())
     for name in names:
         assert (cubes / "aoi_000007.zarr").read(name) == (there / "aoi_000007.zarr").read(name)
-    assert float(open_cube(there / "aoi_000007.zarr")["dem/elevation"][0, 0]) == arrays["dem"]["elevation"][0, 0]
+    assert (
+        float(open_cube(there / "aoi_000007.zarr")["dem/elevation"][0, 0]) == arrays["dem"]["elevation"][0, 0]
+    )
 
 
 def test_a_block_of_another_shape_or_dtype_is_refused(plan: CubePlan, tmp_path: Path) -> None:
@@ -216,12 +223,14 @@ def test_sweeping_leaves_the_kept_blocks_alone(
     kept = {block.name for block in plan.blocks("s2l2a") if block.time == 1}
     sweep_cube(cubes, plan, kept)
     left = set((cubes / "aoi_000007.zarr").files())
-    assert left == {n for n in before if "/c/" not in n or n.startswith(("s2l2a/B02/c/1", "s2l2a/SCL/c/1"))} | {
-        n for n in before if "/c/" in n and n.split("/")[1] in ("x", "y", "time", "spatial_ref")
-    }
+    assert left == {
+        n for n in before if "/c/" not in n or n.startswith(("s2l2a/B02/c/1", "s2l2a/SCL/c/1"))
+    } | {n for n in before if "/c/" in n and n.split("/")[1] in ("x", "y", "time", "spatial_ref")}
 
 
-def test_other_layouts_are_refused(plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path: Path) -> None:
+def test_other_layouts_are_refused(
+    plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path: Path
+) -> None:
     cubes = Folder(str(tmp_path))
     write_cube(cubes, plan, arrays)
     path = tmp_path / "aoi_000007.zarr" / "zarr.json"

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
             "environment": service.environment(),
             "pid": os.getpid(),
         }
-        print(json.dumps(addresses), flush=True)  # noqa: T201 - for whoever started it
+        print(json.dumps(addresses), flush=True)
         stop.wait(options.lifetime)
 
 

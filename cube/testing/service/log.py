@@ -111,6 +111,6 @@ class Log:
     def _now(self) -> Counter[Role]:
         return Counter(self._under_way.values())
 
-    def _amend(self, number: int, **changes: Any) -> None:  # noqa: ANN401 - fields of Request
+    def _amend(self, number: int, **changes: Any) -> None:
         if number in self._requests:  # not forgotten meanwhile
             self._requests[number] = replace(self._requests[number], **changes)

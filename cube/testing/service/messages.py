@@ -95,7 +95,7 @@ class Answer:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def json_answer(value: Any, status: int = 200, content_type: str = "application/json") -> Answer:  # noqa: ANN401
+def json_answer(value: Any, status: int = 200, content_type: str = "application/json") -> Answer:
     """Answer with a JSON document."""
     return Answer(status, json.dumps(value, separators=(",", ":")).encode(), content_type)
 

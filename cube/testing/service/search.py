@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from shapely.errors import ShapelyError  # type: ignore[import-untyped]
-from shapely.geometry import box, shape  # type: ignore[import-untyped]
-from shapely.geometry.base import BaseGeometry  # type: ignore[import-untyped]
+from shapely.errors import ShapelyError
+from shapely.geometry import box, shape
+from shapely.geometry.base import BaseGeometry
 
 Item = dict[str, Any]
 """A STAC item as JSON."""
@@ -49,7 +49,7 @@ class Entry:
         geometry = shape(item["geometry"]) if item.get("geometry") else _box(item["bbox"])
         return cls(item, geometry, parse_instant(properties[start]), parse_instant(properties[end]))
 
-    def value(self, name: str) -> Any:  # noqa: ANN401 - JSON
+    def value(self, name: str) -> Any:
         """Give the value that queries and sorting mean by a name; None if the item has none."""
         name = name.removeprefix("properties.")
         if name == "datetime":
@@ -260,7 +260,7 @@ def _sortby(keys: Iterable[Mapping[str, str]]) -> tuple[tuple[str, bool], ...]:
     return named if any(name == "id" for name, _ in named) else (*named, ("id", True))
 
 
-def _limit(limit: Any) -> int:  # noqa: ANN401 - unchecked input
+def _limit(limit: Any) -> int:
     if limit is None:
         return DEFAULT_LIMIT
     if not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
@@ -305,7 +305,7 @@ def _drop(item: Item, path: Sequence[str]) -> Item:
     return rest if len(path) == 1 else {**rest, head: _drop(item[head], path[1:])}
 
 
-def _parsed(name: str, text: str, parse: Callable[[str], Any]) -> Any:  # noqa: ANN401 - JSON
+def _parsed(name: str, text: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(text)
     except ValueError as error:

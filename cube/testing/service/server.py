@@ -63,7 +63,7 @@ class StandIn:
         Seconds since 1970, by which tokens age.
     """
 
-    def __init__(  # noqa: PLR0913 - settings, by name
+    def __init__(
         self,
         archive: Path,
         *,

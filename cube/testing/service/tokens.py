@@ -47,7 +47,7 @@ class Tokens:
         Seconds since 1970.
     """
 
-    def __init__(  # noqa: PLR0913 - settings, by name
+    def __init__(
         self,
         containers: Collection[str],
         of_collection: Mapping[str, str],

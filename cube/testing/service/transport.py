@@ -62,20 +62,20 @@ class Server(ThreadingHTTPServer):
         self._changed = threading.Condition()
         super().__init__((HOST, port), _Handler)
 
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
+    def process_request(self, request: Any, client_address: Any) -> None:
         """Start a connection's thread."""
         with self._changed:
             self._connections.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as inherited
+    def shutdown_request(self, request: Any) -> None:
         """End a connection."""
         super().shutdown_request(request)
         with self._changed:
             self._connections.discard(request)
             self._changed.notify_all()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what is our fault; clients may leave when they like."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
@@ -103,5 +103,5 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_CONNECT = do_GET  # noqa: N815 - as inherited
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - as inherited
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as inherited
         """Print nothing."""

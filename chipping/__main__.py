@@ -1,0 +1,85 @@
+"""Phase two from the command line: ``python -m chipping -c CONFIG``, as ``scripts/chip.py`` does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cube.command import config_parser, draw_steps, run_verb
+from cube.config import Config
+from cube.sensors import CLASS_NAMES
+
+from .chip import ChipSummary, chip
+from .sweep import Setting, SweepResult, parse_grid, sweep
+
+
+def make_chips(config: Config, _: argparse.Namespace) -> int:
+    """Score, choose and write."""
+    with draw_steps() as progress:
+        summary = chip(config, progress=progress)
+    _print_summary(summary)
+    return 0
+
+
+def _print_summary(summary: ChipSummary) -> None:
+    print(
+        f"{summary.chips} chips of {summary.windows} windows; "
+        f"{summary.written} written, {summary.kept} kept, {summary.removed} removed"
+    )
+    for verdict, count in summary.totals().items():
+        print(f"  {count:8} {verdict}")
+    for code, count in summary.classes.items():
+        print(f"  {count:8} chips of {code} {CLASS_NAMES[code]}")
+
+
+def sweep_thresholds(config: Config, arguments: argparse.Namespace) -> int:
+    """Count chips for a grid of settings."""
+    result = sweep(config, parse_grid(arguments.grid))
+    print(result.to_csv().decode(), end="")
+    if arguments.want is not None:
+        _print_wanted(result, arguments.want)
+    return 0
+
+
+def _print_wanted(result: SweepResult, want: int) -> None:
+    loosest, strictest = result.loosest(want), result.strictest(want)
+    if loosest is None or strictest is None:
+        best = max(result.settings, key=lambda setting: setting.fewest)
+        print(f"no setting gives {want} chips of every class; the most is {best.fewest}, with {_named(best)}")
+        return
+    print(f"loosest with {want} chips of every class: {_named(loosest)}")
+    print(f"strictest: {_named(strictest)}")
+
+
+def _named(setting: Setting) -> str:
+    values = " ".join(f"{key}={value}" for key, value in setting.values.items())
+    return f"{values} ({setting.total} chips, at least {setting.fewest} per class)"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``chip``; return its exit code."""
+    description = "Score the finished cubes, choose windows and write chips. Needs no network."
+    return run_verb(config_parser(description), make_chips, argv)
+
+
+def main_sweep(argv: list[str] | None = None) -> int:
+    """Run ``sweep``; return its exit code."""
+    parser = config_parser("Count the chips of a grid of settings, from scores alone: a table and a plot.")
+    parser.add_argument(
+        "--grid",
+        nargs="+",
+        required=True,
+        metavar="KEY=VALUE,VALUE",
+        help="such as chips.min_purity=0.8,0.9,1.0",
+    )
+    parser.add_argument(
+        "--want",
+        type=int,
+        metavar="N",
+        help="also name the loosest and strictest setting with N chips per class",
+    )
+    return run_verb(parser, sweep_thresholds, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""The verb of phase two: score cubes, choose windows, write chips. Only configured storage is touched."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.config import Config
+from cube.engine import Engine, ThreadEngine, open_engine
+from cube.errors import ConfigError, CubeNotSealedError
+from cube.layout import Layout
+from cube.lock import hold
+from cube.status import record_chips
+from cube.storage import Folder
+from cube.windows import WindowGeometry
+
+from .choose import ScoreSet, choose
+from .cubes import CubeInfo, sealed_cubes
+from .export import (
+    CHIP_SEAL,
+    ChipWindow,
+    ExportSettings,
+    ExportTask,
+    export_chips,
+    export_settings,
+    group_windows,
+)
+from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
+from .scores import ScoreTable, ScoreTask, load_or_make_scores, mask_settings
+
+__all__ = ["ChipSummary", "chip", "score_cubes"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done, and how many there are."""
+
+_UNFINISHED = ".exporting"
+"""There while chips are written that may not be on the disk yet."""
+
+
+@dataclass(frozen=True)
+class ChipSummary:
+    """What phase two found and did."""
+
+    windows: int
+    chips: int
+    written: int
+    kept: int
+    removed: int
+    verdicts: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    """Windows by AOI index and verdict."""
+    classes: Mapping[int, int] = field(default_factory=dict)
+    """Chips by land-cover class."""
+
+    def totals(self) -> dict[str, int]:
+        """Return the windows of each verdict over all AOIs, most first."""
+        sums: dict[str, int] = {}
+        for counts in self.verdicts.values():
+            for verdict, count in counts.items():
+                sums[verdict] = sums.get(verdict, 0) + count
+        return dict(sorted(sums.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def chip(config: Config, engine: Engine | None = None, progress: Progress | None = None) -> ChipSummary:
+    """Make exactly the chips that a config asks for, from the cubes that are finished.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
+    engine
+        What runs the work; by default a cluster if the config names one, or else the threads of this process.
+    progress
+        Called as work gets done.
+
+    Returns
+    -------
+    ChipSummary
+        Counts per AOI and verdict, and per class.
+
+    Raises
+    ------
+    CubeNotSealedError
+        If no cube is finished.
+    BusyError
+        If another run works in the folder.
+    ConfigError
+        If a dtype cannot hold its sensor's nodata.
+    """
+    settings = export_settings(config)
+    report = progress or (lambda *_: None)
+    root = Layout.of(config).root
+    root.make()
+    with hold(root), _engine_for(config, engine) as running:
+        scores = score_cubes(config, running, report)
+        verdicts = choose(scores, config.chips, config.release.seed)
+        removed, written, kept = _export(config, scores, verdicts, settings, running, report)
+        root.write(CHIP_METADATA, chip_metadata_csv(scores, verdicts))
+        by_aoi = count_verdicts(scores, verdicts)
+        record_chips(root, by_aoi)
+    codes, counts = np.unique(scores.lulc[verdicts == 0], return_counts=True)
+    return ChipSummary(
+        windows=len(scores),
+        chips=written + kept,
+        written=written,
+        kept=kept,
+        removed=removed,
+        verdicts=by_aoi,
+        classes=dict(zip(codes.tolist(), counts.tolist(), strict=True)),
+    )
+
+
+@contextlib.contextmanager
+def _engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
+    if engine is not None:
+        yield engine
+    elif config.compute.scheduler:
+        with open_engine(config.compute) as opened:
+            yield opened
+    else:
+        yield ThreadEngine(config.compute.workers or None)
+
+
+def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: None) -> ScoreSet:
+    """Return the scores of every finished cube; only those that are not on disk are counted anew.
+
+    Raises
+    ------
+    CubeNotSealedError
+        If no cube is finished.
+    """
+    layout = Layout.of(config)
+    cubes = sealed_cubes(layout.cubes, config.aoi)
+    if not cubes:
+        raise CubeNotSealedError(f"{layout.cubes}: no finished cube here; build some with build_cubes.py")
+    tasks = [_score_task(config, layout, info) for info in cubes]
+    tables: list[ScoreTable] = []
+    for outcome in engine.run(load_or_make_scores, tasks):
+        tables.append(outcome.get())
+        report("score", len(tables), len(tasks))
+    return ScoreSet(sorted(tables, key=lambda table: table.cube.aoi_index))
+
+
+def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:
+    _check_resolutions(config, info)
+    return ScoreTask(
+        layout.cubes,
+        layout.scores,
+        info,
+        WindowGeometry.from_config(config.chips),
+        mask_settings(config),
+        len(config.ranges),
+    )
+
+
+def _check_resolutions(config: Config, info: CubeInfo) -> None:
+    for key, settings in config.sensors.items():
+        if key in info.sensors and info.sensors[key].resolution != settings.resolution:
+            raise ConfigError(
+                f"{key}.resolution is {settings.resolution}, but AOI {info.aoi_index}'s cube has pixels of "
+                f"{info.sensors[key].resolution} m; build it again, or set the resolution back"
+            )
+
+
+def _export(
+    config: Config,
+    scores: ScoreSet,
+    verdicts: NDArray[np.int8],
+    settings: ExportSettings,
+    engine: Engine,
+    report: Progress,
+) -> tuple[int, int, int]:
+    """Bring the chips' folder to what was chosen; return how many were removed, written and kept."""
+    layout = Layout.of(config)
+    chips = layout.chips
+    chips.make()
+    chips.sweep()
+    # A power cut can leave hollow files under a good seal: read such chips before believing them.
+    verify = layout.root.exists(_UNFINISHED)
+    tasks = list(_export_tasks(layout, scores, verdicts, settings, verify=verify))
+    removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})
+    layout.root.write(_UNFINISHED, b"")
+    written = kept = 0
+    total = sum(len(task.windows) for task in tasks)
+    for outcome in engine.run(export_chips, tasks):
+        result = outcome.get()
+        written, kept = written + result.written, kept + result.kept
+        report("export", written + kept, total)
+    if written or verify:
+        chips.sync()
+    layout.root.remove(_UNFINISHED)
+    return removed, written, kept
+
+
+def _export_tasks(
+    layout: Layout, scores: ScoreSet, verdicts: NDArray[np.int8], settings: ExportSettings, *, verify: bool
+) -> Iterator[ExportTask]:
+    for number, table in enumerate(scores.tables):
+        chosen = np.flatnonzero(verdicts[scores.starts[number] : scores.starts[number + 1]] == 0)
+        for group in group_windows(table.cube, _chip_windows(table, chosen)):
+            yield ExportTask(layout.cubes, layout.chips, table.cube, settings, group, verify)
+
+
+def _chip_windows(table: ScoreTable, chosen: NDArray[np.intp]) -> Iterable[ChipWindow]:
+    purity = table.purity()
+    columns = [table.columns[name][chosen].tolist() for name in ("left_m", "top_m", "lulc")]
+    cells = [table.cells[index] for index in chosen.tolist()]
+    return map(ChipWindow, cells, *columns, purity[chosen].tolist())
+
+
+def _remove_unchosen(chips: Folder, chosen: set[str]) -> int:
+    unchosen = [name for name in chips.names() if name not in chosen]
+    for name in unchosen:
+        chips.remove_folder(name, CHIP_SEAL)
+    return len(unchosen)

@@ -1,0 +1,315 @@
+"""The choice: from scores and thresholds to one verdict per window. Pure; no pixel is read.
+
+Rules are tried in the order of :data:`VERDICTS`, and a window gets the name of the first that it breaks:
+
+1.  ``nodata``: the sample window holds a land-cover pixel of class 0, and ``chips.forbidden`` names 0.
+2.  ``forbidden_class``: it holds a pixel of another forbidden class.
+3.  ``impure``: its majority class has less than ``chips.min_purity`` of its pixels.
+4.  ``class_excluded``: its majority class is not among ``chips.classes``.
+5.  ``not_fetched``: imagery under its chip was left out when the cube was built. Land cover is always there,
+    so the rules before this one still say why a window would not have been wanted anyway.
+6.  ``{sensor}_missing``: on some date less than ``chips.min_valid`` of the chip is valid, or the cube lacks
+    the sensor or one of its dates.
+7.  ``{sensor}_cloudy``: on some date less than ``chips.min_clear`` of the sample window is clear.
+8.  ``duplicate``: a chip of an AOI with a lower index has the same cell or, in another UTM zone, overlaps by
+    more than a tenth.
+9.  ``capped``: its class has ``chips.max_per_class`` chips in its AOI already. Who stays is decided by lot:
+    by the SHA-256 of seed and cell, which does not depend on the order of anything.
+
+All others are ``success``. Shares are compared as whole numbers of pixels: 0.95 of 1024 pixels is 973 of
+them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.config import ChipsConfig
+from cube.sensors import CLASS_NAMES, SENSORS, MaskRule
+from cube.windows import WindowGeometry
+
+from .footprints import footprints, may_overlap, overlapping
+from .scores import ScoreTable, Which
+
+__all__ = [
+    "VERDICTS",
+    "ScoreSet",
+    "Verdict",
+    "choose",
+    "cloudy",
+    "count_land_cover_chips",
+    "missing",
+    "pixels_needed",
+]
+
+Codes = NDArray[np.int8]
+"""Verdicts as positions in :data:`VERDICTS`."""
+
+
+class Verdict(StrEnum):
+    """The verdicts that do not name a sensor."""
+
+    SUCCESS = "success"
+    NODATA = "nodata"
+    FORBIDDEN_CLASS = "forbidden_class"
+    IMPURE = "impure"
+    CLASS_EXCLUDED = "class_excluded"
+    NOT_FETCHED = "not_fetched"
+    DUPLICATE = "duplicate"
+    CAPPED = "capped"
+
+
+def missing(sensor: str) -> str:
+    """Return the verdict of a chip with too few valid pixels of a sensor."""
+    return f"{sensor}_missing"
+
+
+def cloudy(sensor: str) -> str:
+    """Return the verdict of a window with too few clear pixels of a sensor."""
+    return f"{sensor}_cloudy"
+
+
+VERDICTS: tuple[str, ...] = (
+    Verdict.SUCCESS,
+    Verdict.NODATA,
+    Verdict.FORBIDDEN_CLASS,
+    Verdict.IMPURE,
+    Verdict.CLASS_EXCLUDED,
+    Verdict.NOT_FETCHED,
+    *(missing(key) for key in SENSORS),
+    *(cloudy(key) for key, sensor in SENSORS.items() if sensor.mask is not MaskRule.NONE),
+    Verdict.DUPLICATE,
+    Verdict.CAPPED,
+)
+"""Every verdict, in the order in which its rule is tried."""
+
+_POSITION = {verdict: position for position, verdict in enumerate(VERDICTS)}
+
+
+@lru_cache(maxsize=1024)
+def pixels_needed(share: float, pixels: int) -> int:
+    """Return the smallest number of pixels that is at least `share` of them, the share read as it is written.
+
+    Examples
+    --------
+    >>> pixels_needed(0.95, 1024), pixels_needed(0.1, 10), pixels_needed(1.0, 9216)
+    (973, 1, 9216)
+    """
+    return math.ceil(Fraction(repr(share)) * pixels)
+
+
+@dataclass(frozen=True)
+class ScoreSet:
+    """The score tables of all cubes, by AOI index; windows are numbered through in that order."""
+
+    tables: Sequence[ScoreTable]
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return sum(map(len, self.tables))
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Number of each table's first window, and the number of all."""
+        return [0, *itertools.accumulate(map(len, self.tables))]
+
+    @cached_property
+    def stacks(self) -> list[ScoreTable]:
+        """The same windows in fewer tables: neighbours that have the same sensors and dates are put together.
+
+        Only numbers of pixels and dates may be asked of them; names and places are the first cube's.
+        """
+        groups = (list(group) for _, group in itertools.groupby(self.tables, key=_layout))
+        return [_stacked(group) for group in groups]
+
+    @cached_property
+    def aoi(self) -> NDArray[np.int64]:
+        """Position of each window's table."""
+        return np.repeat(np.arange(len(self.tables)), [len(table) for table in self.tables])
+
+    @cached_property
+    def lulc(self) -> NDArray[Any]:
+        """Majority class of each window."""
+        return np.concatenate([table.columns["lulc"] for table in self.tables] or [np.zeros(0, np.int32)])
+
+    @cached_property
+    def cells(self) -> list[str]:
+        """Name of each window."""
+        return [cell for table in self.tables for cell in table.cells]
+
+    @cached_property
+    def conflicts(self) -> NDArray[np.int64]:
+        """``(n, 2)`` pairs of windows that cannot both be chips, lower AOI first, sorted by the second."""
+        pairs = [*_same_cells(self), *_across_zones(self)]
+        found = np.array(pairs, np.int64).reshape(-1, 2)
+        return found[np.lexsort((found[:, 0], found[:, 1]))]
+
+    def lots(self, seed: int) -> NDArray[np.uint64]:
+        """Return a number for each window, drawn by seed and cell alone."""
+        digests = (hashlib.sha256(f"{seed}:{cell}".encode()).digest()[:8] for cell in self.cells)
+        return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+
+
+def _layout(table: ScoreTable) -> tuple[Any, ...]:
+    """Return what tables must share to be judged together."""
+    sensors = ((key, found.resolution, len(found.times)) for key, found in table.cube.sensors.items())
+    return (table.geometry, table.masks, table.ranges, *sensors)
+
+
+def _stacked(tables: Sequence[ScoreTable]) -> ScoreTable:
+    columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
+    return replace(tables[0], columns=columns)
+
+
+def _same_cells(scores: ScoreSet) -> Iterator[tuple[int, int]]:
+    """Yield pairs of windows of one cell, which neighbouring AOIs share."""
+    first: dict[str, list[int]] = {}
+    for window, cell in enumerate(scores.cells):
+        earlier = first.setdefault(cell, [])
+        yield from ((one, window) for one in earlier)
+        earlier.append(window)
+
+
+def _across_zones(scores: ScoreSet) -> Iterator[tuple[int, int]]:
+    """Yield pairs of windows whose chips overlap by more than a tenth although their UTM zones differ."""
+    chips: dict[int, NDArray[np.object_]] = {}
+    filled = [number for number, table in enumerate(scores.tables) if len(table)]
+    for pair in itertools.combinations(filled, 2):
+        if not may_overlap(*(scores.tables[number].cube.epsg for number in pair)):
+            continue
+        for number in pair:
+            if number not in chips:
+                chips[number] = _chips(scores.tables[number])
+        for one, two in overlapping(*(chips[number] for number in pair)):
+            yield scores.starts[pair[0]] + one, scores.starts[pair[1]] + two
+
+
+def _chips(table: ScoreTable) -> NDArray[np.object_]:
+    return footprints(table.geometry, table.cube.epsg, table.columns["left_m"], table.columns["top_m"])
+
+
+def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
+    """Give every window its verdict.
+
+    Parameters
+    ----------
+    scores
+        Scores of all cubes.
+    chips
+        Thresholds, classes and caps. Window sizes must be those that the scores were made with.
+    seed
+        Decides by lot who stays under a cap.
+
+    Returns
+    -------
+    numpy.ndarray
+        int8 per window, positions in :data:`VERDICTS`.
+    """
+    assert all(table.geometry == WindowGeometry.from_config(chips) for table in scores.tables)
+    judged = [_judge(table, chips) for table in scores.stacks]
+    verdicts = np.concatenate([*judged, np.zeros(0, np.int8)])
+    _reject_duplicates(verdicts, scores)
+    if chips.max_per_class is not None:
+        _reject_over_cap(verdicts, scores, chips.max_per_class, seed)
+    return verdicts
+
+
+def _judge(table: ScoreTable, chips: ChipsConfig) -> Codes:
+    """Try the rules that concern one window alone."""
+    verdicts = np.zeros(len(table), np.int8)
+    land_cover = _land_cover_rules(table.columns, table.sample_px, chips)
+    for verdict, broken in itertools.chain(land_cover, _imagery_rules(table, chips)):
+        verdicts[broken & (verdicts == 0)] = _POSITION[verdict]
+    return verdicts
+
+
+def _land_cover_rules(
+    columns: Mapping[str, NDArray[Any]], sample_px: int, chips: ChipsConfig
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    for code in sorted(chips.forbidden):
+        yield Verdict.FORBIDDEN_CLASS if code else Verdict.NODATA, columns[f"class_{code}_px"] > 0
+    yield Verdict.IMPURE, columns["majority_px"] < pixels_needed(chips.min_purity, sample_px)
+    yield Verdict.CLASS_EXCLUDED, ~np.isin(columns["lulc"], chips.classes)
+
+
+def count_land_cover_chips(
+    columns: Mapping[str, NDArray[Any]], sample_px: int, chips: ChipsConfig
+) -> dict[int, int]:
+    """Return, by class, how many windows of one AOI break no rule of land cover, up to the cap.
+
+    Parameters
+    ----------
+    columns
+        Land-cover columns of a score table.
+    sample_px
+        Pixels in a sample window.
+    chips
+        Classes, purity and cap.
+    """
+    broken = [rule for _, rule in _land_cover_rules(columns, sample_px, chips)]
+    codes, counts = np.unique(columns["lulc"][~np.logical_or.reduce(broken)], return_counts=True)
+    cap = chips.max_per_class
+    return {
+        code: count if cap is None else min(count, cap)
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
+    }
+
+
+def _imagery_rules(table: ScoreTable, chips: ChipsConfig) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    sensors = [masks.sensor for masks in table.masks]
+    for key in sensors:
+        if key in table.cube.sensors:
+            yield Verdict.NOT_FETCHED, table.columns[f"{key}_not_fetched"] > 0
+    for key in sensors:
+        if table.has(key):
+            yield from ((missing(key), broken) for broken in _below(table, chips, key, "valid"))
+        else:
+            yield missing(key), np.ones(len(table), np.bool_)
+    for masks in table.masks:
+        if masks.has_cloud_rule and table.has(masks.sensor):
+            yield from (
+                (cloudy(masks.sensor), broken) for broken in _below(table, chips, masks.sensor, "clear")
+            )
+
+
+def _below(table: ScoreTable, chips: ChipsConfig, sensor: str, which: Which) -> Iterator[NDArray[np.bool_]]:
+    """Yield, per date, where a share lies under its threshold."""
+    pixels = table.window_px(which, sensor)
+    for date in range(len(table.cube.sensors[sensor].times)):
+        share = chips.threshold("min_valid" if which == "valid" else "min_clear", sensor, date)
+        yield table.columns[f"{sensor}_{date}_{which}_px"] < pixels_needed(share, pixels)
+
+
+def _reject_duplicates(verdicts: Codes, scores: ScoreSet) -> None:
+    """Reject, AOI by AOI, what an earlier AOI's chip already shows."""
+    earlier, later = scores.conflicts.T
+    cuts = np.searchsorted(later, scores.starts)
+    for start, stop in itertools.pairwise(cuts.tolist()):
+        both = (verdicts[earlier[start:stop]] == 0) & (verdicts[later[start:stop]] == 0)
+        verdicts[later[start:stop][both]] = _POSITION[Verdict.DUPLICATE]
+
+
+def _reject_over_cap(verdicts: Codes, scores: ScoreSet, cap: int, seed: int) -> None:
+    """Reject, per AOI and class, those with the higher lots."""
+    chosen = np.flatnonzero(verdicts == 0)
+    group = scores.aoi[chosen] * (max(CLASS_NAMES) + 1) + scores.lulc[chosen]
+    _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    if not len(sizes) or sizes.max() <= cap:
+        return
+    crowded = sizes[inverse] > cap
+    chosen, group = chosen[crowded], group[crowded]
+    order = np.lexsort((scores.lots(seed)[chosen], group))
+    group = group[order]
+    rank = np.arange(len(group)) - np.searchsorted(group, group)
+    verdicts[chosen[order[rank >= cap]]] = _POSITION[Verdict.CAPPED]

@@ -1,0 +1,169 @@
+"""Sealed cubes as phase two sees them: what their root file says, and their raw pixels."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from cube.config import AoiConfig
+from cube.errors import StoreError
+from cube.grid import Bounds
+from cube.items import parse_time
+from cube.plan import SCHEMA_VERSION
+from cube.sensors import SENSORS
+from cube.storage import Folder
+from cube.store import SEAL, cube_name
+
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["CubeInfo", "SensorInfo", "open_arrays", "open_raw", "read_cube_info", "sealed_cubes"]
+
+_CUBE_NAME = re.compile(r"aoi_(\d{6,})\.zarr")
+
+
+@dataclass(frozen=True)
+class SensorInfo:
+    """One group of a cube."""
+
+    bands: tuple[str, ...]
+    resolution: int
+    times: tuple[datetime, ...]
+    """Acquisition times, UTC; the period's first item for layers without dates."""
+    scene_ids: tuple[str, ...]
+    """Per date, the items of its mosaic joined by ``+``."""
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """Days of acquisition, ``YYYYMMDD``."""
+        return tuple(f"{time:%Y%m%d}" for time in self.times)
+
+
+@dataclass(frozen=True)
+class CubeInfo:
+    """What a sealed cube's root says about it."""
+
+    aoi_index: int
+    epsg: int
+    bounds: Bounds
+    recipe_sha256: str
+    """Equal for cubes of equal pixels."""
+    sensors: Mapping[str, SensorInfo]
+    not_fetched: tuple[str, ...] = ()
+    """Names of the blocks whose imagery was left out."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON."""
+        return {
+            "aoi_index": self.aoi_index,
+            "epsg": self.epsg,
+            "bounds": [self.bounds.left, self.bounds.bottom, self.bounds.right, self.bounds.top],
+            "recipe_sha256": self.recipe_sha256,
+            "not_fetched": list(self.not_fetched),
+            "sensors": {
+                key: {
+                    "bands": list(sensor.bands),
+                    "resolution": sensor.resolution,
+                    "times": [time.isoformat() for time in sensor.times],
+                    "scene_ids": list(sensor.scene_ids),
+                }
+                for key, sensor in self.sensors.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> CubeInfo:
+        """Read back what :meth:`to_json` wrote."""
+        sensors = {
+            key: SensorInfo(
+                tuple(sensor["bands"]),
+                sensor["resolution"],
+                tuple(map(datetime.fromisoformat, sensor["times"])),
+                tuple(sensor["scene_ids"]),
+            )
+            for key, sensor in record["sensors"].items()
+        }
+        return cls(
+            record["aoi_index"],
+            record["epsg"],
+            Bounds(*record["bounds"]),
+            record["recipe_sha256"],
+            sensors,
+            tuple(record["not_fetched"]),
+        )
+
+
+def sealed_cubes(cubes: Folder, aoi: AoiConfig) -> list[CubeInfo]:
+    """Return the finished cubes of the AOIs that a config wants, by AOI index; others are passed over."""
+    indices = sorted(int(found[1]) for name in cubes.names(".zarr") if (found := _CUBE_NAME.fullmatch(name)))
+    wanted = [
+        index
+        for index in indices
+        if (not aoi.include_indices or index in aoi.include_indices) and index not in aoi.exclude_indices
+    ]
+    return [info for index in wanted if (info := read_cube_info(cubes, index)) is not None]
+
+
+def read_cube_info(cubes: Folder, aoi_index: int) -> CubeInfo | None:
+    """Return what a cube's root says, or None where the cube is unfinished or absent.
+
+    Raises
+    ------
+    StoreError
+        If it was written in a layout that this version does not know.
+    """
+    try:
+        document = json.loads((cubes / cube_name(aoi_index)).read(SEAL))
+    except FileNotFoundError:
+        return None
+    root = document["attributes"]
+    if root.get("schema_version") != SCHEMA_VERSION:
+        raise StoreError(
+            f"{cubes}/{cube_name(aoi_index)}: has schema_version {root.get('schema_version')}; "
+            f"this version reads {SCHEMA_VERSION}"
+        )
+    groups = document["consolidated_metadata"]["metadata"]
+    recipe = root["recipe"]
+    sensors = {
+        key: _sensor_info(recipe["sensors"][key], groups[key]["attributes"]["items"])
+        for key in SENSORS
+        if key in recipe["sensors"]
+    }
+    return CubeInfo(
+        root["aoi_index"],
+        root["epsg"],
+        Bounds(*recipe["bounds"]),
+        root["recipe_sha256"],
+        sensors,
+        tuple(sorted(root.get("not_fetched", ()))),
+    )
+
+
+def _sensor_info(recipe: Mapping[str, Any], items: Iterable[list[dict[str, Any]]]) -> SensorInfo:
+    dates = list(items)
+    return SensorInfo(
+        tuple(recipe["bands"]),
+        recipe["resolution"],
+        tuple(parse_time(date[0]["datetime"]) for date in dates),
+        tuple("+".join(item["id"] for item in date) for date in dates),
+    )
+
+
+def open_raw(cubes: Folder, aoi_index: int) -> xr.DataTree:
+    """Open a cube lazily with the numbers that lie on disk: the archive's integers, masks beside them."""
+    store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
+    return xr.open_datatree(store, engine="zarr", chunks=None, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
+
+
+def open_arrays(cubes: Folder, aoi_index: int) -> zarr.Group:
+    """Open a cube's Zarr arrays, for readers that want many small regions of them."""
+    import zarr
+
+    store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
+    return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)

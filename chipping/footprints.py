@@ -1,0 +1,90 @@
+"""Chips on the globe: outlines in longitude and latitude, and which of them overlap across UTM zones."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from cube.windows import WindowGeometry
+
+if TYPE_CHECKING:
+    from pyproj import Transformer
+
+__all__ = ["footprints", "may_overlap", "overlapping"]
+
+_MOST_SHARED = 0.1
+"""Of two chips in different zones that share more of their area than this, one has to go."""
+_ZONES = 60
+_NEAR_ZONES = 2
+"""Around Svalbard every other zone is left out."""
+_FAR_EAST_DEG = 170
+
+
+def footprints(
+    geometry: WindowGeometry, epsg: int, left_m: NDArray[np.generic], top_m: NDArray[np.generic]
+) -> NDArray[np.object_]:
+    """Return the outlines of chips in EPSG:4326, counter-clockwise.
+
+    Parameters
+    ----------
+    geometry, epsg
+        Sizes of the windows, and the UTM zone they lie in.
+    left_m, top_m
+        Edges of the sample windows.
+
+    Returns
+    -------
+    numpy.ndarray
+        shapely polygons. One that crosses the antimeridian goes on beyond 180 degrees instead of around the
+        globe.
+    """
+    left = np.asarray(left_m, np.float64) - geometry.margin_m
+    top = np.asarray(top_m, np.float64) + geometry.margin_m
+    right, bottom = left + geometry.chip_m, top - geometry.chip_m
+    x = np.stack([left, right, right, left, left], axis=-1)
+    y = np.stack([bottom, bottom, top, top, bottom], axis=-1)
+    lon, lat = _to_lonlat(epsg).transform(x, y)
+    crossing = np.ptp(lon, axis=-1, keepdims=True) > 180 if len(left) else False
+    lon = np.where(crossing & (lon < 0), lon + 360, lon)
+    return np.asarray(shapely.polygons(np.stack([lon, lat], axis=-1)), np.object_)
+
+
+@lru_cache(maxsize=128)
+def _to_lonlat(epsg: int) -> Transformer:
+    from pyproj import Transformer
+
+    return Transformer.from_crs(epsg, 4326, always_xy=True)
+
+
+def may_overlap(epsg: int, other: int) -> bool:
+    """Tell whether cubes of two UTM zones can see the same ground: other zones, and near each other."""
+    apart = abs(epsg % 100 - other % 100)
+    return epsg != other and min(apart, _ZONES - apart) <= _NEAR_ZONES
+
+
+def overlapping(first: NDArray[np.object_], second: NDArray[np.object_]) -> list[tuple[int, int]]:
+    """Return pairs ``(of first, of second)`` of outlines that share more than a tenth of the smaller."""
+    boxes = shapely.total_bounds(first), shapely.total_bounds(second)
+    if all(np.abs(box[[0, 2]]).max() > _FAR_EAST_DEG for box in boxes):
+        first, second = _eastward(first), _eastward(second)
+    if not _boxes_meet(shapely.total_bounds(first), shapely.total_bounds(second)):
+        return []
+    theirs, ours = shapely.STRtree(first).query(second, predicate="intersects")
+    shared = shapely.area(shapely.intersection(first[ours], second[theirs]))
+    smaller = np.minimum(shapely.area(first[ours]), shapely.area(second[theirs]))
+    many = shared > _MOST_SHARED * smaller
+    return sorted(zip(ours[many].tolist(), theirs[many].tolist(), strict=True))
+
+
+def _eastward(outlines: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Count longitudes from 0 to 360, so that the antimeridian is a line like any other."""
+    turned = shapely.transform(outlines, lambda lonlat: np.column_stack([lonlat[:, 0] % 360, lonlat[:, 1]]))
+    return np.asarray(turned, np.object_)
+
+
+def _boxes_meet(one: NDArray[np.float64], two: NDArray[np.float64]) -> bool:
+    return bool(one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3])

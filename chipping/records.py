@@ -1,0 +1,114 @@
+"""chip_metadata.csv: a row for every window that was scored, chosen or not, and why."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from cube.sensors import SENSORS
+
+from .choose import VERDICTS, ScoreSet
+from .footprints import footprints
+from .scores import ScoreTable, Which
+
+__all__ = ["CHIP_METADATA", "chip_metadata_csv", "count_verdicts"]
+
+CHIP_METADATA = "chip_metadata.csv"
+_WKT_DECIMALS = 9
+"""A tenth of a millimetre."""
+_SERIES = tuple(key for key, sensor in SENSORS.items() if not sensor.is_static)
+
+
+def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> bytes:
+    """Return the table of all windows, ordered by AOI index, then from north to south and west to east.
+
+    ``chip_index`` numbers the rows. Dates, and scene ids date by date, are joined by commas; the scenes of
+    one date's mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326); ``left_m`` and
+    ``top_m`` are edges of the sample window in ``epsg``. ``{sensor}_min_valid`` and ``{sensor}_min_clear``
+    are the worst date's shares.
+    """
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_header())
+    for number, table in enumerate(scores.tables):
+        start = scores.starts[number]
+        status = [VERDICTS[code] for code in verdicts[start : start + len(table)].tolist()]
+        writer.writerows(_rows(table, start, status))
+    return buffer.getvalue().encode()
+
+
+def _header() -> list[str]:
+    return [
+        "chip_index",
+        "aoi_index",
+        "cell",
+        *(f"{key}_dates" for key in _SERIES),
+        "lulc",
+        "purity",
+        "chip_footprint",
+        "epsg",
+        "status",
+        *(f"{key}_scene_ids" for key in SENSORS),
+        "left_m",
+        "top_m",
+        *(f"{key}_min_valid" for key in SENSORS),
+        *(f"{key}_min_clear" for key in _SERIES),
+    ]
+
+
+def _rows(table: ScoreTable, start: int, status: list[str]) -> Iterator[tuple[object, ...]]:
+    cube = table.cube
+    left, top = table.columns["left_m"], table.columns["top_m"]
+    outlines = footprints(table.geometry, cube.epsg, left, top)
+    size = len(table)
+
+    def every(value: object) -> list[object]:
+        return [value] * size
+
+    return zip(
+        range(start, start + size),
+        every(cube.aoi_index),
+        table.cells,
+        *(every(",".join(table.dates(key))) for key in _SERIES),
+        table.columns["lulc"].tolist(),
+        table.purity().tolist(),
+        shapely.to_wkt(outlines, rounding_precision=_WKT_DECIMALS).tolist() if size else [],
+        every(cube.epsg),
+        status,
+        *(every(_scene_ids(table, key)) for key in SENSORS),
+        left.tolist(),
+        top.tolist(),
+        *(_worst(table, key, "valid") for key in SENSORS),
+        *(_worst(table, key, "clear") for key in _SERIES),
+        strict=True,
+    )
+
+
+def _scene_ids(table: ScoreTable, key: str) -> str:
+    return ",".join(table.cube.sensors[key].scene_ids) if key in table.cube.sensors else ""
+
+
+def _worst(table: ScoreTable, key: str, which: Which) -> list[object]:
+    """Return the lowest share over a sensor's dates, or empty cells where it was not scored."""
+    scored = {masks.sensor for masks in table.masks} & set(table.cube.sensors)
+    if key not in scored:
+        return [""] * len(table)
+    shares = [table.share(which, key, date) for date in range(len(table.cube.sensors[key].times))]
+    return list(np.minimum.reduce(shares).tolist())
+
+
+def count_verdicts(scores: ScoreSet, verdicts: NDArray[np.int8]) -> dict[int, dict[str, int]]:
+    """Return, per AOI index, how many windows got each verdict, in the order of the rules."""
+    counts = {}
+    for number, table in enumerate(scores.tables):
+        found = verdicts[scores.starts[number] : scores.starts[number + 1]]
+        bins = np.bincount(found, minlength=len(VERDICTS)).tolist()
+        counts[table.cube.aoi_index] = {
+            str(name): count for name, count in zip(VERDICTS, bins, strict=True) if count
+        }
+    return counts

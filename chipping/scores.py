@@ -1,0 +1,414 @@
+"""Scores: what is known of every window of a cube, whatever the thresholds.
+
+A table per cube, a row per window: how many pixels of each land-cover class its sample window holds, and for
+each sensor and date how many pixels of the chip are valid and how many of the sample window are clear. Pixels
+are counted, never averaged, so that a threshold can be compared exactly. A table is made again only if the
+cube, the windows' geometry or the rules of its masks change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cube.config import Config
+from cube.counts import CellCounts, CellGrid, count_codes, count_true
+from cube.errors import StoreError
+from cube.grid import BLOCK_M, Block
+from cube.plan import canonical_json
+from cube.sensors import CLASS_NAMES, SENSORS, Band, MaskRule
+from cube.storage import Folder
+from cube.windows import Part, Spans, WindowGeometry, WindowLattice
+
+from .cubes import CubeInfo, open_raw
+
+__all__ = [
+    "MaskSettings",
+    "ScoreTable",
+    "ScoreTask",
+    "Which",
+    "clear_pixels",
+    "land_cover_columns",
+    "load_or_make_scores",
+    "mask_settings",
+    "scores_name",
+    "valid_pixels",
+]
+
+_SCORES_VERSION = 1
+"""Of the table's columns and of the way they are counted; another number makes old tables stale."""
+_FILL_BIT = 1
+"""Bit 0 of qa_pixel: there is nothing here."""
+_HEADER = b"gelos"
+
+Column = NDArray[np.int32]
+Mask = NDArray[np.bool_]
+Which = Literal["valid", "clear"]
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """What makes a pixel of one sensor valid and clear; all that a config can change about it."""
+
+    sensor: str
+    bands: tuple[str, ...]
+    """Exported bands; a pixel is valid if none of them is nodata."""
+    cloud_band: str | None = None
+    clear_codes: tuple[int, ...] = ()
+    cloud_bits: tuple[int, ...] = ()
+    cloud_buffer_px: int = 0
+
+    @property
+    def has_cloud_rule(self) -> bool:
+        """False where clear means valid."""
+        return self.cloud_band is not None
+
+
+def mask_settings(config: Config) -> tuple[MaskSettings, ...]:
+    """Return the mask settings of every sensor of a config, in the order of the sensor table."""
+    return tuple(_mask_settings(config, key) for key in config.sensors)
+
+
+def _mask_settings(config: Config, key: str) -> MaskSettings:
+    sensor, settings = SENSORS[key], config.sensors[key]
+    bands = sensor.exported(config.bands(key))
+    cloud_band = getattr(settings, "cloud_band", None)
+    if cloud_band is None:
+        return MaskSettings(key, bands)
+    if sensor.mask is MaskRule.CODES:
+        return MaskSettings(key, bands, cloud_band, clear_codes=tuple(sorted(getattr(settings, "clear", ()))))
+    bits, buffer = getattr(settings, "cloud_bits", ()), getattr(settings, "cloud_buffer_px", 0)
+    return MaskSettings(key, bands, cloud_band, cloud_bits=tuple(sorted(bits)), cloud_buffer_px=buffer)
+
+
+def valid_pixels(values: NDArray[Any], band: Band) -> Mask:
+    """Return where a band holds something: not the archive's nodata, and not NaN."""
+    mask: Mask = ~np.isnan(values) if np.isnan(band.nodata) else values != band.np_dtype.type(band.nodata)
+    return mask
+
+
+def clear_pixels(mask: NDArray[np.integer], settings: MaskSettings) -> Mask:
+    """Return where a mask band says that the ground is seen.
+
+    Parameters
+    ----------
+    mask
+        ``(y, x)`` of the cloud band.
+    settings
+        Codes that are clear, or bits that are not, here and in the buffer around; pixels beyond the array's
+        edge cloud nothing.
+    """
+    if SENSORS[settings.sensor].mask is MaskRule.CODES:
+        table = np.zeros(256, np.bool_)
+        table[list(settings.clear_codes)] = True
+        clear: Mask = table[mask]
+        return clear
+    cloudy: Mask = (mask & sum(1 << bit for bit in settings.cloud_bits)) != 0
+    filled: Mask = (mask & _FILL_BIT) != 0
+    return ~(_grown(cloudy, settings.cloud_buffer_px) | filled)
+
+
+def _grown(mask: Mask, buffer: int) -> Mask:
+    """Spread True over the square of `buffer` pixels around it."""
+    height, width = mask.shape
+    around = np.pad(mask, buffer)
+    shifts = range(2 * buffer + 1)
+    rows = np.logical_or.reduce([around[shift : shift + height] for shift in shifts])
+    grown: Mask = np.logical_or.reduce([rows[:, shift : shift + width] for shift in shifts])
+    return grown
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The scores of one cube's windows, rows from north to south and west to east.
+
+    ``columns`` holds, per window: ``left_m`` and ``top_m`` of the sample window; ``lulc``, its majority class
+    (the lowest code of equals), and ``majority_px``; ``class_{code}_px`` of every class of the map and
+    ``class_other_px``; per sensor ``{sensor}_not_fetched``; per sensor and date ``{sensor}_{i}_valid_px`` in
+    the chip and ``{sensor}_{i}_clear_px`` in the sample window.
+    """
+
+    cube: CubeInfo
+    geometry: WindowGeometry
+    masks: tuple[MaskSettings, ...]
+    ranges: int
+    """Time ranges of the config: a sensor with another number of dates is missing."""
+    columns: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return len(self.columns["left_m"])
+
+    @property
+    def sample_px(self) -> int:
+        """Land-cover pixels in a sample window."""
+        return self.geometry.window_px("sample", self.cube.sensors["lulc"].resolution)
+
+    @cached_property
+    def cells(self) -> list[str]:
+        """Names of the windows."""
+        corners = zip(self.columns["left_m"].tolist(), self.columns["top_m"].tolist(), strict=True)
+        return [f"{self.cube.epsg}_{left}_{top}" for left, top in corners]
+
+    def purity(self) -> NDArray[np.float64]:
+        """Return the share of each sample window's pixels in its majority class."""
+        return self.columns["majority_px"] / np.float64(self.sample_px)
+
+    def class_share(self, code: int) -> NDArray[np.float64]:
+        """Return the share of each sample window's pixels in a class of the map."""
+        return self.columns[f"class_{code}_px"] / np.float64(self.sample_px)
+
+    def dates(self, sensor: str) -> tuple[str, ...]:
+        """Return the dates of a sensor, ``YYYYMMDD``; none where the cube lacks it, or has no time axis."""
+        if SENSORS[sensor].is_static or sensor not in self.cube.sensors:
+            return ()
+        return self.cube.sensors[sensor].dates
+
+    def has(self, sensor: str) -> bool:
+        """Tell whether the cube holds a sensor with a date for every time range."""
+        found = self.cube.sensors.get(sensor)
+        return found is not None and (SENSORS[sensor].is_static or len(found.times) == self.ranges)
+
+    def share(self, which: Which, sensor: str, date: int) -> NDArray[np.float64]:
+        """Return each chip's ``valid`` share, or each sample window's ``clear`` share, on one date."""
+        return self.columns[f"{sensor}_{date}_{which}_px"] / np.float64(self.window_px(which, sensor))
+
+    def window_px(self, which: Which, sensor: str) -> int:
+        """Return how many pixels a share is of: the chip's for ``valid``, the sample's for ``clear``."""
+        part: Part = "chip" if which == "valid" else "sample"
+        return self.geometry.window_px(part, self.cube.sensors[sensor].resolution)
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """One cube to score; travels to workers."""
+
+    cubes: Folder
+    scores: Folder
+    cube: CubeInfo
+    geometry: WindowGeometry
+    masks: tuple[MaskSettings, ...]
+    ranges: int
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 over everything that the scores follow from."""
+        record = {
+            "version": _SCORES_VERSION,
+            "cube": self.cube.to_json(),
+            "geometry": asdict(self.geometry),
+            "masks": [asdict(mask) for mask in self.masks],
+            "ranges": self.ranges,
+        }
+        return hashlib.sha256(canonical_json(record)).hexdigest()
+
+
+def scores_name(aoi_index: int) -> str:
+    """Return the file name of an AOI's scores."""
+    return f"aoi_{aoi_index:06}.parquet"
+
+
+def load_or_make_scores(task: ScoreTask) -> ScoreTable:
+    """Return a cube's scores: those on disk if their key is the same, or else newly counted and written."""
+    found = _read_table(task)
+    if found is not None:
+        return found
+    table = ScoreTable(task.cube, task.geometry, task.masks, task.ranges, _score(task))
+    task.scores.write(scores_name(task.cube.aoi_index), _to_parquet(table, task.key))
+    return table
+
+
+def _read_table(task: ScoreTask) -> ScoreTable | None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        data = task.scores.read(scores_name(task.cube.aoi_index))
+        table = parquet.read_table(pa.BufferReader(data), use_threads=False)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    header = json.loads((table.schema.metadata or {}).get(_HEADER, b"{}"))
+    if header.get("key") != task.key:
+        return None
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    return ScoreTable(task.cube, task.geometry, task.masks, task.ranges, columns)
+
+
+def _to_parquet(table: ScoreTable, key: str) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    header = canonical_json({"key": key})
+    arrow = pa.table(dict(table.columns)).replace_schema_metadata({_HEADER: header})
+    buffer = io.BytesIO()
+    parquet.write_table(arrow, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
+    lattice = WindowLattice(task.geometry, task.cube.bounds, task.cube.epsg)
+    left, top = lattice.corners()
+    columns: dict[str, NDArray[Any]] = {"left_m": left.astype(np.int32), "top_m": top.astype(np.int32)}
+    tree = open_raw(task.cubes, task.cube.aoi_index)
+    for masks in task.masks:
+        if masks.sensor not in task.cube.sensors:
+            continue
+        _check_bands(task.cube, masks)
+        layers = tree[masks.sensor].to_dataset()
+        if masks.sensor == "lulc":
+            columns |= _score_land_cover(task, lattice, layers)
+        columns |= _score_sensor(task, masks, lattice, layers)
+    return columns
+
+
+def _check_bands(cube: CubeInfo, masks: MaskSettings) -> None:
+    wanted = {*masks.bands, *([masks.cloud_band] if masks.cloud_band else [])}
+    if lacking := sorted(wanted - set(cube.sensors[masks.sensor].bands)):
+        raise StoreError(
+            f"AOI {cube.aoi_index}: its cube has no {masks.sensor} {', '.join(lacking)}; "
+            f"build it again, or take them out of {masks.sensor}.bands"
+        )
+
+
+def _score_land_cover(task: ScoreTask, lattice: WindowLattice, layers: xr.Dataset) -> dict[str, Column]:
+    resolution = task.cube.sensors["lulc"].resolution
+    rows, columns = lattice.rows("sample", resolution), lattice.columns("sample", resolution)
+    if not len(lattice):
+        return land_cover_columns({}, 0)
+    side = BLOCK_M // resolution
+    shape = layers["lulc"].shape
+    grid = CellGrid([rows], [columns], range(0, shape[0], side), range(0, shape[1], side))
+    counts: dict[int, CellCounts] = {}
+    for block, pixels in _walk(layers, "lulc", 0, side):
+        cut = grid.cut(block)
+        if cut is None:
+            continue
+        for code, values in count_codes(pixels["lulc"].values, cut.row_edges, cut.column_edges).items():
+            counts.setdefault(code, CellCounts(grid)).put(cut.cells, values)
+    windows = {code: count.windows(rows, columns).ravel() for code, count in counts.items()}
+    return land_cover_columns(windows, len(lattice))
+
+
+def land_cover_columns(counts: Mapping[int, NDArray[np.integer]], windows: int) -> dict[str, Column]:
+    """Return the land-cover columns of a score table.
+
+    Parameters
+    ----------
+    counts
+        Pixels per window, by class code; codes that are nowhere may be left out.
+    windows
+        Number of windows.
+    """
+    nothing = np.zeros(windows, np.int32)
+    codes = sorted({*counts, *CLASS_NAMES})
+    stack = np.stack([counts.get(code, nothing) for code in codes]).astype(np.int32)
+    majority = stack.argmax(axis=0)
+    other = [index for index, code in enumerate(codes) if code not in CLASS_NAMES]
+    return {
+        "lulc": np.asarray(codes, np.int32)[majority],
+        "majority_px": stack.max(axis=0),
+        **{f"class_{code}_px": stack[codes.index(code)] for code in CLASS_NAMES},
+        "class_other_px": stack[other].sum(axis=0, dtype=np.int32),
+    }
+
+
+def _score_sensor(
+    task: ScoreTask, masks: MaskSettings, lattice: WindowLattice, layers: xr.Dataset
+) -> dict[str, NDArray[Any]]:
+    found = task.cube.sensors[masks.sensor]
+    if not len(lattice):
+        return _no_windows(masks, len(found.times))
+    rows, columns = (
+        {part: spans(part, found.resolution) for part in ("sample", "chip")}
+        for spans in (lattice.rows, lattice.columns)
+    )
+    height, width = (layers.sizes[dim] for dim in ("y", "x"))
+    side = BLOCK_M // found.resolution
+    grid = CellGrid(rows.values(), columns.values(), range(0, height, side), range(0, width, side))
+    scores: dict[str, NDArray[Any]] = {}
+    left_out = CellCounts(grid)
+    for date in range(len(found.times)):
+        valid, clear = CellCounts(grid), CellCounts(grid)
+        for block, pixels in _walk(layers, masks.sensor, date, side):
+            cut = grid.cut(block)
+            if cut is None:
+                continue
+            if block.name in task.cube.not_fetched:
+                left_out.put(cut.cells, 1)
+                continue
+            seen = _valid(pixels, masks)
+            valid.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
+            if masks.has_cloud_rule:
+                seen &= _clear(layers, masks, date, block)
+                clear.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
+        scores[f"{masks.sensor}_{date}_valid_px"] = _column(valid, rows["chip"], columns["chip"])
+        counted = clear if masks.has_cloud_rule else valid
+        scores[f"{masks.sensor}_{date}_clear_px"] = _column(counted, rows["sample"], columns["sample"])
+    return {f"{masks.sensor}_not_fetched": _column(left_out, rows["chip"], columns["chip"]) > 0, **scores}
+
+
+def _no_windows(masks: MaskSettings, dates: int) -> dict[str, NDArray[Any]]:
+    counts = itertools.product(range(dates), ("valid", "clear"))
+    return {
+        f"{masks.sensor}_not_fetched": np.zeros(0, np.bool_),
+        **{f"{masks.sensor}_{date}_{which}_px": np.zeros(0, np.int32) for date, which in counts},
+    }
+
+
+def _column(counts: CellCounts, rows: Spans, columns: Spans) -> Column:
+    return counts.windows(rows, columns).ravel().astype(np.int32)
+
+
+def _valid(pixels: xr.Dataset, masks: MaskSettings) -> Mask:
+    sensor = SENSORS[masks.sensor]
+    first, *others = masks.bands
+    mask = valid_pixels(pixels[first].values, sensor.band(first))
+    for name in others:
+        mask &= valid_pixels(pixels[name].values, sensor.band(name))
+    return mask
+
+
+def _clear(layers: xr.Dataset, masks: MaskSettings, date: int, block: Block) -> Mask:
+    """Return where a block is clear, the buffer of clouds beyond its edge included."""
+    buffer = masks.cloud_buffer_px
+    top, left = max(block.row - buffer, 0), max(block.col - buffer, 0)
+    around = layers[masks.cloud_band].isel(
+        time=date,
+        y=slice(top, block.row + block.height + buffer),
+        x=slice(left, block.col + block.width + buffer),
+    )
+    inner = np.s_[block.row - top :, block.col - left :]
+    return clear_pixels(around.values, masks)[inner][: block.height, : block.width]
+
+
+def _walk(layers: xr.Dataset, sensor: str, date: int, side: int) -> Iterator[tuple[Block, xr.Dataset]]:
+    """Yield the blocks of one date, whole chunks each, and their pixels, which are read when they are used.
+
+    xbatcher leaves out what does not fill a batch; so the edges, which are smaller, are walked by themselves.
+    """
+    from xbatcher import BatchGenerator
+
+    flat = layers.isel(time=date) if "time" in layers.dims else layers
+    flat = flat.assign_coords(y=np.arange(flat.sizes["y"]), x=np.arange(flat.sizes["x"]))
+    for rows, columns in itertools.product(_even(flat.sizes["y"], side), _even(flat.sizes["x"], side)):
+        part = flat.isel(y=slice(*rows[:2]), x=slice(*columns[:2]))
+        for pixels in BatchGenerator(part, {"y": rows[2], "x": columns[2]}, preload_batch=False):
+            row, col = int(pixels["y"][0]), int(pixels["x"][0])
+            yield Block(sensor, date, row, col, rows[2], columns[2]), pixels
+
+
+def _even(length: int, side: int) -> list[tuple[int, int, int]]:
+    """Cut a length into a part that `side` divides and the rest: ``(start, stop, size of a batch)`` each."""
+    whole = length - length % side
+    parts = [(0, whole, side), (whole, length, length - whole)]
+    return [part for part in parts if part[0] < part[1]]

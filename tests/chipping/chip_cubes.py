@@ -1,0 +1,96 @@
+"""Small cubes with arbitrary pixels, and a slow, obvious recount of what phase two says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from cube.config import Config, load_config
+from cube.grid import Bounds
+from cube.sensors import SENSORS, BandKind
+from cube.storage import Folder
+from cube.testing.cubes import plan_from_times, write_cube
+
+RANGES = ("2023-01-01/2023-06-30", "2023-07-01/2023-12-31")
+TIMES = (datetime(2023, 2, 3, 10, 11, 12, tzinfo=UTC), datetime(2023, 8, 9, 10, 11, 12, tzinfo=UTC))
+
+Arrays = dict[str, dict[str, NDArray[Any]]]
+
+
+def make_config(
+    folder: Path, working: str = "", sensors: Sequence[str] = tuple(SENSORS), **chips: Any
+) -> Config:
+    """Write and load a config with few bands and small windows."""
+    sections: dict[str, Any] = {
+        "s2l2a": {"bands": ["B02", "B03", "B04"], "cloud_band": "SCL"},
+        "s1rtc": {"bands": ["vv", "vh"]},
+        "lc2l2": {"bands": ["blue", "green", "red"], "cloud_band": "qa_pixel"},
+        "dem": {},
+        "lulc": {"year": "2023-01-02/2023-12-31"},
+    }
+    for key in sensors[:1]:
+        if not SENSORS[key].is_static:
+            sections[key]["time_ranges"] = list(RANGES)
+    record = {
+        "dataset": {"version": "v1"},
+        "aoi": {"path": "aoi.geojson"},
+        "directory": {"working": working or str(folder / "working"), "output": str(folder / "output")},
+        **{key: sections[key] for key in sensors},
+        "chips": {"sample_size": 480, "chip_size": 480, **chips},
+    }
+    path = folder / "config.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(record))
+    return load_config(path)
+
+
+def cubes_folder(config: Config) -> Folder:
+    """Return where the cubes of a config go."""
+    return Folder(config.directory.working) / config.dataset.version / "cubes"
+
+
+def clean_arrays(config: Config, bounds: Bounds, rng: np.random.Generator, lulc: int = 5) -> Arrays:
+    """Return pixels without a fault: valid, clear, one class."""
+    arrays: Arrays = {}
+    for key, settings in config.sensors.items():
+        shape = (bounds.height // settings.resolution, bounds.width // settings.resolution)
+        if not SENSORS[key].is_static:
+            shape = (len(TIMES), *shape)
+        arrays[key] = {}
+        for name in config.bands(key):
+            arrays[key][name] = _clean_band(key, name, shape, rng, lulc)
+    return arrays
+
+
+def _clean_band(
+    key: str, name: str, shape: tuple[int, ...], rng: np.random.Generator, lulc: int
+) -> NDArray[Any]:
+    band = SENSORS[key].band(name)
+    if key == "lulc":
+        return np.full(shape, lulc, np.uint8)
+    if name == "SCL":
+        return np.full(shape, 4, np.uint8)
+    if name == "qa_pixel":
+        return np.full(shape, 64, np.uint16)
+    if band.kind is BandKind.REFLECTANCE:
+        return rng.integers(1, 40_000, shape).astype(np.uint16)
+    return rng.uniform(0.001, 300, shape).astype(np.float32)
+
+
+def put_cube(
+    config: Config, bounds: Bounds, arrays: Mapping[str, Any], aoi_index: int = 0, epsg: int = 32632
+) -> None:
+    """Write a sealed cube into a config's working folder."""
+    plan = plan_from_times(config, bounds, epsg, TIMES, aoi_index)
+    write_cube(cubes_folder(config), plan, arrays)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder, by relative path."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -1,0 +1,269 @@
+"""The choice against a slow reading of its rules, one window at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chip_cubes import clean_arrays, make_config, put_cube
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyproj import Transformer
+
+from chipping.chip import chip, score_cubes
+from chipping.choose import VERDICTS, ScoreSet, choose, pixels_needed
+from chipping.cubes import CubeInfo, SensorInfo
+from chipping.footprints import footprints
+from chipping.scores import MaskSettings, ScoreTable, land_cover_columns
+from chipping.sweep import estimate_chips, parse_grid, sweep, sweep_scores
+from cube.config import ChipsConfig
+from cube.engine import ThreadEngine
+from cube.errors import ConfigError
+from cube.grid import Bounds
+from cube.windows import WindowGeometry, WindowLattice
+
+BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
+SIDE_PX = 10
+CODES = (0, 1, 2, 4, 5, 7, 8, 9, 10, 11)
+TIMES = (datetime(2023, 2, 1, tzinfo=UTC), datetime(2023, 8, 1, tzinfo=UTC))
+
+
+def make_table(
+    rng: np.random.Generator, aoi_index: int = 0, shift_m: int = 0, epsg: int = 32632, windows: int = 6
+) -> ScoreTable:
+    """Scores of windows of 10 x 10 land-cover pixels, with numbers near every threshold."""
+    box = Bounds(480_000 + shift_m, 5_990_400, 480_000 + shift_m + 100 * windows, 5_990_400 + 100 * windows)
+    lattice = WindowLattice(WindowGeometry(100, 100, 100), box, epsg)
+    size = len(lattice)
+    main = rng.choice(CODES, size, p=[0.02, 0.2, 0.2, 0.04, 0.2, 0.2, 0.02, 0.04, 0.04, 0.04])
+    rest = rng.choice(CODES[1:], size)
+    share = rng.choice([40, 50, 79, 80, 81, 95, 100, 100, 100], size)
+    counts = {
+        code: np.where(main == code, share, 0) + np.where(rest == code, 100 - share, 0) for code in CODES
+    }
+    left, top = lattice.corners()
+    columns: dict[str, Any] = {"left_m": left, "top_m": top, **land_cover_columns(counts, size)}
+    for key, dates in {"s2l2a": 2, "lulc": 1}.items():
+        columns[f"{key}_not_fetched"] = rng.random(size) < (0.05 if key == "s2l2a" else 0)
+        for date in range(dates):
+            columns[f"{key}_{date}_valid_px"] = rng.choice([100, 100, 100, 99, 90], size)
+            columns[f"{key}_{date}_clear_px"] = rng.choice([100, 100, 100, 95, 94, 10], size)
+    sensors = {
+        "s2l2a": SensorInfo(("B02",), 10, TIMES, ("a", "b")),
+        "lulc": SensorInfo(("lulc",), 10, TIMES[:1], ("c",)),
+    }
+    cube = CubeInfo(aoi_index, epsg, box, "0" * 64, sensors)
+    masks = (MaskSettings("s2l2a", ("B02",), "SCL", clear_codes=(4,)), MaskSettings("lulc", ("lulc",)))
+    return ScoreTable(cube, lattice.geometry, masks, 2, columns)
+
+
+def slow_verdict(table: ScoreTable, index: int, chips: ChipsConfig) -> str:  # noqa: C901, PLR0911  rule by rule
+    """Return the first rule that a window breaks, of those that concern it alone."""
+
+    def value(name: str) -> Any:
+        return table.columns[name][index]
+
+    def enough(name: str, share: float) -> bool:
+        return Fraction(int(value(name)), SIDE_PX**2) >= Fraction(str(share))
+
+    if 0 in chips.forbidden and value("class_0_px"):
+        return "nodata"
+    if any(value(f"class_{code}_px") for code in chips.forbidden):
+        return "forbidden_class"
+    if not enough("majority_px", chips.min_purity):
+        return "impure"
+    if value("lulc") not in chips.classes:
+        return "class_excluded"
+    if value("s2l2a_not_fetched"):
+        return "not_fetched"
+    for key, dates in {"s2l2a": 2, "lulc": 1}.items():
+        if not all(enough(f"{key}_{d}_valid_px", chips.threshold("min_valid", key, d)) for d in range(dates)):
+            return f"{key}_missing"
+    if not all(enough(f"s2l2a_{d}_clear_px", chips.threshold("min_clear", "s2l2a", d)) for d in range(2)):
+        return "s2l2a_cloudy"
+    return "success"
+
+
+@st.composite
+def chip_settings(draw: st.DrawFn) -> ChipsConfig:
+    share = st.sampled_from([0.0, 0.1, 0.5, 0.8, 0.9, 0.94, 0.95, 0.99, 1.0])
+    forbidden = draw(st.lists(st.sampled_from([0, 4, 9, 10]), unique=True))
+    by_date = share | st.tuples(share, share)
+    return ChipsConfig(
+        sample_size=100,
+        chip_size=100,
+        min_purity=draw(share),
+        classes=tuple(draw(st.lists(st.sampled_from([1, 2, 5, 7, 8, 11]), unique=True))),
+        forbidden=tuple(forbidden),
+        max_per_class=draw(st.none() | st.integers(1, 5)),
+        min_clear=draw(by_date | st.fixed_dictionaries({}, optional={"s2l2a": by_date})),
+        min_valid=draw(share | st.fixed_dictionaries({}, optional={"s2l2a": by_date, "lulc": share})),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(chip_settings(), st.integers(0, 2**32 - 1), st.integers(0, 3))
+def test_verdicts_agree_with_a_slow_reading_of_the_rules(chips: ChipsConfig, seed: int, lot: int) -> None:
+    rng = np.random.default_rng(seed)
+    tables = [make_table(rng, 2), make_table(rng, 5, shift_m=300), make_table(rng, 9, shift_m=300)]
+    scores = ScoreSet(tables)
+    found = [VERDICTS[code] for code in choose(scores, chips, lot)]
+    taken: set[str] = set()
+    for number, table in enumerate(tables):
+        verdicts = found[scores.starts[number] : scores.starts[number + 1]]
+        alone = [slow_verdict(table, index, chips) for index in range(len(table))]
+        unique = [
+            "duplicate" if verdict == "success" and cell in taken else verdict
+            for cell, verdict in zip(table.cells, alone, strict=True)
+        ]
+        taken |= {cell for cell, verdict in zip(table.cells, unique, strict=True) if verdict == "success"}
+        assert ["success" if verdict == "capped" else verdict for verdict in verdicts] == unique
+        kept = Counter(int(c) for c, v in zip(table.columns["lulc"], verdicts, strict=True) if v == "success")
+        wanted = Counter(int(c) for c, v in zip(table.columns["lulc"], unique, strict=True) if v == "success")
+        cap = chips.max_per_class or len(table)
+        assert kept == {code: min(count, cap) for code, count in wanted.items()}
+
+
+def test_lots_follow_seed_and_cell_and_nothing_else() -> None:
+    chips = ChipsConfig(
+        sample_size=100, chip_size=100, min_purity=0, forbidden=(), min_valid=0, min_clear=0, max_per_class=3
+    )
+    rng = np.random.default_rng(1)
+    table, other = make_table(rng), make_table(rng, 4, shift_m=60_000)
+
+    def chosen(scores: ScoreSet, seed: int) -> set[str]:
+        return {c for c, v in zip(scores.cells, choose(scores, chips, seed), strict=True) if v == 0}
+
+    alone = chosen(ScoreSet([table]), 0)
+    assert alone < chosen(ScoreSet([table, other]), 0)
+    assert alone != chosen(ScoreSet([table]), 1)
+
+
+@given(st.integers(0, 1000), st.integers(1, 10_000))
+def test_needed_pixels_are_exact(thousandths: int, pixels: int) -> None:
+    share = thousandths / 1000
+    needed = pixels_needed(share, pixels)
+    assert Fraction(needed, pixels) >= Fraction(thousandths, 1000)
+    assert needed == 0 or Fraction(needed - 1, pixels) < Fraction(thousandths, 1000)
+
+
+@pytest.mark.parametrize(
+    ("lon", "zones"), [(12.0, (32632, 32633)), (180.0, (32660, 32601)), (-60.0, (32620, 32621))]
+)
+def test_of_two_chips_of_different_zones_on_one_place_the_lower_aoi_stays(
+    lon: float, zones: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    tables = []
+    for aoi_index, epsg in enumerate(zones):
+        x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(lon, 40.0)
+        shift = round(x / 100) * 100 - 480_000 - 300
+        table = make_table(rng, aoi_index, shift, epsg)
+        columns = {**table.columns, "top_m": table.columns["top_m"] - 5_991_000 + round(y / 100) * 100 + 300}
+        tables.append(ScoreTable(table.cube, table.geometry, table.masks, 2, columns))
+    chips = ChipsConfig(
+        sample_size=100, chip_size=100, min_purity=0, forbidden=(), classes=(1, 2, 5, 7, 8, 11),
+        min_valid=0, min_clear=0, max_per_class=None,
+    )  # fmt: skip
+    verdicts = choose(ScoreSet(tables), chips)
+    outlines = [footprints(t.geometry, t.cube.epsg, t.columns["left_m"], t.columns["top_m"]) for t in tables]
+    kept = [verdicts[:36] == 0, verdicts[36:] == 0]
+    rejected = verdicts[36:] == VERDICTS.index("duplicate")
+    assert rejected.any()
+
+    def square(outline: Any, zone: int) -> Any:
+        import shapely
+
+        to_utm = Transformer.from_crs(4326, zone, always_xy=True)
+        return shapely.transform(outline, lambda c: np.column_stack(to_utm.transform(c[:, 0], c[:, 1])))
+
+    first = [square(o, zones[0]) for o in outlines[0][kept[0]]]
+    for index in np.flatnonzero(kept[1] | rejected):
+        outline = square(outlines[1][index], zones[0])
+        most = max((outline.intersection(o).area / 10_000 for o in first), default=0)
+        assert (most > 0.1) == rejected[index] or abs(most - 0.1) < 1e-3
+
+
+def test_not_fetched_blocks_reject_only_what_land_cover_lets_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path)
+    arrays = clean_arrays(config, BOX, np.random.default_rng(0))
+    arrays["lulc"]["lulc"][:48] = 4
+    monkeypatch.setattr(
+        "cube.testing.cubes.seal",
+        lambda cubes, plan, digests: __import__("cube.store").store.seal(
+            cubes, plan, digests, not_fetched=["s2l2a-0-0-0"]
+        ),
+    )
+    put_cube(config, BOX, arrays)
+    assert chip(config).totals() == {"not_fetched": 12, "forbidden_class": 4}
+
+
+def test_sweep_counts_what_a_run_with_each_setting_would_give(tmp_path: Path) -> None:
+    config = make_config(tmp_path, min_clear=0.5)
+    rng = np.random.default_rng(2)
+    arrays = clean_arrays(config, BOX, rng)
+    arrays["lulc"]["lulc"][:] = np.kron(rng.choice([1, 2, 5], (4, 4)), np.ones((48, 48)))
+    arrays["lulc"]["lulc"][rng.random((192, 192)) < 0.1] = 11
+    put_cube(config, BOX, arrays)
+    grid = parse_grid(
+        ["chips.min_purity=0.89,0.9,0.95", "chips.max_per_class=3,null", "chips.classes=[1,2,5],[5]"]
+    )
+    result = sweep(config, grid)
+    folder = Path(config.directory.working) / "v1"
+    rows = list(csv.DictReader(io.StringIO((folder / "sweep.csv").read_text())))
+    assert len(rows) == len(result.settings) == 12
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    for setting, row in zip(result.settings, rows, strict=True):
+        chips = {key.removeprefix("chips."): value for key, value in setting.values.items()}
+        summary = chip(make_config(tmp_path, min_clear=0.5, **chips))
+        assert summary.classes == setting.chips
+        assert int(row["total"]) == summary.chips
+    loosest, strictest = result.loosest(1), result.strictest(1)
+    assert loosest is not None
+    assert strictest is not None
+    assert loosest.total == max(s.total for s in result.settings if s.fewest >= 1)
+    assert strictest.total == min(s.total for s in result.settings if s.fewest >= 1)
+    assert result.loosest(10_000) is None
+
+
+def test_sweep_of_one_sensors_threshold() -> None:
+    scores = ScoreSet([make_table(np.random.default_rng(0))])
+    chips = ChipsConfig(sample_size=100, chip_size=100, min_purity=0.5, forbidden=(), min_valid=0)
+    one, two = sweep_scores(scores, chips, {"chips.min_clear.s2l2a": [0.1, 1.0]}).settings
+    assert one.total > two.total
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["chips.min_purity", "chips.sample_size=1,2", "s2l2a.clear=1", "chips.min_purity=[", "chips.min_purity="],
+)
+def test_a_grid_that_cannot_be_swept_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=r"--grid"):
+        parse_grid([option])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 0.6, 1.0]), st.sampled_from([120, 240]))
+def test_estimate_is_what_land_cover_alone_lets_through(seed: int, purity: float, stride: int) -> None:
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        config = make_config(
+            Path(folder), sensors=("lulc",), sample_size=240, chip_size=240, stride=stride, min_purity=purity
+        )
+        arrays = clean_arrays(config, BOX, rng)
+        arrays["lulc"]["lulc"][:] = np.kron(rng.choice([1, 2, 5, 4], (12, 12)), np.ones((16, 16)))
+        put_cube(config, BOX, arrays)
+        scores = score_cubes(config, ThreadEngine(1))
+        codes, counts = np.unique(scores.lulc[choose(scores, config.chips) == 0], return_counts=True)
+        found = estimate_chips(arrays["lulc"]["lulc"], BOX, 32632, config.chips)
+        assert found == dict(zip(codes.tolist(), counts.tolist(), strict=True))

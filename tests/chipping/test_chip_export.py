@@ -1,0 +1,376 @@
+"""Written chips, read back with rasterio and Pillow; reruns, interruptions, and what settings exclude."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+import runpy
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from chip_cubes import TIMES, clean_arrays, contents, cubes_folder, make_config, put_cube
+from PIL import Image
+from shapely import wkt
+
+from chipping import export
+from chipping.chip import chip
+from cube.config import Config, load_config
+from cube.engine import ThreadEngine
+from cube.errors import ConfigError, CubeNotSealedError
+from cube.grid import Bounds
+from cube.sensors import SENSORS
+from cube.storage import Folder
+from cube.store import open_cube
+
+BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
+SERIES = ("s2l2a", "s1rtc", "lc2l2")
+
+
+def version_folder(config: Config) -> Path:
+    return Path(config.directory.working) / config.dataset.version
+
+
+def rows_of(config: Config) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((version_folder(config) / "chip_metadata.csv").read_text())))
+
+
+def write_clean_cube(
+    config: Config, lulc: int = 5, aoi_index: int = 0, box: Bounds = BOX, epsg: int = 32632
+) -> Any:
+    arrays = clean_arrays(config, box, np.random.default_rng(aoi_index), lulc)
+    put_cube(config, box, arrays, aoi_index, epsg)
+    return arrays
+
+
+def test_files_hold_the_cubes_pixels_where_they_lie(tmp_path: Path) -> None:
+    config = make_config(tmp_path, chip_size=600)
+    arrays = write_clean_cube(config)
+    summary = chip(config)
+    assert (summary.chips, summary.windows) == (4, 4)  # the outer ones have no room for their margin
+    for folder in sorted((version_folder(config) / "chips").iterdir()):
+        record = json.loads((folder / "chip.json").read_text())
+        left, bottom, right, top = record["bounds"]
+        names = [f"{key}_{time:%Y%m%d}" for key in SERIES for time in TIMES]
+        expected = {"dem.tif", "lulc.tif", "chip.json", *(f"{n}.{e}" for n in names for e in ("tif", "png"))}
+        assert {path.name for path in folder.iterdir()} == expected
+        for path in folder.glob("*.tif"):
+            key, _, date = path.stem.partition("_")
+            resolution = config.sensors[key].resolution
+            with rasterio.open(path) as file:
+                assert file.crs.to_epsg() == 32632
+                assert tuple(file.bounds) == (left, bottom, right, top)
+                bands = SENSORS[key].exported(config.bands(key))
+                assert file.descriptions == bands
+                assert file.tags()["AREA_OR_POINT"] == "Area"
+                roi = np.s_[
+                    ...,
+                    (BOX.top - top) // resolution : (BOX.top - bottom) // resolution,
+                    (left - BOX.left) // resolution : (right - BOX.left) // resolution,
+                ]
+                index = [f"{time:%Y%m%d}" for time in TIMES].index(date) if date else 0
+                raw = np.stack(
+                    [arrays[key][b][roi] if not date else arrays[key][b][index][roi] for b in bands]
+                )
+                values = file.read()
+                if key == "s2l2a":
+                    assert values.dtype == np.int16
+                    assert (values == np.minimum(raw, 32_767)).all()
+                    assert (file.scales, file.offsets) == ((1e-4,) * 3, (0.0,) * 3)
+                elif key == "lc2l2":
+                    assert (values == raw.astype("f4") * np.float32(2.75e-5) + np.float32(-0.2)).all()
+                    assert np.isnan(file.nodata)
+                else:
+                    assert (values == raw).all()
+                if date:
+                    assert file.tags()["scene_ids"] == f"{key}_{TIMES[index]:%Y%m%dT%H%M%S}"
+                    assert file.tags()["datetime"] == f"{TIMES[index]:%Y-%m-%dT%H:%M:%SZ}"
+                    with Image.open(path.with_suffix(".png")) as picture:
+                        assert picture.size == (file.width, file.height)
+
+
+def test_float_files_hold_what_open_cube_shows(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+    chip(config)
+    tree = open_cube(cubes_folder(config) / "aoi_000000.zarr")
+    for path in (version_folder(config) / "chips").glob("*/lc2l2_20230203.tif"):
+        with rasterio.open(path) as file:
+            box = file.bounds
+            shown = (
+                tree["lc2l2"]["red"]
+                .isel(time=0)
+                .sel(x=slice(box.left, box.right), y=slice(box.top, box.bottom))
+            )
+            assert (file.read(3) == shown.values).all()
+
+
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize(
+    ("key", "dtype"),
+    [("s2l2a", "int16"), ("s2l2a", "uint8"), ("s2l2a", "float32"), ("lc2l2", "uint16"), ("lc2l2", "float64"),
+     ("s1rtc", "float32"), ("dem", "float32"), ("dem", "int16"), ("lulc", "int8"), ("lulc", "float32")],
+)  # fmt: skip
+def test_nodata_becomes_what_the_config_says(tmp_path: Path, key: str, dtype: str, fill: bool) -> None:
+    make_config(tmp_path, min_valid=0.0, min_clear=0.0, min_purity=0.5, forbidden=[])
+    na_value = 77 if dtype.startswith("u") else -77
+    overrides = [f"{key}.dtype={dtype}", f"{key}.fill_na={str(fill).lower()}", f"{key}.na_value={na_value}"]
+    config = load_config(tmp_path / "config.yaml", overrides)
+    arrays = clean_arrays(config, BOX, np.random.default_rng(1))
+    hole = np.s_[..., :5, :7]
+    for name, values in arrays[key].items():
+        if name not in ("SCL", "qa_pixel"):
+            values[hole] = np.nan if values.dtype.kind == "f" else 0
+    put_cube(config, BOX, arrays)
+    if key == "dem" and dtype == "int16" and not fill:
+        with pytest.raises(ConfigError, match=r"dem\.dtype int16 cannot hold"):
+            chip(config)
+        return
+    chip(config)
+    name = key if SENSORS[key].is_static else f"{key}_20230203"
+    with rasterio.open(version_folder(config) / "chips" / "32632_480000_5992320" / f"{name}.tif") as file:
+        assert file.dtypes[0] == dtype
+        archive = np.nan if dtype.startswith("f") and key != "lulc" else 0
+        nodata = na_value if fill else archive
+        assert np.array_equal(file.nodata, nodata, equal_nan=True)
+        values = file.read().astype("f8")
+        assert np.array_equal(values[hole], np.full_like(values[hole], nodata), equal_nan=True)
+        masks = file.read_masks()
+        assert not masks[hole].any()
+        assert masks[:, 5:, :].all()
+
+
+def test_no_file_holds_what_its_settings_exclude(tmp_path: Path) -> None:
+    """Checked on the written files against the cube's masks, not on the plan."""
+    config = make_config(
+        tmp_path, sample_size=240, chip_size=300, min_purity=0.8, min_clear={"s2l2a": 0.9, "lc2l2": [0.8, 1.0]},
+        min_valid={"s1rtc": 0.9, "s2l2a": 1.0}, classes=[2, 5],
+    )  # fmt: skip
+    rng = np.random.default_rng(3)
+    arrays = clean_arrays(config, BOX, rng)
+    lulc = arrays["lulc"]["lulc"]
+    lulc[:] = np.kron(rng.choice([2, 5, 5, 7, 1], (8, 8)), np.ones((24, 24)))
+    lulc[rng.random(lulc.shape) < 0.0003] = 9
+    lulc[rng.random(lulc.shape) < 0.1] = 11
+    arrays["s2l2a"]["SCL"][rng.random(arrays["s2l2a"]["SCL"].shape) < 0.08] = 9
+    arrays["lc2l2"]["qa_pixel"][rng.random(arrays["lc2l2"]["qa_pixel"].shape) < 0.002] = 8
+    arrays["s1rtc"]["vv"][rng.random(arrays["s1rtc"]["vv"].shape) < 0.095] = np.nan
+    arrays["s2l2a"]["B03"][0, 30:40, 30:40] = 0
+    put_cube(config, BOX, arrays)
+    summary = chip(config)
+    assert 0 < summary.chips < summary.windows
+    for folder in (version_folder(config) / "chips").iterdir():
+        record = json.loads((folder / "chip.json").read_text())
+        with rasterio.open(folder / "lulc.tif") as file:
+            sample = file.read(1)[3:-3, 3:-3]
+            assert not np.isin(sample, (0, 4, 9, 10)).any()
+            assert np.bincount(sample.ravel()).argmax() == record["lulc"]
+            assert record["lulc"] in (2, 5)
+            assert (sample == record["lulc"]).mean() == record["purity"] >= 0.8
+        for index, time in enumerate(TIMES):
+            with rasterio.open(folder / f"s2l2a_{time:%Y%m%d}.tif") as file:
+                assert (file.read() != 0).all()
+            with rasterio.open(folder / f"s1rtc_{time:%Y%m%d}.tif") as file:
+                assert (~np.isnan(file.read())).all(axis=0).mean() >= 0.9
+            left, bottom, right, top = record["sample_bounds"]
+            rows = slice((BOX.top - top) // 10, (BOX.top - bottom) // 10)
+            columns = slice((left - BOX.left) // 10, (right - BOX.left) // 10)
+            assert (arrays["s2l2a"]["SCL"][index, rows, columns] == 4).mean() >= 0.9
+            rows, columns = (slice(s.start // 3, s.stop // 3) for s in (rows, columns))
+            cloudless = arrays["lc2l2"]["qa_pixel"][index, rows, columns] == 64
+            assert cloudless.mean() >= (0.8, 1.0)[index]
+
+
+def test_every_window_has_a_row_in_order(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config, lulc=4, aoi_index=7)
+    write_clean_cube(config, aoi_index=3, box=Bounds(489_600, 5_990_400, 490_560, 5_991_360))
+    chip(config)
+    rows = rows_of(config)
+    assert [row["chip_index"] for row in rows] == [str(n) for n in range(4 + 16)]
+    assert [row["aoi_index"] for row in rows] == ["3"] * 4 + ["7"] * 16
+    assert [row["status"] for row in rows] == ["success"] * 4 + ["forbidden_class"] * 16
+    places = [(-int(row["top_m"]), int(row["left_m"])) for row in rows[4:]]
+    assert places == sorted(places)
+    assert rows[0]["s2l2a_dates"] == "20230203,20230809"
+    assert rows[0]["dem_scene_ids"] == "dem_20230101T000000"
+    outline = wkt.loads(rows[0]["chip_footprint"])
+    assert outline.is_valid
+    assert outline.exterior.is_ccw
+    assert 8 < outline.centroid.x < 10
+    assert {path.name for path in (version_folder(config) / "chips").iterdir()} == {
+        row["cell"] for row in rows[:4]
+    }
+
+
+def _changed_settings() -> list[dict[str, Any]]:
+    return [
+        {"min_purity": 0.9},
+        {"min_purity": 1.0},
+        {"max_per_class": 2},
+        {"classes": [5]},
+        {"min_clear": 0.5},
+    ]
+
+
+def _mixed_cube(config: Config) -> None:
+    rng = np.random.default_rng(5)
+    arrays = clean_arrays(config, BOX, rng)
+    lulc = arrays["lulc"]["lulc"]
+    lulc[:] = np.kron(rng.choice([1, 2, 5], (4, 4)), np.ones((48, 48)))
+    lulc[::9, ::9] = 11
+    lulc[:60] = 5
+    arrays["s2l2a"]["SCL"][0, 100:110, 100:140] = 9
+    put_cube(config, BOX, arrays)
+
+
+def test_a_rerun_ends_with_the_chips_of_a_fresh_run_and_rewrites_none_that_stays(tmp_path: Path) -> None:
+    old = make_config(tmp_path / "old")
+    _mixed_cube(old)
+    for changes in _changed_settings():
+        before = {p: p.stat().st_ino for p in (version_folder(old) / "chips").glob("*/*")}
+        again = make_config(tmp_path / "old", **changes)
+        summary = chip(again)
+        after = {p: p.stat().st_ino for p in (version_folder(old) / "chips").glob("*/*")}
+        assert all(after[path] == number for path, number in before.items() if path in after)
+        assert summary.chips == summary.written + summary.kept == len({path.parent for path in after})
+        fresh = make_config(tmp_path / "fresh", working=str(tmp_path / str(changes)), **changes)
+        _mixed_cube(fresh)
+        chip(fresh, ThreadEngine(1))
+        assert contents(version_folder(again)) == contents(version_folder(fresh))
+
+
+def test_other_export_settings_write_chips_again(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+    assert chip(config).written == 16
+    assert chip(config).kept == 16
+    assert chip(make_config(tmp_path, compress="zstd")).written == 16
+    assert chip(make_config(tmp_path, compress="zstd", stride=240)).kept == 16
+
+
+def test_phase_two_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+
+    def refuse(*args: object, **_: object) -> None:
+        pytest.fail(f"a socket was opened: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert chip(config).written == 16
+
+
+class Killed(BaseException):
+    """Ends a run as a signal does."""
+
+
+def test_an_interrupted_run_leaves_whole_chips_and_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+    encode, calls = export.encode_tiff, iter(range(1000))
+
+    def fail_later(*args: Any, **options: Any) -> bytes:
+        if next(calls) == 37:
+            raise Killed
+        return encode(*args, **options)
+
+    monkeypatch.setattr(export, "encode_tiff", fail_later)
+    with pytest.raises(Killed):
+        chip(config, ThreadEngine(1))
+    monkeypatch.undo()
+    chips = version_folder(config) / "chips"
+    whole = sorted(path.name for path in chips.iterdir())
+    assert 0 < len(whole) < 16
+    assert not (version_folder(config) / "chip_metadata.csv").exists()
+    (chips / whole[0] / "dem.tif").write_bytes(b"")  # as a power cut might
+    (chips / ".staging-old").mkdir()
+    summary = chip(config)
+    assert (summary.kept, summary.written) == (len(whole) - 1, 16 - len(whole) + 1)
+    fresh = make_config(tmp_path / "fresh")
+    write_clean_cube(fresh)
+    chip(fresh)
+    assert contents(version_folder(config)) == contents(version_folder(fresh))
+
+
+def test_object_stores_get_the_same_bytes(tmp_path: Path) -> None:
+    config = make_config(tmp_path / "a", working="memory://chips-test")
+    write_clean_cube(config)
+    assert chip(config).written == 16
+    assert chip(config).kept == 16
+    assert chip(make_config(tmp_path / "a", working="memory://chips-test", max_per_class=3)).removed == 13
+    local = make_config(tmp_path / "b", max_per_class=3)
+    write_clean_cube(local)
+    chip(local)
+    remote = Folder("memory://chips-test") / "v1" / "chips"
+    assert {name: remote.read(name) for name in remote.files()} == contents(version_folder(local) / "chips")
+
+
+@pytest.mark.parametrize(
+    "sensors", [("lulc",), ("s2l2a", "lulc"), ("lc2l2", "lulc"), ("s1rtc", "dem", "lulc")]
+)
+def test_sensors_may_be_left_out(tmp_path: Path, sensors: tuple[str, ...]) -> None:
+    config = make_config(tmp_path, sensors=sensors)
+    write_clean_cube(config)
+    assert chip(config).written == 16
+
+
+def test_a_sensor_that_the_cube_lacks_is_missing(tmp_path: Path) -> None:
+    write_clean_cube(make_config(tmp_path, sensors=("s2l2a", "lulc")))
+    config = make_config(tmp_path)
+    assert chip(config).totals() == {"s1rtc_missing": 16}
+
+
+def test_a_resolution_that_the_cube_does_not_have_is_refused(tmp_path: Path) -> None:
+    write_clean_cube(make_config(tmp_path))
+    with pytest.raises(ConfigError, match=r"dem\.resolution is 60, but AOI 0's cube has pixels of 30 m"):
+        chip(load_config(tmp_path / "config.yaml", ["dem.resolution=60"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "said"),
+    [
+        ([], 0, "16 chips of 16 windows; 16 written, 0 kept, 0 removed"),
+        (["chips.min_purity=2"], 2, "chips.min_purity"),
+        (["dataset.version=v9"], 2, "no finished cube here"),
+    ],
+)
+def test_the_script_prints_a_summary_and_sets_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], code: int, said: str
+) -> None:
+    write_clean_cube(make_config(tmp_path))
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "chip.py"))
+    arguments = [word for override in overrides for word in ("--set", override)]
+    assert script["main"](["-c", str(tmp_path / "config.yaml"), *arguments]) == code
+    printed = capsys.readouterr()
+    assert said in (printed.err if code else printed.out)
+    assert printed.err.count("\n") <= 1
+
+
+def test_tasks_travel_to_other_processes(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+
+    class Postal(ThreadEngine):
+        def run(self, function: Any, tasks: Any) -> Any:
+            sent = pickle.loads(pickle.dumps((function, list(tasks))))
+            for outcome in super().run(*sent):
+                yield pickle.loads(pickle.dumps(outcome))
+
+    assert chip(config, Postal(2)).written == 16
+
+
+def test_unfinished_cubes_are_not_read(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+    (version_folder(config) / "cubes" / "aoi_000000.zarr" / "zarr.json").unlink()
+    with pytest.raises(CubeNotSealedError, match="no finished cube"):
+        chip(config)

@@ -1,0 +1,170 @@
+"""Folders on a disk, in memory and in an object store: one set of promises."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cube import lock
+from cube.errors import BusyError, DiskFullError, StoreError
+from cube.storage import STAGING_PREFIX, Folder, disk_errors
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Folder]:
+    """Return a bucket on a local S3 server."""
+    import s3fs
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"endpoint_url": f"http://{host}:{port}", "key": "test", "secret": "test"}
+    s3fs.S3FileSystem(**options).mkdir("bucket")
+    yield Folder("s3://bucket", options)
+    server.stop()
+
+
+@pytest.fixture(params=["disk", "memory", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    if request.param == "disk":
+        return Folder(str(tmp_path / "folder"))
+    if request.param == "memory":
+        return Folder(f"memory://{tmp_path.name}")
+    s3: Folder = request.getfixturevalue("s3")
+    return s3 / tmp_path.name
+
+
+def test_files(folder: Folder) -> None:
+    folder.make()
+    assert folder.names() == []
+    assert list(folder.files()) == []
+    assert not folder.exists("a/b.txt")
+    folder.write("a/b.txt", b"one")
+    folder.write("a/b.txt", b"two")
+    folder.write("c.json", b"{}")
+    assert folder.exists("a/b.txt")
+    assert folder.read("a/b.txt") == b"two"
+    assert folder.names() == ["a", "c.json"]
+    assert folder.names(".json") == ["c.json"]
+    assert list(folder.files()) == ["a/b.txt", "c.json"]
+    assert list(pickle.loads(pickle.dumps(folder)).files()) == ["a/b.txt", "c.json"]
+    folder.remove("c.json")
+    folder.remove("c.json")
+    assert not folder.exists("c.json")
+    with pytest.raises(FileNotFoundError):
+        folder.read("c.json")
+    folder.remove_folder("a")
+    assert list(folder.files()) == []
+
+
+def test_create_is_decided_once(folder: Folder) -> None:
+    folder.make()
+    assert folder.create("lock", b"first")
+    assert not folder.create("lock", b"second")
+    assert folder.read("lock") == b"first"
+
+
+def test_a_folder_appears_whole(folder: Folder) -> None:
+    folder.write_folder("chip", {"chip.json": b"{}", "x.tif": b"1", "old.tif": b"1"}, "chip.json")
+    folder.write_folder("chip", {"chip.json": b"{ }", "x.tif": b"2"}, "chip.json")
+    assert list((folder / "chip").files()) == ["chip.json", "x.tif"]
+    assert (folder / "chip").read("x.tif") == b"2"
+
+
+def test_a_folder_that_fails_half_way_has_no_seal(folder: Folder) -> None:
+    def half() -> None:
+        with folder.staged("chip", "chip.json") as put:
+            put("chip.json", b"{}")
+            put("x.tif", b"1")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert not (folder / "chip").exists("chip.json")
+    folder.write_folder("chip", {"chip.json": b"{}"}, "chip.json")
+    assert list((folder / "chip").files()) == ["chip.json"]
+
+
+def test_sweeping_removes_only_what_is_unfinished(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.write("kept.txt", b"1")
+    (tmp_path / f"{STAGING_PREFIX}half").mkdir()
+    (tmp_path / f"{STAGING_PREFIX}half" / "x").write_bytes(b"1")
+    (tmp_path / f"{STAGING_PREFIX}file").write_bytes(b"1")
+    assert folder.names() == ["kept.txt"]
+    folder.sweep()
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_modes_do_not_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        Folder(str(tmp_path)).write("a", b"1")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_full_disk_and_a_refusal_are_told_apart() -> None:
+    with (
+        pytest.raises(DiskFullError, match="here: no space left; make room and run again"),
+        disk_errors("here"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(StoreError, match=r"here: cannot be written \(Permission denied\)"),
+        disk_errors("here"),
+    ):
+        raise OSError(errno.EACCES, "Permission denied")
+
+
+def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match="cannot be written"):
+        Folder(str(tmp_path / "file" / "below")).make()
+
+
+def test_one_run_at_a_time(folder: Folder) -> None:
+    folder.make()
+    with lock.hold(folder), pytest.raises(BusyError, match="another run"), lock.hold(folder):
+        pass
+    with lock.hold(folder):
+        pass
+
+
+def test_the_lock_of_a_process_that_died_is_taken_over(folder: Folder) -> None:
+    folder.make()
+    script = (
+        "import os, sys, pickle; from cube import lock; folder = pickle.loads(bytes.fromhex(sys.argv[1]));"
+        "lock.hold(folder).__enter__(); os.kill(os.getpid(), 9)"
+    )
+    if folder.url.startswith("memory"):
+        pytest.skip("memory is not shared between processes")
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script, pickle.dumps(folder).hex()], cwd=root, check=False)
+    with lock.hold(folder):
+        pass
+
+
+def test_a_lock_of_another_host_is_stale_once_it_is_not_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder("memory://stale")
+    monkeypatch.setattr(lock, "_STALE_S", 0.05)
+    folder.write(".lock", b'{"host": "another", "process": 1, "renewal": "a"}')
+    with lock.hold(folder):
+        pass
+    folder.write(".lock", b'{"host": "another", "process": 1, "renewal": "a"}')
+
+    def renewed(_: float) -> None:
+        folder.write(".lock", b'{"host": "another", "process": 1, "renewal": "b"}')
+
+    monkeypatch.setattr(lock.time, "sleep", renewed)
+    with pytest.raises(BusyError, match="process 1 on another"), lock.hold(folder):
+        pass
