@@ -30,7 +30,7 @@ from .estimate import estimate_cost
 from .grid import Block
 from .items import Scene
 from .layout import Layout, aoi_stem
-from .loader import Access, check_access, clear_share, read_band
+from .loader import Access, check_access, clear_share, read_band, read_bands
 from .lock import hold
 from .plan import SCHEMA_VERSION, CubePlan, canonical_json
 from .scenes import Skipped
@@ -84,16 +84,16 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     """
     sensor = SENSORS[task.block.sensor]
     digests = {}
-    for name in task.bands:
-        values = read_band(
-            task.scenes,
-            sensor,
-            sensor.band(name),
-            task.geobox,
-            task.access,
-            resampling=task.resampling,
-            harmonize=task.harmonize,
-        )
+    bands = read_bands(
+        task.scenes,
+        sensor,
+        task.bands,
+        task.geobox,
+        task.access,
+        resampling=task.resampling,
+        harmonize=task.harmonize,
+    )
+    for name, values in bands:
         digests[name] = write_block(task.cubes, task.aoi_index, task.block, name, values)
     record = {"fingerprint": task.fingerprint, "digests": digests}
     task.markers.write(f"{task.block.name}.json", canonical_json(record))
@@ -302,7 +302,6 @@ class _Run:
     ready: deque[BlockTask] = field(default_factory=deque)
     in_flight: int = 0
     fetched: int = 0
-    checked: bool = False
 
     def build(self, aois: Sequence[Aoi], engine: Engine) -> BuildSummary:
         self.board.write()
@@ -385,10 +384,7 @@ class _Run:
         return needed_blocks(candidate_classes(lulc, plan, self.config), plan, self.config)
 
     def _check_access(self, plan: CubePlan) -> None:
-        """Ask for every container's token once, at the first plan: a missing account must show now."""
-        if self.checked:
-            return
-        self.checked = True
+        """Get the token of every container before the first block: a missing account must show now, not in hours."""
         for sensor_plan in plan.sensors:
             scene = next(sensor_plan.scenes)
             asset = next(iter(scene.assets.values()))

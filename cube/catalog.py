@@ -1,7 +1,8 @@
 """STAC: the one module that searches. An API or a file, behind one small interface.
 
 A query means the same to both: collections, ``intersects``, ``datetime`` (against ``start_datetime`` and
-``end_datetime`` where an item has them, else ``datetime``; both ends included), and comparisons of properties.
+``end_datetime`` where an item has them, else ``datetime``; both ends included), and comparisons of
+properties.
 Answers are plain JSON with unsigned hrefs.
 """
 
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +26,7 @@ from shapely.geometry.base import BaseGeometry
 
 from .config import CatalogConfig, Config, TimeRange
 from .errors import CatalogError, ConfigError
+from .grid import split_at_antimeridian
 from .items import parse_time
 from .retry import TRANSIENT_STATUS, RetryPolicy, Transient, retry_after_s, without_signature
 from .storage import Folder
@@ -60,6 +63,8 @@ class Query:
     """Property names after ``+`` (ascending) or ``-``; ``id`` and ``collection`` count as properties."""
     limit: int | None = None
     """Most items returned (None: all)."""
+    fields: tuple[str, ...] = ()
+    """Parts of an item that are needed (none: all), such as ``properties.platform``; an API sends no others."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -73,6 +78,8 @@ class Query:
             body["query"] = {}
             for name, comparison, value in self.properties:
                 body["query"].setdefault(name, {})[comparison] = value
+        if self.fields:
+            body["fields"] = {"include": list(self.fields)}
         return body
 
     @property
@@ -84,7 +91,7 @@ class Query:
     def finish(self, items: list[Item]) -> list[Item]:
         """Sort and cut items as the query says."""
         for name in reversed(self.sortby):
-            items.sort(key=lambda item, name=name[1:]: _sort_value(item, name), reverse=name[0] == "-")
+            items.sort(key=partial(_sort_value, name=name[1:]), reverse=name[0] == "-")
         return items if self.limit is None else items[: self.limit]
 
 
@@ -117,7 +124,7 @@ def open_catalog(config: Config) -> Catalog:
     else:
         catalog = FileCatalog.open(catalog_file(config))
     if settings.cache:
-        return CachedCatalog(catalog, Folder(settings.cache), settings.url)
+        return CachedCatalog(catalog, Folder(settings.cache))
     return catalog
 
 
@@ -143,7 +150,9 @@ class FileCatalog:
 
     def __init__(self, items: list[Item]) -> None:
         self._items = items
-        self._footprints = [shape(i["geometry"]) if i.get("geometry") else None for i in items]
+        self._footprints = [
+            split_at_antimeridian(shape(i["geometry"])) if i.get("geometry") else None for i in items
+        ]
         self._tree = STRtree(self._footprints)
 
     @classmethod
@@ -227,8 +236,8 @@ def _sort_value(item: Item, name: str) -> tuple[bool, Any]:
 class ApiCatalog:
     """A STAC API, searched by POST with paging.
 
-    Every page is tried again on timeouts, broken connections, cut bodies and the answers that may change (429, with
-    its ``Retry-After``, and 5xx), within the config's bounds of number and time.
+    Every page is tried again on timeouts, broken connections, cut bodies and the answers that may change
+    (429, with its ``Retry-After``, and 5xx), within the config's bounds of number and time.
     """
 
     def __init__(self, settings: CatalogConfig) -> None:
@@ -248,15 +257,21 @@ class ApiCatalog:
             intersects=body.get("intersects"),
             datetime=body.get("datetime"),
             query=body.get("query"),
+            fields=body.get("fields"),
             limit=self._settings.page_size,
         )
         try:
             found = {(item["collection"], item["id"]): item for item in search.items_as_dicts()}
         except Transient as failure:
-            raise CatalogError(
-                f"search of {', '.join(query.collections)} at {self._settings.url} failed: {failure.cause}"
-            ) from None
+            raise self._error(query, failure.cause) from None
+        except (ValueError, KeyError, TypeError) as failure:
+            raise self._error(query, f"the answer is no ItemCollection ({failure!r})") from None
         return query.finish(list(found.values()))
+
+    def _error(self, query: Query, cause: str) -> CatalogError:
+        return CatalogError(
+            f"search of {', '.join(query.collections)} at {self._settings.url} failed: {cause}"
+        )
 
     def _client_io(self) -> Any:
         if not hasattr(self._io, "value"):
@@ -265,7 +280,7 @@ class ApiCatalog:
 
 
 def _patient_io(settings: CatalogConfig) -> Any:
-    """Return pystac-client's I/O with our patience: its own retries neither see cut bodies nor keep a time limit."""
+    """Return pystac-client's I/O with our patience: its own sees no cut bodies and keeps no time limit."""
     from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
 
@@ -304,11 +319,10 @@ def _patient_io(settings: CatalogConfig) -> Any:
 
 @dataclass
 class CachedCatalog:
-    """Keeps every answer in a folder, by query; a cache that is moved elsewhere answers there without a network."""
+    """Keeps every answer in a folder, by query; a cache moved elsewhere answers there without a network."""
 
     catalog: Catalog
     folder: Folder
-    url: str
     sent: int = field(default=0)
     """Searches that were sent on, because the cache had no answer."""
 

@@ -425,7 +425,7 @@ class ComputeConfig(_Section):
     """Address of a running Dask scheduler."""
     max_connections: Annotated[int, Field(ge=1)] = 16
     """Reads that one process has open at once."""
-    read_retries: Annotated[int, Field(ge=0)] = 5
+    read_retries: Annotated[int, Field(ge=0)] = 8
     """Further tries of a read that failed, before its block fails."""
 
 

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
-from shapely import segmentize, transform
+from shapely import box, get_parts, segmentize, transform, union_all
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
+from shapely.validation import make_valid
 
 from .config import LATTICE_M, TimeRange
 from .errors import GridError
@@ -33,6 +36,7 @@ __all__ = [
     "local_equal_area",
     "overlap_bounds",
     "project",
+    "split_at_antimeridian",
     "utm_epsg",
 ]
 
@@ -104,6 +108,31 @@ def _transformer(crs: str) -> Transformer:
     return Transformer.from_crs(4326, int(crs) if crs.isdigit() else crs, always_xy=True)
 
 
+def split_at_antimeridian(geometry: BaseGeometry) -> BaseGeometry:
+    """Cut lon/lat polygons that cross the antimeridian in two there.
+
+    A ring that spans more than 180 degrees is taken to have gone round the other way: no scene is that large, but many
+    records write one that crosses the antimeridian so.
+    """
+    parts = [_cut(part) if _spans_the_world(part) else part for part in get_parts(geometry)]
+    return geometry if len(parts) == 1 and parts[0] is geometry else union_all(parts)
+
+
+def _spans_the_world(geometry: BaseGeometry) -> bool:
+    return bool(geometry.bounds[2] - geometry.bounds[0] > 180)
+
+
+def _cut(polygon: BaseGeometry) -> BaseGeometry:
+    whole = make_valid(_eastward(polygon))
+    east, west = whole.intersection(box(-180, -90, 180, 90)), whole.intersection(box(180, -90, 540, 90))
+    return union_all([part for part in get_parts([east, translate(west, -360)]) if part.area > 0])
+
+
+def _eastward(geometry: BaseGeometry) -> BaseGeometry:
+    """Count the longitudes of a geometry at the antimeridian on beyond 180."""
+    return transform(geometry, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]]))
+
+
 def local_equal_area(geometry: BaseGeometry) -> str:
     """Return a Lambert azimuthal equal-area CRS centred on a lon/lat geometry, for measuring shares of its area."""
     centre = geometry.representative_point()
@@ -112,7 +141,7 @@ def local_equal_area(geometry: BaseGeometry) -> str:
 
 def utm_epsg(geometry: BaseGeometry) -> int:
     """Return the EPSG code of the UTM zone in which a lon/lat geometry's centre lies."""
-    centre = geometry.centroid
+    centre = (_eastward(geometry) if _spans_the_world(geometry) else geometry).centroid
     zone = int((centre.x + 180) // 6) % 60 + 1
     return (32600 if centre.y >= 0 else 32700) + zone
 

@@ -20,9 +20,10 @@ from shapely.geometry.base import BaseGeometry
 from shapely.validation import make_valid
 
 from .errors import ItemError
+from .grid import split_at_antimeridian
 from .sensors import Band, Sensor
 
-__all__ = ["AssetRef", "Scene", "parse_item", "parse_time"]
+__all__ = ["AssetRef", "Scene", "parse_item", "parse_time", "wanted_fields"]
 
 _KEPT_PROPERTIES = (
     "platform",
@@ -203,6 +204,14 @@ def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) ->
         raise ItemError(f"item {item.get('id')}: record cannot be read ({error!r})") from None
 
 
+def wanted_fields(sensor: Sensor, bands: Iterable[str]) -> tuple[str, ...]:
+    """Return the fields of an item that :func:`parse_item` looks at, as the STAC API's ``fields`` names them."""
+    top = ("type", "stac_version", "id", "collection", "geometry", "bbox", "links")
+    properties = ("datetime", *_KEPT_PROPERTIES, "proj:code", "proj:epsg", "proj:shape", "proj:transform")
+    assets = (sensor.band(name).asset_key for name in bands)
+    return (*top, *(f"properties.{name}" for name in properties), *(f"assets.{key}" for key in assets))
+
+
 def _period(properties: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime]:
     if properties.get("start_datetime") and properties.get("end_datetime"):
         return parse_time(properties["start_datetime"]), parse_time(properties["end_datetime"])
@@ -215,7 +224,7 @@ def _period(properties: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime]:
 def _footprint(item: Mapping[str, Any]) -> BaseGeometry:
     if not item.get("geometry"):
         raise ItemError(f"item {item['id']}: has no geometry")
-    geometry = shape(item["geometry"])
+    geometry = split_at_antimeridian(shape(item["geometry"]))
     return geometry if geometry.is_valid else make_valid(geometry)
 
 

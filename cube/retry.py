@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-__all__ = ["TRANSIENT_STATUS", "RetryPolicy", "Transient", "retry_after_s", "without_signature"]
+__all__ = ["TRANSIENT_STATUS", "Refused", "RetryPolicy", "Transient", "retry_after_s", "without_signature"]
 
 Result = TypeVar("Result")
 
@@ -29,6 +29,10 @@ class Transient(Exception):  # noqa: N818  a signal to the policy, never seen by
     def __init__(self, cause: str, wait_s: float | None = None) -> None:
         super().__init__(cause)
         self.cause, self.wait_s = cause, wait_s
+
+
+class Refused(Exception):  # noqa: N818  a signal to whoever called the policy, never seen by users
+    """No further attempt will mend it."""
 
 
 @dataclass(frozen=True)

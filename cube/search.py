@@ -24,8 +24,16 @@ from .config import (
     TimeRange,
 )
 from .errors import GridError, ItemError
-from .grid import Bounds, aoi_bounds, local_equal_area, overlap_bounds, project, utm_epsg
-from .items import Scene, parse_item
+from .grid import (
+    Bounds,
+    aoi_bounds,
+    local_equal_area,
+    overlap_bounds,
+    project,
+    split_at_antimeridian,
+    utm_epsg,
+)
+from .items import Scene, parse_item, wanted_fields
 from .plan import CubePlan, plan_cube
 from .scenes import (
     Acquisition,
@@ -44,6 +52,12 @@ __all__ = ["ClearShare", "plan_aoi"]
 
 ClearShare = Callable[[Acquisition, BaseGeometry], float]
 """Measures the clear share (0 to 1) of a Sentinel-2 acquisition over an AOI."""
+
+_MARGIN_PX = 2
+"""Layers without dates are searched this far beyond the extent, pixels: the tiles of the elevation model end half a
+pixel before the whole degree, and what lies there belongs to the next one."""
+
+_ELSEWHERE = "its record seems to go round the world; the item lies elsewhere, at the antimeridian"
 
 _SERIES_ORDER = (ChoiceRule.TILE, ChoiceRule.ORBIT, ChoiceRule.PATH)
 """Sentinel-2 first: the others are chosen near its dates, and over its footprint."""
@@ -88,9 +102,9 @@ class _Planner:
                 choices[key] = self._choose_series(key, choices, lost)
             epsg = self._epsg(choices)
             bounds = self._bounds(choices, epsg)
-            extent = _outline(bounds, epsg)
             for key, settings in self.config.sensors.items():
                 if isinstance(settings, PeriodConfig):
+                    extent = _outline(bounds, epsg, _MARGIN_PX * settings.resolution)
                     scenes = self._find(key, extent, (TimeRange.parse(settings.year),), (), lost)
                     choices[key] = choose_period(key, scenes, TimeRange.parse(settings.year))
         except Skipped as skipped:
@@ -98,7 +112,7 @@ class _Planner:
             raise Skipped(skipped.reason, (*seen, *skipped.candidates, *lost)) from None
         scene_set = SceneSet(
             {key: tuple(a.scenes for a in choice.acquisitions) for key, choice in choices.items()},
-            tuple([*(c for choice in choices.values() for c in choice.candidates), *lost]),
+            (*(c for choice in choices.values() for c in choice.candidates), *lost),
         )
         return plan_cube(self.aoi.index, self.aoi.geometry, epsg, bounds, scene_set, self.config)
 
@@ -138,8 +152,7 @@ class _Planner:
         crs = local_equal_area(self.aoi.geometry)
         centre = project(self.aoi.geometry, crs).envelope.centroid
         square = centre.buffer(side / 2, cap_style="square")
-        to_lonlat = Transformer.from_crs(crs, 4326, always_xy=True)
-        return shared.intersection(transform(square, to_lonlat.transform, interleaved=False))
+        return shared.intersection(_to_lonlat(square, crs))
 
     def _sentinel2(self, choices: dict[str, SensorChoice]) -> SensorChoice | None:
         return next((c for key, c in choices.items() if SENSORS[key].choice is ChoiceRule.TILE), None)
@@ -182,11 +195,17 @@ class _Planner:
         collection = self.config.sensors[key].collection
         scenes = {}
         for span in spans:
-            for item in self.catalog.search(Query((collection,), target, span, conditions)):
+            query = Query((collection,), target, span, conditions, fields=wanted_fields(sensor, bands))
+            for item in self.catalog.search(query):
                 try:
-                    scenes[item["id"]] = parse_item(item, sensor, bands)
+                    scene = parse_item(item, sensor, bands)
                 except ItemError as error:
                     lost.append(Candidate(str(item.get("id")), key, "", chosen=False, reason=str(error)))
+                    continue
+                if scene.geometry.intersects(target):
+                    scenes[scene.id] = scene
+                else:
+                    lost.append(Candidate(scene.id, key, "", chosen=False, reason=_ELSEWHERE))
         return list(scenes.values())
 
 
@@ -221,8 +240,12 @@ def _shared(acquisitions: Iterable[Acquisition]) -> BaseGeometry:
     return shared
 
 
-def _outline(bounds: Bounds, epsg: int) -> BaseGeometry:
-    """Return a lattice box in EPSG:4326, its edges bent as the projection bends them."""
-    square = box(bounds.left, bounds.bottom, bounds.right, bounds.top).segmentize(bounds.width / 8)
-    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
-    return transform(square, to_lonlat.transform, interleaved=False)
+def _outline(bounds: Bounds, epsg: int, margin_m: float) -> BaseGeometry:
+    """Return a lattice box and a margin around it in EPSG:4326, its edges bent as the projection bends them."""
+    square = box(bounds.left, bounds.bottom, bounds.right, bounds.top).buffer(margin_m, join_style="mitre")
+    return _to_lonlat(square.segmentize(bounds.width / 8), epsg)
+
+
+def _to_lonlat(geometry: BaseGeometry, crs: int | str) -> BaseGeometry:
+    to_lonlat = Transformer.from_crs(crs, 4326, always_xy=True)
+    return split_at_antimeridian(transform(geometry, to_lonlat.transform, interleaved=False))

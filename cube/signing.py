@@ -14,12 +14,15 @@ from urllib.parse import urlparse
 
 import requests
 
-from .retry import TRANSIENT_STATUS, RetryPolicy, Transient, retry_after_s, without_signature
+from .retry import TRANSIENT_STATUS, Refused, RetryPolicy, Transient, retry_after_s, without_signature
 
 __all__ = ["token_for"]
 
 _MARGIN_S = 120.0
 """A token is renewed this long before it expires, or in the last third of a shorter life."""
+_SHORTEST_LIFE_S = 5.0
+"""However wrong this machine's clock is, a token is not asked for more often."""
+_REFUSAL_HOLDS_S = 10.0
 _TIMEOUT_S = 30.0
 _POLICY = RetryPolicy(retries=8, budget_s=300.0)
 
@@ -37,15 +40,28 @@ class _Keeper:
         self._lock = threading.Lock()
         self._locks: dict[tuple[str, str], threading.Lock] = {}
         self._tokens: dict[tuple[str, str], _Token] = {}
+        self._refusals: dict[tuple[str, str], tuple[float, str]] = {}
 
     def token(self, account: str, container: str, stale: str | None) -> str:
+        place = account, container
         with self._lock:
-            lock = self._locks.setdefault((account, container), threading.Lock())
+            lock = self._locks.setdefault(place, threading.Lock())
         with lock:
-            held = self._tokens.get((account, container))
+            held = self._tokens.get(place)
             if held is None or time.monotonic() >= held.renew_at or held.text == stale:
-                held = self._tokens[account, container] = _fetch(account, container)
+                held = self._tokens[place] = self._renewed(place)
             return held.text
+
+    def _renewed(self, place: tuple[str, str]) -> _Token:
+        """Ask for a token; those who waited meanwhile share a refusal, too, and do not ask again one by one."""
+        until, refusal = self._refusals.get(place, (0.0, ""))
+        if time.monotonic() < until:
+            raise Refused(refusal)
+        try:
+            return _fetch(*place)
+        except Refused as refused:
+            self._refusals[place] = time.monotonic() + _REFUSAL_HOLDS_S, str(refused)
+            raise
 
 
 _KEEPER = _Keeper()
@@ -68,8 +84,8 @@ def token_for(href: str, *, stale: str | None) -> str:
 
     Raises
     ------
-    Transient
-        If no token can be had.
+    Refused
+        If no token can be had, whatever is tried.
     """
     from planetary_computer.sas import BLOB_STORAGE_DOMAIN
     from planetary_computer.utils import parse_blob_url
@@ -77,7 +93,8 @@ def token_for(href: str, *, stale: str | None) -> str:
     parsed = urlparse(href)
     if parsed.query or not (parsed.hostname or "").endswith(BLOB_STORAGE_DOMAIN):
         return ""
-    return _KEEPER.token(*parse_blob_url(parsed), stale)
+    account, container = parse_blob_url(parsed)
+    return _KEEPER.token(account, container, stale)
 
 
 def _fetch(account: str, container: str) -> _Token:
@@ -93,27 +110,30 @@ def _fetch(account: str, container: str) -> _Token:
             answer = requests.get(
                 f"{settings.sas_url}/{account}/{container}", headers=headers, timeout=_TIMEOUT_S
             )
-            if answer.status_code in TRANSIENT_STATUS:
-                wait = retry_after_s(answer.headers.get("Retry-After"))
-                raise Transient(f"no token for {account}/{container}: HTTP {answer.status_code}", wait)
-            if answer.status_code != requests.codes.ok:
-                raise _Refused(_refusal(account, container, answer.status_code, has_key=bool(key)))
-            token = SASToken(**answer.json())
-        except (requests.RequestException, ValueError) as error:
-            raise Transient(f"no token for {account}/{container}: {without_signature(str(error))}") from None
-        life = token.ttl()
-        return _Token(token.token, time.monotonic() + max(life - _MARGIN_S, life * 2 / 3))
+            status = answer.status_code
+            token = SASToken(**answer.json()) if status == requests.codes.ok else None
+        except requests.RequestException as error:
+            raise Transient(without_signature(str(error))) from None
+        except ValueError:
+            raise Transient("the answer is no token") from None
+        if token is not None:
+            life = token.ttl()
+            life = max(life - _MARGIN_S, life * 2 / 3, _SHORTEST_LIFE_S)
+            return _Token(token.token, time.monotonic() + life)
+        if status in TRANSIENT_STATUS:
+            raise Transient(f"HTTP {status}", retry_after_s(answer.headers.get("Retry-After")))
+        raise Refused(_refusal(account, container, status, has_key=bool(key)))
 
     try:
         return _POLICY.call(attempt)
-    except _Refused as refused:
-        raise Transient(str(refused)) from None
-
-
-class _Refused(Exception):  # noqa: N818  turned into Transient for the caller, but not tried again here
-    """The service will not give a token, whatever is tried."""
+    except Transient as failure:
+        raise Refused(f"no token for {account}/{container}: {failure.cause}") from None
 
 
 def _refusal(account: str, container: str, status: int, *, has_key: bool) -> str:
-    hint = "check PC_SDK_SUBSCRIPTION_KEY" if has_key else "an account may be needed: set PC_SDK_SUBSCRIPTION_KEY"
+    hint = (
+        "check PC_SDK_SUBSCRIPTION_KEY"
+        if has_key
+        else "an account may be needed: set PC_SDK_SUBSCRIPTION_KEY"
+    )
     return f"no token for {account}/{container}: HTTP {status}; {hint}"

@@ -103,7 +103,7 @@ def test_a_file_that_is_no_catalog_is_named(tmp_path: Path) -> None:
 
 def test_a_cache_answers_without_its_catalog(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "cache"))
-    asked = CachedCatalog(FileCatalog(items()), folder, "here")
+    asked = CachedCatalog(FileCatalog(items()), folder)
     query = Query(S2, HERE)
     first = asked.search(query)
     assert asked.search(query) == first
@@ -114,5 +114,5 @@ def test_a_cache_answers_without_its_catalog(tmp_path: Path) -> None:
             raise AssertionError(query)
 
     (tmp_path / "cache").rename(tmp_path / "moved")
-    moved = CachedCatalog(Silent(), Folder(str(tmp_path / "moved")), "elsewhere")
+    moved = CachedCatalog(Silent(), Folder(str(tmp_path / "moved")))
     assert moved.search(query) == first
