@@ -130,7 +130,9 @@ def _cut(polygon: BaseGeometry) -> BaseGeometry:
 
 def _eastward(geometry: BaseGeometry) -> BaseGeometry:
     """Count the longitudes of a geometry at the antimeridian on beyond 180."""
-    return transform(geometry, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]]))
+    return transform(
+        geometry, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]])
+    )
 
 
 def local_equal_area(geometry: BaseGeometry) -> str:

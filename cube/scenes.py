@@ -563,7 +563,9 @@ class _Explanation:
             missing = next(r for i, r in enumerate(self.ranges) if i not in self.picks[one.group])
             return f"{noun} {one.group} has nothing for {missing}"
         assert self.winner is not None
-        best_of, of_mine = (f"{100 * _least_coverage(self.complete[g]):.0f} %" for g in (self.winner, one.group))
+        best_of, of_mine = (
+            f"{100 * _least_coverage(self.complete[g]):.0f} %" for g in (self.winner, one.group)
+        )
         if best_of == of_mine:
             return f"{noun} {self.winner} covers as much ({best_of}) and {self.rule.tie_words}"
         return f"{noun} {self.winner} covers {best_of} of the target, {one.group} {of_mine}"

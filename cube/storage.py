@@ -170,7 +170,7 @@ class Folder:
                     os.fchmod(file.fileno(), 0o644)
                     os.fsync(file.fileno())
                 if self.is_local:
-                    os.replace(temporary, self.path / name)
+                    Path(temporary).replace(self.path / name)
                     _fsync_dir(self.path)
                 else:
                     self._fs[0].put_file(temporary, self._key(name))
@@ -199,7 +199,10 @@ class Folder:
             else:
                 self._fs[0].pipe_file(self._key(name), data, mode="create")
         except OSError as error:
-            if isinstance(error, FileExistsError) or getattr(error, "errno", None) in (errno.EEXIST, errno.EBUSY):
+            if isinstance(error, FileExistsError) or getattr(error, "errno", None) in (
+                errno.EEXIST,
+                errno.EBUSY,
+            ):
                 return False
             raise
         return True

@@ -24,14 +24,14 @@ def test_a_release_from_s3_is_the_release_from_a_disk(
         "directory.output=s3://bucket/processed",
         f"directory.storage_options={options}",
     )
-    few = ("s2l2a.bands=[B02, B03, B04, B08]", "lulc.sampling_factor=")
+    few = ("s2l2a.bands=[B02, B03, B04]", "lulc.sampling_factor=", "chips.max_per_class=4")
     releases = []
     for config in (demo_config(tmp_path, *few), demo_config(tmp_path, *few, *there)):
         summary = build_cubes(config, ThreadEngine(), only=[5])
         assert summary.exit_code == 0, summary.rows
         assert build_cubes(config, ThreadEngine(), only=[5]).fetched_blocks == 0
         made = chip(config)
-        assert made.written == made.chips > 20
+        assert made.written == made.chips >= 8
         again = chip(config)
         assert (again.written, again.kept) == (0, made.chips)
         make_release(config)
@@ -40,5 +40,5 @@ def test_a_release_from_s3_is_the_release_from_a_disk(
     local, remote = releases
     assert local.keys() == remote.keys()
     assert [name for name in local if local[name] != remote[name]] == []
-    assert len(local) > 500
+    assert len(local) > 200
     assert verify(tmp_path / "processed" / "demo") == []
