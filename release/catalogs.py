@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -35,7 +34,7 @@ ITEMS_NAME = "items.parquet"
 CROISSANT_NAME = "croissant.json"
 
 _GEOTIFF = "image/tiff; application=geotiff"
-_ITEMS_PER_CHUNK = 2048
+_ITEMS_PER_CHUNK = 512
 _PARQUET = "application/vnd.apache.parquet"
 
 
@@ -77,7 +76,7 @@ def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, 
     Asset keys are the same for every chip, so that the items make one table: ``{sensor}_{n}`` and
     ``{sensor}_{n}_thumbnail`` for the n-th time range, ``dem`` and ``lulc``.
     """
-    template = _template(recipe)
+    template = json.dumps(_template(recipe))
     shapes = tracker.geometry.to_numpy()
     for row, shape in zip(tracker.to_dict("records"), shapes, strict=True):
         yield _item(template, row, shape, recipe)
@@ -143,10 +142,8 @@ def _raster_band(band: Band, layout: SensorLayout) -> RasterBand:
     )
 
 
-def _item(
-    template: Mapping[str, Any], row: Mapping[str, Any], shape: shapely.Polygon, recipe: Recipe
-) -> dict[str, Any]:
-    item = copy.deepcopy(dict(template))
+def _item(template: str, row: Mapping[str, Any], shape: shapely.Polygon, recipe: Recipe) -> dict[str, Any]:
+    item: dict[str, Any] = json.loads(template)
     start, end = _period(recipe, row)
     item["id"] = f"{recipe.name}-{recipe.version}-{row['id']:06}"
     item["geometry"] = json.loads(shapely.to_geojson(shape))
@@ -194,7 +191,10 @@ def _period(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]
 
 
 def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any]) -> bytes:
-    table = stac_geoparquet.arrow.parse_stac_items_to_arrow(items, chunk_size=_ITEMS_PER_CHUNK)
+    # All items have the first one's fields; the default reads the whole of them into memory to find that out.
+    table = stac_geoparquet.arrow.parse_stac_items_to_arrow(
+        items, chunk_size=_ITEMS_PER_CHUNK, schema="FirstBatch"
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ITEMS_NAME
         stac_geoparquet.arrow.to_parquet(

@@ -21,7 +21,7 @@ from release import Fault, ReleaseError, make_release, verify
 from release.package import SUMS_NAME, format_sums, sha256
 from release.tracker import read_tracker, to_csv, to_geojson, to_parquet
 
-DAMAGES = int(os.environ.get("GELOS_DAMAGES", "60"))
+DAMAGES = int(os.environ.get("GELOS_DAMAGES", "30"))
 """How many seeded damages are planted; the full proof is GELOS_DAMAGES=1000."""
 
 
