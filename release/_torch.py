@@ -16,7 +16,7 @@ _WIDER = {"uint16": "int32", "uint32": "int64"}
 """dtypes that torch can hardly compute with, and the next wider one."""
 
 
-class ChipDataset(Dataset[Sample]):
+class ChipDataset(Dataset[Sample]):  # type: ignore[misc,unused-ignore]  # torch may be absent
     """Chips as samples of tensors; see :func:`release.dataset.torch_dataset`."""
 
     def __init__(
