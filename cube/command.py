@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from .config import Config, load_config
-from .errors import AoiError, BusyError, ConfigError, CubeNotSealedError, GelosError
+from .errors import CatalogError, ConfigError, DiskFullError, GelosError, ReadError
 from .layout import Layout
 from .retry import without_signature
 from .status import AoiState, AoiStatus
@@ -45,6 +45,8 @@ EXIT_INTERRUPTED = 130
 
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 _SHOWN_ROWS = 40
+_WORTH_ANOTHER_TRY = (CatalogError, ReadError, DiskFullError)
+"""Errors that the same command may not meet the next time; the others want another command."""
 _PACKAGES = ("cube", "chipping", "release")
 
 
@@ -79,12 +81,9 @@ def run_verb(
         config = load_config(arguments.config, arguments.set)
         with _logging(config):
             return verb(config, arguments)
-    except (ConfigError, AoiError, CubeNotSealedError, BusyError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
     except GelosError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_FAILED if isinstance(error, _WORTH_ANOTHER_TRY) else EXIT_USAGE
     except KeyboardInterrupt:
         print("interrupted: what is done is kept; run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -1,8 +1,9 @@
 """A few chips of every class on one picture."""
 
 import sys
+from pathlib import Path
 
-import _checkout  # noqa: F401  the packages beside this folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages beside this folder
 
 from chipping.__main__ import main_contact
 

@@ -1,8 +1,9 @@
 """All three phases in a row: AOIs to cubes to chips to a release."""
 
 import sys
+from pathlib import Path
 
-import _checkout  # noqa: F401  the packages beside this folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages beside this folder
 
 from release.__main__ import main_run
 
