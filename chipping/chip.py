@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cube.config import Config
 from cube.engine import Engine, ThreadEngine, open_engine
 from cube.errors import ConfigError, CubeNotSealedError
-from cube.layout import Layout
+from cube.layout import EXPORTING, Layout
 from cube.lock import hold
 from cube.status import record_chips
 from cube.storage import Folder
@@ -36,9 +36,6 @@ __all__ = ["ChipSummary", "chip", "score_cubes"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
-
-_UNFINISHED = ".exporting"
-"""There while chips are written that may not be on the disk yet."""
 
 
 @dataclass(frozen=True)
@@ -179,10 +176,10 @@ def _export(
     chips.make()
     chips.sweep()
     # A power cut can leave hollow files under a good seal: read such chips before believing them.
-    verify = layout.root.exists(_UNFINISHED)
+    verify = layout.root.exists(EXPORTING)
     tasks = list(_export_tasks(layout, scores, verdicts, settings, verify=verify))
     removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})
-    layout.root.write(_UNFINISHED, b"")
+    layout.root.write(EXPORTING, b"")
     written = kept = 0
     total = sum(len(task.windows) for task in tasks)
     for outcome in engine.run(export_chips, tasks):
@@ -191,7 +188,7 @@ def _export(
         report("export", written + kept, total)
     if written or verify:
         chips.sync()
-    layout.root.remove(_UNFINISHED)
+    layout.root.remove(EXPORTING)
     return removed, written, kept
 
 

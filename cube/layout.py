@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from .config import Config
 from .storage import Folder
 
-__all__ = ["Layout", "aoi_stem"]
+__all__ = ["EXPORTING", "Layout", "aoi_stem"]
+
+EXPORTING = ".exporting"
+"""There while chips are written that may not be on the disk yet."""
 
 
 def aoi_stem(aoi_index: int) -> str:

@@ -13,6 +13,7 @@ import geopandas as gpd
 from chipping.export import CHIP_SEAL
 from chipping.records import CHIP_METADATA
 from cube.config import Config
+from cube.layout import EXPORTING, Layout
 from cube.status import AOI_METADATA
 from cube.storage import Folder
 
@@ -45,8 +46,6 @@ from .tracker import (
 __all__ = ["AOIS_NAME", "Progress", "ReleaseSummary", "make_release"]
 
 AOIS_NAME = "aois.geojson"
-_EXPORTING = ".exporting"
-"""Phase two keeps it in the working folder until its chips are whole."""
 _AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips")
 """What a release says of an AOI: what became of it, not how many tries it took."""
 _READ_THREADS = 8
@@ -141,13 +140,12 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
 
 
 def _folders(config: Config) -> tuple[Folder, Folder]:
-    options = config.directory.storage_options
-    working = Folder(config.directory.working, options) / config.dataset.version
-    return working, Folder(config.directory.output, options)
+    output = Folder(config.directory.output, config.directory.storage_options)
+    return Layout.of(config).root, output
 
 
 def _read_windows(working: Folder) -> gpd.GeoDataFrame:
-    if working.exists(_EXPORTING):
+    if working.exists(EXPORTING):
         raise ReleaseError(f"{working}: its chips are unfinished; run chip.py to the end")
     try:
         return read_metadata(working.read(CHIP_METADATA))

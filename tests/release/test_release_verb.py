@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -258,19 +258,13 @@ def test_aois_say_what_became_of_them_not_how(folder: Path) -> None:
 
 
 def run_script(name: str, *arguments: str) -> int:
-    """Run a script's main in this process; return its exit code."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    """Run a script in this process; return its exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *arguments])
         patch.setattr(sys, "path", [*sys.path])
-        spec.loader.exec_module(module)
-        try:
-            return int(module.main())
-        except SystemExit as exit_:
-            return int(str(exit_.code))
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+    return int(str(ended.value.code))
 
 
 def test_scripts(config: Config, folder: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
