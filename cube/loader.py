@@ -128,38 +128,64 @@ def read_bands(
     Yields
     ------
     name, values
-        In the order of `names`; values as of :func:`read_band`.
+        In the order of `names`; values as of :func:`read_band`, but that all bands of a pixel come from one scene.
 
     Raises
     ------
     ReadError
         If a read failed after its retries; names item and asset.
     """
-    waiting: deque[tuple[str, Future[NDArray[Any]]]] = deque()
+    names = tuple(names)
+
+    def read(name: str, some: tuple[Scene, ...] = scenes) -> NDArray[Any]:
+        band = sensor.band(name)
+        return read_band(some, sensor, band, geobox, access, resampling=resampling, harmonize=harmonize)
+
     with ThreadPoolExecutor(_BANDS_AHEAD) as pool:
         try:
+            if len(scenes) > 1 and len(names) > 1:
+                yield from _mosaic(scenes, sensor, names, pool, read)
+                return
+            waiting: deque[tuple[str, Future[NDArray[Any]]]] = deque()
             for name in names:
-                waiting.append(
-                    (
-                        name,
-                        pool.submit(
-                            read_band,
-                            scenes,
-                            sensor,
-                            sensor.band(name),
-                            geobox,
-                            access,
-                            resampling=resampling,
-                            harmonize=harmonize,
-                        ),
-                    )
-                )
+                waiting.append((name, pool.submit(read, name)))
                 if len(waiting) == _BANDS_AHEAD:
                     yield _next(waiting)
             while waiting:
                 yield _next(waiting)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _mosaic(
+    scenes: tuple[Scene, ...],
+    sensor: Sensor,
+    names: tuple[str, ...],
+    pool: ThreadPoolExecutor,
+    read: Callable[[str, tuple[Scene, ...]], NDArray[Any]],
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Put scenes together so that all bands of a pixel, its mask among them, come from one scene.
+
+    The first scene with every band wins; where none has, the first with any. Band by band, the colours of one scene
+    could end up under the clear mask of another.
+    """
+    mosaic: dict[str, NDArray[Any]] = {}
+    whole: NDArray[np.bool_] | None = None
+    partly: NDArray[np.bool_] | None = None
+    for scene in scenes:
+        if whole is not None and whole.all():
+            break
+        layers = dict(zip(names, pool.map(lambda name, one=scene: read(name, (one,)), names), strict=True))
+        filled = [~_empty(values, sensor.band(name)) for name, values in layers.items()]
+        every, some = np.logical_and.reduce(filled), np.logical_or.reduce(filled)
+        if whole is None or partly is None:
+            mosaic, whole, partly = layers, every, some
+            continue
+        better = (every & ~whole) | (some & ~partly)
+        for name, values in layers.items():
+            np.copyto(mosaic[name], values, where=better)
+        whole, partly = whole | every, partly | some
+    yield from mosaic.items()
 
 
 def _next(waiting: deque[tuple[str, Future[NDArray[Any]]]]) -> tuple[str, NDArray[Any]]:

@@ -19,7 +19,7 @@ from shapely import box
 from cube.errors import ReadError
 from cube.grid import Bounds, geobox_for
 from cube.items import AssetRef, Scene
-from cube.loader import Access, clear_share, harmonize_dn, read_band
+from cube.loader import Access, clear_share, harmonize_dn, read_band, read_bands
 from cube.scenes import Acquisition
 from cube.sensors import SENSORS
 from cube.testing import utm_geobox, write_cog
@@ -191,6 +191,40 @@ def test_in_a_mosaic_the_first_wins_and_the_next_fills(tmp_path: Path) -> None:
     assert np.isnan(got[:50]).all()
     assert (got[50:100] == np.float32(0.2)).all()
     assert (got[100:] == np.float32(0.1)).all()
+
+
+def test_all_bands_of_a_pixel_come_from_one_scene(tmp_path: Path) -> None:
+    """A cloudy colour must never end up under the clear mask of another scene."""
+    clear = {"red": np.full(GRID_30.shape, 9000), "green": np.full(GRID_30.shape, 9000), "qa_pixel": 21824}
+    cloudy = {"red": np.full(GRID_30.shape, 40000), "green": np.full(GRID_30.shape, 40000), "qa_pixel": 22280}
+    clear["red"][:20] = 0  # the first scene lacks one band here
+    clear["red"][:10], clear["green"][:10] = 0, 0
+    scenes = []
+    for name, layers in (("clear", clear), ("cloudy", cloudy)):
+        assets = {}
+        for band, values in layers.items():
+            array = np.broadcast_to(np.asarray(values, "uint16"), GRID_30.shape).copy()
+            if name == "clear" and band == "qa_pixel":
+                array[:10] = 1
+            write_cog(tmp_path / f"{name}_{band}.tif", array, GRID_30, nodata=1 if band == "qa_pixel" else 0)
+            assets[band] = AssetRef(band, str(tmp_path / f"{name}_{band}.tif"))
+        scenes.append(replace(scene("", "lc2l2", "red", name), assets=assets))
+    got = dict(
+        read_bands(
+            tuple(scenes),
+            SENSORS["lc2l2"],
+            ("green", "red", "qa_pixel"),
+            GRID_30,
+            Access(),
+            resampling="cubic",
+            harmonize=False,
+        )
+    )
+    for rows, red, green, qa in ((slice(0, 20), 40000, 40000, 22280), (slice(20, None), 9000, 9000, 21824)):
+        assert (got["red"][rows] == red).all()
+        assert (got["green"][rows] == green).all()
+        assert (got["qa_pixel"][rows] == qa).all()
+    assert list(got) == ["green", "red", "qa_pixel"]
 
 
 @pytest.mark.parametrize(("baseline", "lowered"), [("03.01", False), ("04.00", True), ("05.11", True)])
