@@ -23,9 +23,9 @@ from odc.geo.geobox import GeoBox
 from .aoi import Aoi, load_aois
 from .candidates import candidate_classes, count_candidates, needed_blocks
 from .catalog import Catalog, catalog_file, open_catalog
-from .config import Config, Sentinel2Config
+from .config import Config, SensorConfig, Sentinel2Config
 from .engine import Engine, Outcome
-from .errors import CatalogError, DiskFullError, GelosError, ReadError, StoreError
+from .errors import CatalogError, ConfigError, DiskFullError, GelosError, ReadError, StoreError
 from .estimate import estimate_cost
 from .grid import Block
 from .items import Scene
@@ -38,7 +38,7 @@ from .search import ClearShare, plan_aoi
 from .sensors import SENSORS
 from .status import AoiState, AoiStatus, StatusBoard
 from .storage import Folder
-from .store import read_array, read_seal, seal, sweep_cube, unseal, write_block, write_template
+from .store import describes, read_array, read_seal, seal, sweep_cube, unseal, write_block, write_template
 
 __all__ = ["BuildSummary", "Progress", "build_cubes", "candidates_of", "plan_cubes"]
 
@@ -127,6 +127,7 @@ class BuildSummary:
     """How a run ended."""
 
     rows: Mapping[int, AoiStatus]
+    """Of the AOIs of this run."""
     fetched_blocks: int = 0
 
     def count(self, state: AoiState) -> int:
@@ -178,17 +179,13 @@ def build_cubes(
         If another run holds the working folder.
     """
     aois = load_aois(config)
+    named = _wanted(aois, only, config)
     layout = Layout.of(config)
-    layout.root.make()
+    layout.make(config)
     with hold(layout.root):
         layout.cubes.sweep()
         board = StatusBoard(layout.root, aois)
-        wanted = [
-            aoi
-            for aoi in aois
-            if (not only or aoi.index in only)
-            and (not retry_failed or board[aoi.index].status is AoiState.FAILED)
-        ]
+        wanted = [a for a in named if not retry_failed or board[a.index].status is AoiState.FAILED]
         run = _Run(config, layout, board, catalog or open_catalog(config), access_of(config), progress)
         return run.build(wanted, engine)
 
@@ -207,15 +204,26 @@ def access_of(config: Config) -> Access:
 def plan_cubes(
     config: Config, *, only: Collection[int] = (), catalog: Catalog | None = None
 ) -> Iterator[tuple[Aoi, CubePlan | Skipped | GelosError]]:
-    """Plan AOIs without building anything: what a dry run shows."""
+    """Plan AOIs without building or keeping anything: what a dry run shows."""
     catalog = catalog or open_catalog(config)
     layout, access = Layout.of(config), access_of(config)
-    for aoi in load_aois(config):
-        if not only or aoi.index in only:
-            try:
-                yield aoi, _plan(aoi, config, layout, catalog, access)
-            except (Skipped, CatalogError, ReadError) as outcome:
-                yield aoi, outcome
+    for aoi in _wanted(load_aois(config), only, config):
+        try:
+            kept = _kept_plan(aoi, config, layout)
+            yield aoi, kept or plan_aoi(aoi, config, catalog, _clear_share(config, access))
+        except (Skipped, CatalogError, ReadError) as outcome:
+            yield aoi, outcome
+
+
+def _wanted(aois: Sequence[Aoi], only: Collection[int], config: Config) -> list[Aoi]:
+    """Return the AOIs that `only` names (all where it is empty)."""
+    known = {aoi.index for aoi in aois}
+    if unknown := sorted(set(only) - known):
+        raise ConfigError(
+            f"--aoi {unknown[0]}: there is no such AOI in {config.aoi_path} as the config cuts it; "
+            f"indices go from {min(known)} to {max(known)}"
+        )
+    return [aoi for aoi in aois if not only or aoi.index in only]
 
 
 def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
@@ -237,26 +245,34 @@ def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
 
 
 def _plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Access) -> CubePlan:
-    """Return the plan of an AOI: the one on disk if it answers the same question, else a new one.
+    """Return the plan of an AOI: the one on disk if it answers the same question, else a new one, which is kept.
 
     So a run that is resumed keeps its scenes, whatever the catalog has gained meanwhile. An AOI that is skipped leaves a
     record of what was seen, and is asked about again.
     """
-    name, question = f"{aoi_stem(aoi.index)}.json", _planning_digest(aoi, config)
-    try:
-        record = json.loads(layout.plans.read(name))
-        if record["question"] == question:
-            return CubePlan.from_json(record["plan"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
+    kept = _kept_plan(aoi, config, layout)
+    if kept is not None:
+        return kept
+    name = f"{aoi_stem(aoi.index)}.json"
     try:
         plan = plan_aoi(aoi, config, catalog, _clear_share(config, access))
     except Skipped as skipped:
         candidates = [candidate.to_json() for candidate in skipped.candidates]
         layout.plans.write(name, canonical_json({"skipped": skipped.reason, "candidates": candidates}))
         raise
-    layout.plans.write(name, canonical_json({"question": question, "plan": plan.to_json()}))
+    record = {"question": _planning_digest(aoi, config), "plan": plan.to_json()}
+    layout.plans.write(name, canonical_json(record))
     return plan
+
+
+def _kept_plan(aoi: Aoi, config: Config, layout: Layout) -> CubePlan | None:
+    try:
+        record = json.loads(layout.plans.read(f"{aoi_stem(aoi.index)}.json"))
+        if record["question"] == _planning_digest(aoi, config):
+            return CubePlan.from_json(record["plan"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    return None
 
 
 def _clear_share(config: Config, access: Access) -> ClearShare | None:
@@ -266,8 +282,13 @@ def _clear_share(config: Config, access: Access) -> ClearShare | None:
     return None
 
 
-_NOT_PLANNED = {"fill_na", "na_value", "dtype", "clear", "cloud_bits", "cloud_buffer_px", "sampling_factor"}
+_NOT_PLANNED = {"fill_na", "na_value", "dtype", "cloud_bits", "cloud_buffer_px", "sampling_factor"}
 """Sensor keys of phase two and of the release: they do not change a plan."""
+
+
+def _not_planned(settings: SensorConfig) -> set[str]:
+    ranked = isinstance(settings, Sentinel2Config) and settings.rank == "aoi"
+    return _NOT_PLANNED | {"bands", "cloud_band"} | (set() if ranked else {"clear"})
 
 
 def _planning_digest(aoi: Aoi, config: Config) -> str:
@@ -279,7 +300,7 @@ def _planning_digest(aoi: Aoi, config: Config) -> str:
         "sensors": {
             key: {
                 "bands": config.bands(key),
-                **settings.model_dump(mode="json", exclude=_NOT_PLANNED | {"bands", "cloud_band"}),
+                **settings.model_dump(mode="json", exclude=_not_planned(settings)),
             }
             for key, settings in config.sensors.items()
         },
@@ -313,7 +334,7 @@ class _Run:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self.board.write()
-        return BuildSummary(self.board.rows, self.fetched)
+        return BuildSummary({aoi.index: self.board[aoi.index] for aoi in aois}, self.fetched)
 
     # The engine draws tasks from here. An exhausted iterator may have more later, when a plan or a block is done.
 
@@ -337,21 +358,28 @@ class _Run:
         tries = self.board[aoi.index].tries + 1
         try:
             plan = planned.result()
-            self._check_access(plan)
             if self._is_current(plan):
+                self.layout.building.remove_folder(aoi_stem(aoi.index))
                 self._update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **_size(plan))
                 return
+            self._check_access(plan)
             self._update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan))
             self._check_room(plan)
             kept = self._keep_what_is_right(plan)
             write_template(self.layout.cubes, plan)
         except Skipped as skipped:
             _LOG.info("AOI %06d: skipped: %s", aoi.index, skipped.reason)
+            unseal(self.layout.cubes, aoi.index)  # a cube of another config is not what this one asks for
             self._update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
             return
-        except GelosError as error:
-            _LOG.error("AOI %06d: failed: %s", aoi.index, error)
-            self._update(aoi.index, status=AoiState.FAILED, reason=str(error), tries=tries)
+        except Exception as error:  # noqa: BLE001  one AOI's trouble, whatever it is, must not stop the others
+            _LOG.error(
+                "AOI %06d: failed: %s",
+                aoi.index,
+                _one_line(error),
+                exc_info=not isinstance(error, GelosError),
+            )
+            self._update(aoi.index, status=AoiState.FAILED, reason=_one_line(error), tries=tries)
             return
         self.building[aoi.index] = _Building(plan, kept)
         self._line_up(aoi.index, [block for block in plan.blocks("lulc") if block.name not in kept])
@@ -400,11 +428,11 @@ class _Run:
             )
 
     def _is_current(self, plan: CubePlan) -> bool:
-        """Tell whether a sealed cube is the plan's, and holds every block that the config wants of it."""
+        """Tell whether a sealed cube is the plan's, down to its metadata, and holds every block that is wanted."""
         sealed = read_seal(self.layout.cubes, plan.aoi_index)
-        if sealed is None or sealed.get("recipe_sha256") != plan.fingerprint:
+        if sealed is None or not describes(sealed, plan):
             return False
-        left_out = set(sealed.get("not_fetched", ()))
+        left_out = set(sealed["attributes"].get("not_fetched", ()))
         return not left_out or not left_out & self._wanted_blocks(plan)
 
     def _keep_what_is_right(self, plan: CubePlan) -> BlockRecords:
@@ -473,6 +501,7 @@ class _Run:
             return
         digests = {name: record["digests"] for name, record in building.records.items()}
         try:
+            self._check_markers(building)
             self.layout.blocks.write(f"{aoi_stem(aoi_index)}.json", canonical_json(building.records))
             seal(self.layout.cubes, building.plan, digests, not_fetched=sorted(building.left_out))
         except StoreError as error:
@@ -480,6 +509,14 @@ class _Run:
             return
         self.layout.building.remove_folder(aoi_stem(aoi_index))
         self._update(aoi_index, status=AoiState.BUILT, reason="", done=1.0)
+
+    def _check_markers(self, building: _Building) -> None:
+        """See that no other run, such as the tasks of a client that was killed, has written over this one's blocks."""
+        markers = self.layout.markers(building.plan.aoi_index)
+        for name, record in building.records.items():
+            if json.loads(markers.read(f"{name}.json")) != record:
+                markers.remove(f"{name}.json")
+                raise StoreError(f"block {name} was written by another run as well; run again")
 
     def _update(self, aoi_index: int, **changes: Any) -> None:
         self.board.update(aoi_index, **changes)

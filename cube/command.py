@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from .config import Config, load_config
-from .errors import CatalogError, ConfigError, DiskFullError, GelosError, ReadError
+from .errors import CatalogError, DiskFullError, GelosError, ReadError
 from .layout import Layout
 from .retry import without_signature
 from .status import AoiState, AoiStatus
@@ -105,13 +105,10 @@ def _logging(config: Config) -> Iterator[None]:
     console = logging.StreamHandler()
     console.setLevel(logging.ERROR)
     handlers: list[logging.Handler] = [console]
-    folder = Layout.of(config).root
-    if config.log_errors and folder.is_local:
-        try:
-            folder.make()
-        except GelosError as error:
-            raise ConfigError(f"{config.path}: directory.working: {error}") from None
-        file = logging.FileHandler(folder.path / "run.log", encoding="utf-8")
+    layout = Layout.of(config)
+    if config.log_errors and layout.root.is_local:
+        layout.make(config)
+        file = logging.FileHandler(layout.root.path / "run.log", encoding="utf-8")
         file.setFormatter(logging.Formatter(_LOG_FORMAT))
         handlers.append(file)
     for handler in handlers:

@@ -112,7 +112,7 @@ class DaskEngine:
         if address:
             try:
                 return cast("Client", self._stack.enter_context(Client(address, timeout=_CONNECT_S)))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
         with _workers_ignore_interrupts():
             cluster = LocalCluster(

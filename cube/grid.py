@@ -21,7 +21,7 @@ from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 from shapely.validation import make_valid
 
-from .config import LATTICE_M, TimeRange
+from .config import LATTICE_M
 from .errors import GridError
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "LATTICE_M",
     "Block",
     "Bounds",
-    "TimeRange",
     "aoi_bounds",
     "geobox_for",
     "local_equal_area",

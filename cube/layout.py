@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import Config
+from .errors import ConfigError, StoreError
 from .storage import Folder
 
 __all__ = ["EXPORTING", "Layout", "aoi_stem"]
@@ -29,6 +30,19 @@ class Layout:
         """Return the layout of a config's working folder."""
         working = Folder(config.directory.working, config.directory.storage_options)
         return cls(working / config.dataset.version)
+
+    def make(self, config: Config) -> None:
+        """Create the working folder.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be made; names the key.
+        """
+        try:
+            self.root.make()
+        except StoreError as error:
+            raise ConfigError(f"{config.path}: directory.working: {error}") from None
 
     @property
     def cubes(self) -> Folder:

@@ -62,8 +62,12 @@ class StatusBoard:
 
     def __init__(self, folder: Folder, aois: Iterable[Aoi]) -> None:
         self._folder = folder
-        self._aois = {aoi.index: aoi for aoi in aois}
-        self._rows = {index: AoiStatus() for index in self._aois} | _read(folder, set(self._aois))
+        found = _read(folder)
+        mine = {aoi.index: mapping(aoi.geometry) for aoi in aois}
+        self._outlines = {index: outline for index, (_, outline) in found.items()} | mine
+        self._rows = {index: AoiStatus() for index in mine} | {
+            index: row for index, (row, _) in found.items()
+        }
         self._written_at = 0.0
 
     def __getitem__(self, index: int) -> AoiStatus:
@@ -87,7 +91,7 @@ class StatusBoard:
             {
                 "type": "Feature",
                 "properties": {"aoi_index": index, **asdict(row)},
-                "geometry": mapping(self._aois[index].geometry),
+                "geometry": self._outlines[index],
             }
             for index, row in self.rows.items()
         ]
@@ -112,7 +116,7 @@ def _encode(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _read(folder: Folder, known: set[int]) -> dict[int, AoiStatus]:
+def _read(folder: Folder) -> dict[int, tuple[AoiStatus, Any]]:
     try:
         features = json.loads(folder.read(AOI_METADATA))["features"]
     except (FileNotFoundError, ValueError, KeyError):
@@ -123,5 +127,7 @@ def _read(folder: Folder, known: set[int]) -> dict[int, AoiStatus]:
         index = properties.pop("aoi_index")
         row = AoiStatus(**{**properties, "status": AoiState(properties["status"])})
         # A run that was killed leaves rows that say building; none of ours is.
-        rows[index] = replace(row, status=AoiState.PENDING) if row.status is AoiState.BUILDING else row
-    return {index: row for index, row in rows.items() if index in known}
+        if row.status is AoiState.BUILDING:
+            row = replace(row, status=AoiState.PENDING)
+        rows[index] = (row, feature["geometry"])
+    return rows

@@ -85,7 +85,12 @@ class Folder:
 
     @cached_property
     def _fs(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        fs, root = fsspec.core.url_to_fs(self.url, **dict(self.options))
+        try:
+            fs, root = fsspec.core.url_to_fs(self.url, **dict(self.options))
+        except (ImportError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{self.url}: cannot be opened ({error}); look at directory.storage_options"
+            ) from None
         return fs, root.rstrip("/")
 
     def _key(self, name: str) -> str:
@@ -102,6 +107,8 @@ class Folder:
         if self.is_local:
             with disk_errors(self.url):
                 self.path.mkdir(parents=True, exist_ok=True)
+        else:
+            _ = self._fs
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file called `name`."""

@@ -38,7 +38,6 @@ from .storage import Folder, disk_errors
 __all__ = [
     "SEAL",
     "cube_name",
-    "is_sealed",
     "open_cube",
     "read_seal",
     "seal",
@@ -61,18 +60,33 @@ def cube_name(aoi_index: int) -> str:
     return f"aoi_{aoi_index:06}.zarr"
 
 
-def is_sealed(cubes: Folder, aoi_index: int) -> bool:
-    """Tell whether an AOI's cube is whole."""
-    return (cubes / cube_name(aoi_index)).exists(SEAL)
-
-
 def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
-    """Return the root attributes of a sealed cube, or None where there is no seal."""
+    """Return the root document of a sealed cube, or None where there is no seal."""
     try:
         document = json.loads((cubes / cube_name(aoi_index)).read(SEAL))
     except FileNotFoundError:
         return None
-    return cast("dict[str, Any]", document["attributes"])
+    return cast("dict[str, Any]", document)
+
+
+def describes(seal_document: Mapping[str, Any], plan: CubePlan) -> bool:
+    """Tell whether a sealed cube's metadata, provenance included, are those that a plan would give."""
+    attributes = seal_document["attributes"]
+    if attributes.get("recipe_sha256") != plan.fingerprint or attributes.get("aoi") != _plain(
+        mapping(plan.aoi)
+    ):
+        return False
+    nodes = seal_document["consolidated_metadata"]["metadata"]
+    expected = {
+        path.removesuffix(f"/{SEAL}"): json.loads(data)["attributes"]
+        for path, data in make_template(plan).items()
+        if path.endswith(SEAL)
+    }
+    return {path: node["attributes"] for path, node in nodes.items()} == expected
+
+
+def _plain(value: object) -> Any:
+    return json.loads(json.dumps(value))
 
 
 def read_array(cubes: Folder, aoi_index: int, path: str) -> NDArray[Any]:

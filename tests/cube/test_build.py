@@ -18,10 +18,11 @@ import rasterio
 import rasterio.warp
 import rasterio.windows
 
-from cube.build import BlockTask, build_block, build_cubes
+from cube.build import BlockTask, build_block, build_cubes, plan_cubes
+from cube.catalog import open_catalog
 from cube.config import Config
 from cube.engine import Outcome, ThreadEngine
-from cube.errors import BusyError, DiskFullError
+from cube.errors import BusyError, ConfigError, DiskFullError
 from cube.layout import Layout
 from cube.lock import hold
 from cube.plan import CubePlan
@@ -488,3 +489,81 @@ class TestCandidates:
                     found[name] = found.get(name, 0) + 1
         assert candidates_of(plan, demo) == found
         assert len(found) >= 3
+
+
+class TestNothingStale:
+    """What changed since the cube was built is seen."""
+
+    def test_an_aoi_that_is_skipped_now_leaves_no_cube_of_before(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        from chipping.chip import chip
+        from cube.errors import GelosError
+
+        build_cubes(demo_config(tmp_path, *FEW), ThreadEngine(), only=[5])
+        strict = demo_config(tmp_path, *FEW, "s2l2a.cloud_cover=0.1")
+        assert build_cubes(strict, ThreadEngine(), only=[5]).rows[5].status is AoiState.SKIPPED
+        with pytest.raises(GelosError):
+            chip(strict)
+        engine = Counting()
+        build_cubes(demo_config(tmp_path, *FEW), engine, only=[5])
+        assert engine.ran == []
+
+    def test_changed_provenance_is_written_without_fetching(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        config = demo_config(tmp_path, *FEW)
+        build_cubes(config, ThreadEngine(), only=[5])
+        document = json.loads(Path(config.aoi.path).read_text())
+        ring = document["features"][5]["geometry"]["coordinates"][0]
+        document["features"][5]["geometry"]["coordinates"][0] = (
+            [[x, y] for x, y in ring[:1]] + [[x + 1e-7, y] for x, y in ring[1:-1]] + [ring[-1]]
+        )
+        (tmp_path / "moved.geojson").write_text(json.dumps(document))
+        moved = demo_config(tmp_path, *FEW, f"aoi.path={tmp_path / 'moved.geojson'}")
+        engine = Counting()
+        build_cubes(moved, engine, only=[5])
+        assert engine.ran == []
+        fresh = demo_config(tmp_path / "fresh", *FEW, f"aoi.path={tmp_path / 'moved.geojson'}")
+        build_cubes(fresh, ThreadEngine(), only=[5])
+        assert files(cubes_of(moved)) == files(cubes_of(fresh))
+
+    def test_rows_of_other_aois_stay(self, demo_config: Callable[..., Config], tmp_path: Path) -> None:
+        config = demo_config(tmp_path, *FEW)
+        build_cubes(config, ThreadEngine(), only=[3])
+        summary = build_cubes(demo_config(tmp_path, *FEW, "aoi.include_indices=[5]"), ThreadEngine())
+        assert list(summary.rows) == [5]
+        assert states(config)[3]["status"] == "skipped"
+
+    def test_a_dry_run_keeps_no_plan(self, demo_config: Callable[..., Config], tmp_path: Path) -> None:
+        config = demo_config(tmp_path, *FEW)
+        build_cubes(config, ThreadEngine(), only=[5])
+        before = files(Layout.of(config).plans.path)
+        strict = demo_config(tmp_path, *FEW, "s2l2a.cloud_cover=0.1")
+        assert [type(outcome).__name__ for _, outcome in plan_cubes(strict, only=[5])] == ["Skipped"]
+        assert files(Layout.of(config).plans.path) == before
+
+    def test_an_aoi_that_is_not_there_is_named(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        with pytest.raises(ConfigError, match=r"--aoi 99: there is no such AOI .* from 0 to 5"):
+            build_cubes(demo_config(tmp_path), ThreadEngine(), only=[99])
+
+    def test_trouble_of_any_kind_stops_one_aoi_only(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        class Odd:
+            def __init__(self, catalog: Any) -> None:
+                self.catalog, self.calls = catalog, 0
+
+            def search(self, query: Any) -> Any:
+                self.calls += 1
+                if self.calls == 1:
+                    raise ZeroDivisionError("a bug")
+                return self.catalog.search(query)
+
+        config = demo_config(tmp_path, *FEW)
+        summary = build_cubes(config, ThreadEngine(), only=[3, 5], catalog=Odd(open_catalog(config)))
+        reasons = {row.status: row.reason for row in summary.rows.values()}
+        assert reasons[AoiState.FAILED] == "ZeroDivisionError: a bug"
+        assert summary.exit_code == 3
