@@ -135,32 +135,32 @@ def test_a_cache_keeps_no_token(tmp_path: Path) -> None:
     assert not any(b"SECRET" in path.read_bytes() for path in tmp_path.rglob("*.json"))
 
 
+def config_with(catalog: dict[str, str], path: Path = Path(), **directory: object) -> Config:
+    return Config.model_validate(
+        {
+            "dataset": {"version": "t"},
+            "aoi": {"path": "a.geojson"},
+            "directory": {"working": "w", "output": "o", **directory},
+            "catalog": catalog,
+            "sensors": {"lulc": LandCoverConfig(year="2023-01-02/2023-12-31")},
+            "path": path,
+        }
+    )
+
+
 def test_a_file_that_changes_is_seen_though_a_cache_is_set(tmp_path: Path) -> None:
     path = tmp_path / "items.json"
-    config = Config(
-        dataset={"version": "t"},
-        aoi={"path": "a.geojson"},
-        directory={"working": "w", "output": "o"},
-        catalog={"url": "items.json", "cache": str(tmp_path / "cache")},
-        sensors={"lulc": LandCoverConfig(year="2023-01-02/2023-12-31")},
-        path=tmp_path / "c.yaml",
-    )
+    config = config_with({"url": "items.json", "cache": str(tmp_path / "cache")}, tmp_path / "c.yaml")
     for count in (1, 3):
         path.write_text(json.dumps({"type": "FeatureCollection", "features": items()[:count]}))
         assert len(open_catalog(config).search(Query(S2))) == count
 
 
 def test_a_cache_in_an_object_store_is_opened_with_its_options() -> None:
-    config = Config(
-        dataset={"version": "t"},
-        aoi={"path": "a.geojson"},
-        directory={"working": "w", "output": "o", "storage_options": {"endpoint_url": "http://s3.example"}},
-        catalog={"cache": "s3://bucket/cache"},
-        sensors={"lulc": LandCoverConfig(year="2023-01-02/2023-12-31")},
-    )
-    catalog = open_catalog(config)
+    options = {"endpoint_url": "http://s3.example"}
+    catalog = open_catalog(config_with({"cache": "s3://bucket/cache"}, storage_options=options))
     assert isinstance(catalog, CachedCatalog)
-    assert catalog.folder.options == {"endpoint_url": "http://s3.example"}
+    assert catalog.folder.options == options
 
 
 @pytest.mark.parametrize(
