@@ -14,7 +14,7 @@ import operator
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,7 +74,7 @@ class Query:
         if self.intersects is not None:
             body["intersects"] = mapping(self.intersects)
         if self.datetime is not None:
-            body["datetime"] = "/".join(f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in self.datetime)
+            body["datetime"] = "/".join(f"{t.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for t in self.datetime)
         if self.properties:
             body["query"] = {}
             for name, comparison, value in self.properties:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,12 @@ def test_periods_overlap(catalog: FileCatalog) -> None:
     assert ids(catalog, Query(LULC, HERE, year)) == ["33U-2023"]
     whole = TimeRange.parse("2023-01-01/2023-12-31")
     assert ids(catalog, Query(LULC, HERE, whole)) == ["33U-2022", "33U-2023"]
+
+
+def test_an_api_is_asked_in_utc() -> None:
+    noon = datetime(2023, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    query = Query(S2, datetime=TimeRange(noon, noon))
+    assert query.body["datetime"] == "2023-01-01T10:00:00Z/2023-01-01T10:00:00Z"
 
 
 def test_property_comparisons(catalog: FileCatalog) -> None:
