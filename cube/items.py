@@ -221,12 +221,16 @@ def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) ->
             geometry=geometry,
             properties={k: properties[k] for k in _KEPT_PROPERTIES if properties.get(k) is not None},
             assets={band.name: _asset(item, band, sensor) for band in wanted},
-            self_href=unsigned_href(
-                next((k["href"] for k in item.get("links") or () if k.get("rel") == "self"), "")
-            ),
+            self_href=_self_link(item),
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError) as error:
         raise ItemError(f"item {item.get('id')}: record cannot be read ({error!r})") from None
+
+
+def _self_link(item: Mapping[str, Any]) -> str:
+    """Return where the item's record lives, without a query: it may hold a token or a key."""
+    href = next((link["href"] for link in item.get("links") or () if link.get("rel") == "self"), "")
+    return str(href).partition("?")[0]
 
 
 def wanted_fields(sensor: Sensor, bands: Iterable[str]) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ def test_a_saved_signature_is_left_out_and_other_queries_stay() -> None:
     item = copy.deepcopy(ITEMS["dem"])
     plain = parse_item(item, SENSORS["dem"], ["elevation"])
     item["assets"]["data"]["href"] += "?st=2023-01-01T00%3A00%3A00Z&sp=rl&sig=abc%3D"
-    item["links"] = [{"rel": "self", "href": "https://a.example/item?sig=abc"}]
+    item["links"] = [{"rel": "self", "href": "https://a.example/item?subscription-key=abc"}]
     signed = parse_item(item, SENSORS["dem"], ["elevation"])
     assert signed.assets == plain.assets
     assert signed.self_href == "https://a.example/item"

@@ -6,7 +6,6 @@ import itertools
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,7 +35,7 @@ from cube.scenes import (
     choose_tile,
 )
 from cube.search import plan_aoi
-from cube.testing import sentinel2_item, utm_geobox
+from cube.testing import lulc_item, sentinel2_item, utm_geobox
 
 Q1, Q2 = TimeRange.parse("2023-01-01/2023-03-31"), TimeRange.parse("2023-04-01/2023-06-30")
 TARGET = box(12.0, 50.0, 12.1, 50.1)
@@ -326,25 +325,48 @@ class TestPath:
         assert self.choose(scenes).group == "192"
 
 
-def test_footprints_that_share_nothing_are_a_skip(tmp_path: Path) -> None:
-    """With aoi.extent: overlap, the ground that two dates share is the target of all other sensors."""
-    grids = [utm_geobox(32633, (left, 5_490_000, left + 3840, 5_493_840), 10) for left in (300_000, 303_840)]
-    items = [sentinel2_item(grid, when) for grid, when in zip(grids, (FEB, MAY), strict=True)]
-    config = Config.model_validate(
+def config_of_sentinel_2(*ranges: TimeRange) -> Config:
+    return Config.model_validate(
         {
             "dataset": {"version": "t"},
             "aoi": {"path": "a.geojson"},
             "directory": {"working": "w", "output": "o"},
             "sensors": {
-                "s2l2a": Sentinel2Config(time_ranges=(str(Q1), str(Q2))),
+                "s2l2a": Sentinel2Config(time_ranges=tuple(map(str, ranges))),
                 "lulc": LandCoverConfig(year="2023-01-02/2023-12-31"),
             },
-            "path": tmp_path / "c.yaml",
         }
     )
+
+
+def test_footprints_that_share_nothing_are_a_skip() -> None:
+    """With aoi.extent: overlap, the ground that two dates share is the target of all other sensors."""
+    grids = [utm_geobox(32633, (left, 5_490_000, left + 3840, 5_493_840), 10) for left in (300_000, 303_840)]
+    items = [sentinel2_item(grid, when) for grid, when in zip(grids, (FEB, MAY), strict=True)]
     aoi = Aoi(0, union_all([shape(item["geometry"]) for item in items]).envelope)
     with pytest.raises(Skipped, match=r"the chosen scenes share no ground; use aoi.extent: aoi"):
-        plan_aoi(aoi, config, FileCatalog(items))
+        plan_aoi(aoi, config_of_sentinel_2(Q1, Q2), FileCatalog(items))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("eo:cloud_cover", "n/a"),
+        ("eo:cloud_cover", -1),
+        ("datetime", "soon"),
+        ("s2:processing_baseline", None),
+    ],
+)
+def test_a_bad_item_is_recorded_with_its_reason_and_stops_nothing(name: str, value: object) -> None:
+    grid = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)
+    good, bad = sentinel2_item(grid, FEB, cloud_cover=9.0), sentinel2_item(grid, FEB, cloud_cover=1.0)
+    bad |= {"id": "bad", "properties": {**bad["properties"], name: value}}
+    land = lulc_item(grid)
+    aoi = Aoi(0, shape(good["geometry"]))
+    plan = plan_aoi(aoi, config_of_sentinel_2(Q1), FileCatalog([good, bad, land]))
+    lost = next(one for one in plan.candidates if one.id == "bad")
+    assert not lost.chosen
+    assert "item bad: " in lost.reason
 
 
 class TestPeriod:
