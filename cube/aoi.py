@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shapely import is_valid_reason
-from shapely.errors import GEOSException
+from shapely.errors import ShapelyError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
@@ -63,10 +63,19 @@ def _read_features(path: Path) -> list[Any]:
     features = data.get("features") if isinstance(data, dict) else None
     if not isinstance(features, list) or not features:
         raise AoiError(f"{path}: found no features; expected a GeoJSON FeatureCollection of polygons")
-    crs = str((data.get("crs") or {}).get("properties", {}).get("name", "CRS84"))
+    crs = _crs_name(data.get("crs"))
     if not crs.endswith(("CRS84", "4326")):
         raise AoiError(f"{path}: is in {crs}; expected longitude and latitude (EPSG:4326)")
     return features
+
+
+def _crs_name(crs: Any) -> str:
+    """Return the name of a ``crs`` member: GeoJSON's of 2008 or a bare name; without one, the standard's own."""
+    if not crs:
+        return "CRS84"
+    properties = crs.get("properties") if isinstance(crs, dict) else {"name": crs}
+    name = properties.get("name") if isinstance(properties, dict) else None
+    return name if isinstance(name, str) else f"the unnamed crs {json.dumps(crs)}"
 
 
 def _geometry(feature: Any, where: str) -> BaseGeometry:
@@ -75,7 +84,7 @@ def _geometry(feature: Any, where: str) -> BaseGeometry:
         raise AoiError(f"{where}: has no geometry; expected a Polygon")
     try:
         geometry = shape(record)
-    except (GEOSException, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (ShapelyError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise AoiError(f"{where}: its geometry cannot be read ({error}); expected a Polygon") from None
     if geometry.geom_type not in ("Polygon", "MultiPolygon"):
         raise AoiError(f"{where}: is a {geometry.geom_type}; expected a Polygon")

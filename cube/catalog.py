@@ -14,20 +14,21 @@ import operator
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from requests import Response
 from shapely import STRtree
+from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from .config import CatalogConfig, Config, TimeRange
 from .errors import CatalogError, ConfigError
 from .grid import split_at_antimeridian
-from .items import parse_time
+from .items import parse_time, unsigned_record
 from .retry import TRANSIENT_STATUS, RetryPolicy, Transient, retry_after_s, without_signature
 from .storage import Folder
 
@@ -73,7 +74,7 @@ class Query:
         if self.intersects is not None:
             body["intersects"] = mapping(self.intersects)
         if self.datetime is not None:
-            body["datetime"] = "/".join(f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in self.datetime)
+            body["datetime"] = "/".join(f"{t.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for t in self.datetime)
         if self.properties:
             body["query"] = {}
             for name, comparison, value in self.properties:
@@ -82,10 +83,9 @@ class Query:
             body["fields"] = {"include": list(self.fields)}
         return body
 
-    @property
-    def key(self) -> str:
-        """SHA-256 of the query: the name of its answer in a cache."""
-        text = json.dumps([self.body, self.sortby, self.limit], sort_keys=True)
+    def key(self, url: str) -> str:
+        """Return the SHA-256 of the query and of the API that is asked: the name of the answer in a cache."""
+        text = json.dumps([url.rstrip("/"), self.body, self.sortby, self.limit], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def finish(self, items: list[Item]) -> list[Item]:
@@ -110,7 +110,7 @@ class Catalog(Protocol):
 
 
 def open_catalog(config: Config) -> Catalog:
-    """Return the config's catalog: an API, or a file searched in process; behind a cache if one is set.
+    """Return the config's catalog: an API, behind a cache if one is set, or a file that is searched in process.
 
     Raises
     ------
@@ -118,14 +118,13 @@ def open_catalog(config: Config) -> Catalog:
         If the file is not there.
     """
     settings = config.catalog
-    catalog: Catalog
-    if settings.url.startswith(("http://", "https://")):
-        catalog = ApiCatalog(settings)
-    else:
-        catalog = FileCatalog.open(catalog_file(config))
-    if settings.cache:
-        return CachedCatalog(catalog, Folder(settings.cache))
-    return catalog
+    if not settings.url.startswith(("http://", "https://")):
+        return FileCatalog.open(catalog_file(config))
+    catalog = ApiCatalog(settings)
+    if not settings.cache:
+        return catalog
+    options = config.directory.storage_options if "://" in settings.cache else {}
+    return CachedCatalog(catalog, settings.url, Folder(settings.cache, options))
 
 
 def catalog_file(config: Config) -> Path:
@@ -150,10 +149,7 @@ class FileCatalog:
 
     def __init__(self, items: list[Item]) -> None:
         self._items = items
-        self._footprints = [
-            split_at_antimeridian(shape(i["geometry"])) if i.get("geometry") else None for i in items
-        ]
-        self._tree = STRtree(self._footprints)
+        self._tree = STRtree([_footprint(item) for item in items])
 
     @classmethod
     def open(cls, path: str | Path) -> FileCatalog:
@@ -168,6 +164,8 @@ class FileCatalog:
         try:
             items = _read_parquet(path) if path.suffix == ".parquet" else _read_collection(path)
             return cls(items)
+        except CatalogError as error:
+            raise CatalogError(f"{path}: {error}") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CatalogError(f"{path}: not a STAC ItemCollection or stac-geoparquet ({error!r})") from None
 
@@ -179,6 +177,13 @@ class FileCatalog:
             near = self._tree.query(query.intersects, predicate="intersects")
         found = [self._items[int(index)] for index in near]
         return query.finish([item for item in found if _matches(item, query)])
+
+
+def _footprint(item: Item) -> BaseGeometry | None:
+    try:
+        return split_at_antimeridian(shape(item["geometry"])) if item.get("geometry") else None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError) as error:
+        raise CatalogError(f"item {item.get('id')}: its geometry cannot be read ({error})") from None
 
 
 def _read_collection(path: Path) -> list[Item]:
@@ -199,37 +204,56 @@ def _read_parquet(path: Path) -> list[Item]:
 def _matches(item: Item, query: Query) -> bool:
     if item.get("collection") not in query.collections:
         return False
-    if query.datetime is not None and not _within(item["properties"], query.datetime):
+    if query.datetime is not None and not _within(_properties(item), query.datetime):
         return False
     return all(_holds(item, *condition) for condition in query.properties)
 
 
 def _within(properties: Mapping[str, Any], span: TimeRange) -> bool:
-    start, end = _item_span(properties)
-    return start <= span.end and end >= span.start
+    """Tell whether an item's time touches the span; one without a readable time is for its reader to refuse."""
+    times = _item_span(properties)
+    return times is None or (times[0] <= span.end and times[1] >= span.start)
 
 
-def _item_span(properties: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    start = properties.get("start_datetime") or properties["datetime"]
-    end = properties.get("end_datetime") or properties["datetime"]
-    return parse_time(start), parse_time(end)
+def _item_span(properties: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
+    start = _time(properties.get("start_datetime") or properties.get("datetime"))
+    end = _time(properties.get("end_datetime") or properties.get("datetime"))
+    return None if start is None or end is None else (start, end)
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        return parse_time(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _properties(item: Item) -> Mapping[str, Any]:
+    properties = item.get("properties")
+    return properties if isinstance(properties, Mapping) else {}
 
 
 def _holds(item: Item, name: str, comparison: str, value: Any) -> bool:
     found = _property(item, name)
     if comparison not in _OPERATORS:
         raise CatalogError(f"unknown comparison {comparison!r}; there are {', '.join(_OPERATORS)}")
-    return found is not None and _OPERATORS[comparison](found, value)
+    try:
+        return found is not None and _OPERATORS[comparison](found, value)
+    except TypeError:
+        return False
 
 
 def _property(item: Item, name: str) -> Any:
-    return item.get(name) if name in ("id", "collection") else item["properties"].get(name)
+    return item.get(name) if name in ("id", "collection") else _properties(item).get(name)
 
 
 def _sort_value(item: Item, name: str) -> tuple[bool, Any]:
     value = _property(item, name)
     if name == "datetime":
-        value = _item_span(item["properties"])[0] if value is None else parse_time(value)
+        span = _item_span(_properties(item))
+        value = _time(value) or (span and span[0])
+    elif name in ("id", "collection"):
+        value = str(value)
     return (value is None, value)
 
 
@@ -319,23 +343,25 @@ def _patient_io(settings: CatalogConfig) -> Any:
 
 @dataclass
 class CachedCatalog:
-    """Keeps every answer in a folder, by query; a cache moved elsewhere answers there without a network."""
+    """Keeps every answer in a folder, by API and query; a cache moved elsewhere answers there without a network."""
 
     catalog: Catalog
+    url: str
+    """Of the API, so that one folder can serve several."""
     folder: Folder
     sent: int = field(default=0)
     """Searches that were sent on, because the cache had no answer."""
 
     def search(self, query: Query) -> list[Item]:
         """Return the kept answer, or ask once and keep it."""
-        name = f"{query.key}.json"
+        name = f"{query.key(self.url)}.json"
         try:
             return list(json.loads(self.folder.read(name))["features"])
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError):
             self.folder.remove(name)
-        items = self.catalog.search(query)
+        items: list[Item] = unsigned_record(self.catalog.search(query))
         self.sent += 1
         answer = {"type": "FeatureCollection", "features": items, "query": query.body}
         self.folder.write(name, json.dumps(answer, sort_keys=True).encode())

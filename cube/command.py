@@ -59,7 +59,8 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a config key, such as chips.min_purity=0.9 (repeatable)",
+        help="override a config key, such as chips.min_purity=0.9 (repeatable); "
+        "KEY= stands for the default, and of a sensor for doing without it",
     )
     return parser
 

@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from pathlib import Path, PurePath, PurePosixPath
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import yaml
+from dask.utils import parse_bytes
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
-from .sensors import CLASS_NAMES, SENSORS, ChoiceRule, Sensor
+from .sensors import CLASS_NAMES, SENSORS, BandKind, ChoiceRule, Sensor
 
 __all__ = [
     "PC_STAC_URL",
@@ -46,6 +52,8 @@ __all__ = [
 PC_STAC_URL = "https://planetarycomputer.microsoft.com/api/stac/v1"
 LATTICE_M = 960
 """Side of a cell of the lattice that every cube's edges lie on, metres (10, 20, 30 and 60 m divide it)."""
+_LARGEST_DN = 65_535
+"""Of a reflectance band; 0 is nodata."""
 
 
 class TimeRange(NamedTuple):
@@ -59,13 +67,12 @@ class TimeRange(NamedTuple):
         """Read ``start/end``; a bare day stands for all of it (as STAC clients read it)."""
         try:
             first, last = (part.strip() for part in text.split("/"))
-            start, end = datetime.fromisoformat(first), datetime.fromisoformat(last)
-        except ValueError:
+            start, end = _utc(first), _utc(last)
+            if len(last) == len("2023-01-01"):
+                end += timedelta(days=1) - timedelta(seconds=1)
+        except (ValueError, OverflowError):
             msg = f"{text!r} is not a time range; expected start/end such as 2023-01-01/2023-03-31"
             raise ValueError(msg) from None
-        start, end = (t if t.tzinfo else t.replace(tzinfo=UTC) for t in (start, end))
-        if len(last) == len("2023-01-01"):
-            end += timedelta(days=1) - timedelta(seconds=1)
         if end < start:
             msg = f"time range {text!r} ends before it starts"
             raise ValueError(msg)
@@ -81,8 +88,17 @@ class TimeRange(NamedTuple):
         return f"{self.start:%Y-%m-%d}/{self.end:%Y-%m-%d}"
 
 
+def _utc(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def _none_to_empty(value: object) -> object:
     return () if value is None else value
+
+
+def _number_to_text(value: object) -> object:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def _one_or_many(value: object) -> object:
@@ -95,8 +111,21 @@ IndexList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_
 Share = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Metres = Annotated[int, Field(gt=0)]
+FolderName = Annotated[str, Field(min_length=1)]
 Shares = Share | tuple[Share, ...]
 """One share for every date, or one per time range."""
+
+
+def _explain_shares(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """Put the findings on every branch of the union into one sentence."""
+    try:
+        return validate(value)
+    except ValidationError:
+        msg = f"found {value!r}; expected a share from 0 to 1, a list of one per time range, or either by sensor"
+        raise ValueError(msg) from None
+
+
+Thresholds = Annotated[Shares | dict[str, Shares], WrapValidator(_explain_shares)]
 
 
 class _Section(BaseModel):
@@ -152,9 +181,9 @@ class AoiConfig(_Section):
 class DirectoryConfig(_Section):
     """Where things go: folders, relative to the working folder of the process, or object-store URLs."""
 
-    working: str
+    working: FolderName
     """Cubes, scores and chips."""
-    output: str
+    output: FolderName
     """Releases."""
     zip_output: bool = True
     """Also write {name}_{version}.zip of the release."""
@@ -225,6 +254,9 @@ class SeriesConfig(SensorConfig):
         for (one, before), (two, after) in itertools.pairwise(zip(value, ranges, strict=True)):
             if after.start <= before.end:
                 msg = f"time ranges must follow one another; {two!r} starts before {one!r} ends"
+                raise ValueError(msg)
+            if after.start.date() == before.end.date():
+                msg = f"time ranges must not share a day (UTC): {one!r} and {two!r}; files are named by day"
                 raise ValueError(msg)
         return value
 
@@ -349,9 +381,9 @@ class ChipsConfig(_Section):
     """A window with a single such pixel is rejected."""
     max_per_class: Annotated[int, Field(ge=1)] | None = 400
     """Most chips of a class and AOI (empty: no cap)."""
-    min_clear: Shares | dict[str, Shares] = {"s2l2a": 1.0, "lc2l2": 0.95}
+    min_clear: Thresholds = {"s2l2a": 1.0, "lc2l2": 0.95}
     """Clear share per optical date within the sample window; by sensor, and by time range if a list."""
-    min_valid: Shares | dict[str, Shares] = 1.0
+    min_valid: Thresholds = 1.0
     """Valid share per sensor and date within the whole chip; by sensor, and by time range if a list."""
     compress: Literal["deflate", "zstd", "none"] = "deflate"
     """Compression of the GeoTIFFs."""
@@ -409,6 +441,9 @@ class ReleaseConfig(_Section):
         if value is not None and abs(sum(value.values()) - 1) > 1e-6:
             msg = f"release.splits add up to {sum(value.values()):g}, not to 1"
             raise ValueError(msg)
+        if value is not None and "none" in value:
+            msg = "release.splits names a split 'none'; chips without a split are called that, so rename it"
+            raise ValueError(msg)
         return value
 
 
@@ -419,7 +454,7 @@ class ComputeConfig(_Section):
     """Worker processes (empty: one per core; 0: threads of this process)."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads per worker (empty: 4, since reads wait on the network)."""
-    memory_limit: str = "auto"
+    memory_limit: Annotated[str, BeforeValidator(_number_to_text)] = "auto"
     """Memory limit per worker, as Dask writes it."""
     scheduler: str = ""
     """Address of a running Dask scheduler."""
@@ -427,6 +462,18 @@ class ComputeConfig(_Section):
     """Reads that one process has open at once."""
     read_retries: Annotated[int, Field(ge=0)] = 8
     """Further tries of a read that failed, before its block fails."""
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _is_memory(cls, value: str) -> str:
+        try:
+            known = value == "auto" or (value.strip() != "" and parse_bytes(value) >= 0)
+        except ValueError:
+            known = False
+        if not known:
+            msg = f"found {value!r}; expected auto, a size such as 4GiB, or a share of the memory such as 0.5"
+            raise ValueError(msg)
+        return value
 
 
 _SENSOR_MODELS: dict[str, type[SensorConfig]] = {
@@ -518,7 +565,10 @@ class Config(_Section):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         for problem in itertools.chain(
-            _sensor_problems(self), _size_problems(self), _threshold_problems(self)
+            _sensor_problems(self),
+            _size_problems(self),
+            _threshold_problems(self),
+            _folder_problems(self),
         ):
             raise ValueError(problem)
         return self
@@ -530,20 +580,59 @@ def _sensor_problems(config: Config) -> Iterator[str]:
     if config.series and not config.ranges:
         yield f"{config.series[0]}.time_ranges is missing: a date is chosen per time range"
     for key, settings in config.sensors.items():
-        sensor = SENSORS[key]
-        names = [band.name for band in sensor.bands]
-        for band in settings.bands:
-            if band not in names:
-                yield f"{key}.bands: {band!r} is not a band of {sensor.title}; it has {', '.join(names)}"
-        cloud_band = getattr(settings, "cloud_band", None)
-        masks = [band.name for band in sensor.bands if band.is_mask]
-        if cloud_band is not None and cloud_band not in masks:
-            yield f"{key}.cloud_band: {cloud_band!r} is not a mask of {sensor.title}; it has {', '.join(masks)}"
-        if settings.native_crs and sensor.choice is not ChoiceRule.TILE:
+        yield from _band_problems(config, key, settings)
+        yield from _number_problems(key, settings)
+        if settings.native_crs and SENSORS[key].choice is not ChoiceRule.TILE:
             yield f"{key}.native_crs: true is possible for s2l2a alone; a cube has one CRS, Sentinel-2's"
         given = settings.time_ranges if isinstance(settings, SeriesConfig) else ()
         if given and tuple(map(TimeRange.parse, given)) != config.ranges:
             yield f"{key}.time_ranges differ from the other sensors'; give them once, under s2l2a"
+
+
+def _band_problems(config: Config, key: str, settings: SensorConfig) -> Iterator[str]:
+    sensor = SENSORS[key]
+    names = [band.name for band in sensor.bands]
+    for band in settings.bands:
+        if band not in names:
+            yield f"{key}.bands: {band!r} is not a band of {sensor.title}; it has {', '.join(names)}"
+    if settings.bands and not sensor.exported(settings.bands):
+        yield f"{key}.bands: {', '.join(settings.bands)} is a mask, and masks are not exported; add a band"
+    cloud_band = getattr(settings, "cloud_band", None)
+    masks = [band.name for band in sensor.bands if band.is_mask]
+    if cloud_band is not None and cloud_band not in masks:
+        yield f"{key}.cloud_band: {cloud_band!r} is not a mask of {sensor.title}; it has {', '.join(masks)}"
+    ranked = isinstance(settings, Sentinel2Config) and settings.rank == "aoi"
+    if ranked and not set(masks) & set(config.bands(key)):
+        yield f"{key}.rank: aoi needs {key}.cloud_band: {masks[0]}"
+
+
+def _number_problems(key: str, settings: SensorConfig) -> Iterator[str]:
+    """Find exported numbers that would not mean what they say."""
+    kinds = {band.kind for band in SENSORS[key].bands}
+    if np.dtype(settings.dtype).kind not in "iu":
+        return
+    if BandKind.BACKSCATTER in kinds:
+        yield f"{key}.dtype {settings.dtype} would turn linear power, mostly below 1, into 0; use float32 or float64"
+    if BandKind.REFLECTANCE in kinds and settings.fill_na and 1 <= settings.na_value <= _LARGEST_DN:
+        yield f"{key}.na_value {settings.na_value:g} is a valid number of {key}; use 0 or one below, or above {_LARGEST_DN}"
+
+
+def _folder_problems(config: Config) -> Iterator[str]:
+    version = config.dataset.version
+    cubes, release = (_place(f"{f}/{version}") for f in (config.directory.working, config.directory.output))
+    if cubes.is_relative_to(release) or release.is_relative_to(cubes):
+        yield (
+            f"directory.working and directory.output put the cubes into {cubes} and the release into {release}; "
+            "neither may hold the other, or a release would replace the cubes"
+        )
+
+
+def _place(folder: str) -> PurePath:
+    """Return where a folder lies, so that two ways to write it compare equal."""
+    scheme, separator, rest = folder.partition("://")
+    if separator and scheme != "file":
+        return PurePosixPath(scheme, posixpath.normpath(rest))
+    return Path(rest if separator else folder).resolve()
 
 
 def _size_problems(config: Config) -> Iterator[str]:
@@ -579,12 +668,18 @@ def _threshold_problems(config: Config) -> Iterator[str]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice."""
+    """SafeLoader that refuses a key given twice, and one that is no text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  PyYAML's own
         seen: set[object] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is no text; expected a name", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is given twice", key_node.start_mark
@@ -601,7 +696,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     path
         YAML file (see DESIGN, or the README's table of keys).
     overrides
-        ``key=value`` pairs with dotted keys and YAML values, laid over the file.
+        ``key=value`` pairs with dotted keys and YAML values, laid over the file. An empty value stands for the
+        default, and of a sensor (``lc2l2=``) for doing without it.
 
     Returns
     -------
@@ -614,7 +710,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         Names the file, the key, the value and what is allowed.
     """
     path = Path(path)
-    data = _read_yaml(path)
+    data = {key: {} if value is None and key in SENSORS else value for key, value in _read_yaml(path).items()}
     for override in overrides:
         _apply_override(data, override)
     data = {key: value for key, value in data.items() if value is not None}
@@ -627,7 +723,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _parse(data: Mapping[str, Any], path: Path) -> Config:
-    sections = {key: value for key, value in data.items() if key not in SENSORS}
+    sections = {
+        key: _given(value, _model_at(Config, [key])) for key, value in data.items() if key not in SENSORS
+    }
     known = Config.model_fields.keys() - {"path", "sensors"}
     for name in sections:
         if name not in known:
@@ -645,11 +743,23 @@ def _parse_section(key: str, sensor: Sensor, section: object) -> SensorConfig:
     model = sensor_model(sensor)
     if not isinstance(section, Mapping):
         raise ConfigError(f"{key}: found {section!r}; expected a section of keys")
-    given = {name: value for name, value in section.items() if value is not None}
+    given = {"collection": sensor.collection, "resolution": sensor.resolution, **_given(section, model)}
     try:
-        return model(**{"collection": sensor.collection, "resolution": sensor.resolution, **given})
+        return model(**given)
     except ValidationError as error:
         raise ConfigError(_explain(error, model, key)) from None
+
+
+def _given(section: Any, model: type[BaseModel]) -> Any:
+    """Leave the empty keys of a section out, so that they mean the default; but where empty is a value of its own."""
+    if not isinstance(section, Mapping):
+        return section
+    fields = model.model_fields
+    return {k: v for k, v in section.items() if v is not None or k not in fields or _may_be_empty(fields[k])}
+
+
+def _may_be_empty(field: FieldInfo) -> bool:
+    return NoneType in get_args(field.annotation)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -659,6 +769,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -674,7 +786,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: expected key=value, such as chips.min_purity=0.9")
     try:
         value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  a SafeLoader
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
     *parents, last = key.strip().split(".")
     node = data
@@ -697,7 +809,7 @@ def _explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -
     """Put pydantic's findings into one line that names keys as the user writes them."""
     parts = []
     for problem in error.errors():
-        location = [str(part) for part in problem["loc"] if not _is_branch(part)]
+        location = [str(part) for part in problem["loc"]]
         key = ".".join([prefix, *location] if prefix else location)
         if problem["type"] == "extra_forbidden":
             owner = _model_at(model, location[:-1])
@@ -714,14 +826,9 @@ def _explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -
     return "; ".join(dict.fromkeys(parts))
 
 
-def _is_branch(part: int | str) -> bool:
-    """Tell pydantic's names of union branches from keys."""
-    return isinstance(part, str) and ("[" in part or part in ("float", "int", "none"))
-
-
 def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
     for name in location:
-        annotation = model.model_fields[name].annotation
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
     return model

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from shapely.validation import make_valid
@@ -23,7 +25,7 @@ from .errors import ItemError
 from .grid import split_at_antimeridian
 from .sensors import Band, Sensor
 
-__all__ = ["AssetRef", "Scene", "parse_item", "parse_time", "wanted_fields"]
+__all__ = ["AssetRef", "Scene", "parse_item", "parse_time", "unsigned_record", "wanted_fields"]
 
 _KEPT_PROPERTIES = (
     "platform",
@@ -47,6 +49,10 @@ _KEPT_PROPERTIES = (
     "io:tile_id",
 )
 """Properties that the choice of scenes is made on, or that a reader of the provenance asks for first."""
+
+_LIMITS = {"eo:cloud_cover": (0.0, 100.0), "s2:nodata_pixel_percentage": (0.0, 100.0)}
+"""Numbers that the choice compares; one outside stands for "not known", as Landsat's cloud cover of -1 does."""
+_BASELINE = re.compile(r"[0-9]+\.[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +173,28 @@ def _json_number(value: float | None) -> float | str | None:
     return "nan" if value is not None and math.isnan(value) else value
 
 
+def unsigned_href(href: str) -> str:
+    """Return an href without its token: a saved Azure signature would be stored, and is stale when it is read."""
+    address, _, query = href.partition("?")
+    return address if any(part.startswith("sig=") for part in query.split("&")) else href
+
+
+def unsigned_record(record: Any) -> Any:
+    """Return plain JSON, none of whose hrefs carries a token."""
+    if isinstance(record, str):
+        return unsigned_href(record)
+    if isinstance(record, Mapping):
+        return {key: unsigned_record(value) for key, value in record.items()}
+    return [unsigned_record(value) for value in record] if isinstance(record, (list, tuple)) else record
+
+
 def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) -> Scene:
     """Read a STAC item (as JSON) into a scene that holds the wanted bands.
 
     Parameters
     ----------
     item
-        The record, hrefs unsigned.
+        The record; tokens in its hrefs are left out, they are signed when they are read.
     sensor
         Row of the sensor table.
     bands
@@ -182,11 +203,13 @@ def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) ->
     Raises
     ------
     ItemError
-        If the item lacks a band, a time or a footprint, or contradicts the sensor table; says which.
+        If the item lacks a band, a time, a footprint or a property that the choice is made on, or contradicts the
+        sensor table; says which.
     """
     try:
         identity, properties = str(item["id"]), item["properties"]
         wanted = [sensor.band(name) for name in bands]
+        _check_properties(identity, properties, sensor)
         start, end = _period(properties)
         geometry = _footprint(item)
         return Scene(
@@ -198,10 +221,16 @@ def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) ->
             geometry=geometry,
             properties={k: properties[k] for k in _KEPT_PROPERTIES if properties.get(k) is not None},
             assets={band.name: _asset(item, band, sensor) for band in wanted},
-            self_href=next((k["href"] for k in item.get("links", ()) if k.get("rel") == "self"), ""),
+            self_href=_self_link(item),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError) as error:
         raise ItemError(f"item {item.get('id')}: record cannot be read ({error!r})") from None
+
+
+def _self_link(item: Mapping[str, Any]) -> str:
+    """Return where the item's record lives, without a query: it may hold a token or a key."""
+    href = next((link["href"] for link in item.get("links") or () if link.get("rel") == "self"), "")
+    return str(href).partition("?")[0]
 
 
 def wanted_fields(sensor: Sensor, bands: Iterable[str]) -> tuple[str, ...]:
@@ -210,6 +239,28 @@ def wanted_fields(sensor: Sensor, bands: Iterable[str]) -> tuple[str, ...]:
     properties = ("datetime", *_KEPT_PROPERTIES, "proj:code", "proj:epsg", "proj:shape", "proj:transform")
     assets = (sensor.band(name).asset_key for name in bands)
     return (*top, *(f"properties.{name}" for name in properties), *(f"assets.{key}" for key in assets))
+
+
+def _check_properties(identity: str, properties: Mapping[str, Any], sensor: Sensor) -> None:
+    """Refuse an item on which a choice would be made by chance: a number that is none, a property that is missing."""
+    for name in sensor.required:
+        if properties.get(name) in (None, ""):
+            raise ItemError(f"item {identity}: has no {name}")
+    for name, (least, most) in _LIMITS.items():
+        value = properties.get(name)
+        if value is not None and not (_is_number(value) and least <= value <= most):
+            raise ItemError(f"item {identity}: has no {name} ({value!r}; expected {least:g} to {most:g})")
+    orbit, baseline = properties.get("sat:relative_orbit"), properties.get("s2:processing_baseline")
+    if orbit is not None and not (_is_number(orbit) and float(orbit).is_integer()):
+        raise ItemError(f"item {identity}: has no sat:relative_orbit ({orbit!r}; expected an integer)")
+    if baseline is not None and not _BASELINE.fullmatch(str(baseline)):
+        raise ItemError(
+            f"item {identity}: has no s2:processing_baseline ({baseline!r}; expected such as 05.09)"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _period(properties: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime]:
@@ -238,7 +289,7 @@ def _asset(item: Mapping[str, Any], band: Band, sensor: Sensor) -> AssetRef:
     nodata = raster.get("nodata")
     return AssetRef(
         key=band.asset_key,
-        href=asset["href"],
+        href=unsigned_href(asset["href"]),
         epsg=_epsg(asset, item),
         transform=_six(_either(asset, item, "proj:transform")),
         shape=None if shape_yx is None else (int(shape_yx[0]), int(shape_yx[1])),

@@ -9,6 +9,7 @@ the :class:`_Rule` of each.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -149,6 +150,10 @@ class _Rejection:
         return round(step, 1)
 
 
+_Found = Mapping[str, list[_Rejection | None]]
+"""What was found for one time range, by group: what each scene breaks, None for those that were eligible."""
+
+
 @dataclass(frozen=True)
 class _Rule:
     """How one sensor chooses; `index` is that of a time range."""
@@ -225,16 +230,16 @@ def _ranked_over_aoi(
     clear_share: Callable[[Acquisition], float],
 ) -> _Rule:
     """Prefer the clearest over the AOI among each range's least cloudy few; the rest follow by cloud cover."""
-    shares: dict[str, float] = {}
+    shares: dict[tuple[str, str], float] = {}
     for index, span in enumerate(ranges):
         for group in sorted({one.group for one in acquisitions}):
             found = [a for a in acquisitions if a.group == group and span.start <= a.time <= span.end]
             found = [a for a in found if rule.eligible(a, index) is None]
             for one in sorted(found, key=lambda a: rule.preference(a, index))[:_RANK_BEST_FEW]:
-                shares[one.name] = clear_share(one)
+                shares[one.group, one.name] = clear_share(one)
 
     def preference(one: Acquisition, index: int) -> tuple[Any, ...]:
-        return (-shares.get(one.name, -1.0), *rule.preference(one, index))
+        return (-shares.get((one.group, one.name), -1.0), *rule.preference(one, index))
 
     return replace(rule, preference=preference, preferred="clearer over the AOI")
 
@@ -313,7 +318,10 @@ def choose_path(
             return _Rejection("delta_days", distance, settings.delta_days, strict=False)
         return None
 
-    named = [scene for scene in scenes if scene.properties.get("platform") in settings.platforms]
+    named: list[Scene] = []
+    others: list[Scene] = []
+    for scene in scenes:
+        (named if scene.properties.get("platform") in settings.platforms else others).append(scene)
     clear = [scene for scene in named if scene.cloud_cover < settings.cloud_cover]
     cloudy = [
         (scene, _Rejection("cloud_cover", scene.cloud_cover, settings.cloud_cover))
@@ -331,8 +339,7 @@ def choose_path(
     )
     other = [
         Candidate(s.id, "lc2l2", _path(s), chosen=False, reason=f"platform {s.properties.get('platform')}")
-        for s in scenes
-        if s not in named
+        for s in others
     ]
     return _choose(rule, _acquire(clear, target, _path, _platform), ranges, rejected=cloudy, lost=other)
 
@@ -485,14 +492,16 @@ def _choose(
     """Fill every range from one group; see the module's text."""
     picks: dict[str, dict[int, Acquisition]] = defaultdict(dict)
     reasons: dict[str, str] = {scene.id: rejection.reason for scene, rejection in rejected}
-    found: list[list[_Rejection | None]] = [[] for _ in ranges]
+    found: list[_Found] = [defaultdict(list) for _ in ranges]
     for index, span in enumerate(ranges):
-        found[index] += [why for scene, why in rejected if span.start <= scene.datetime <= span.end]
+        for scene, why in rejected:
+            if span.start <= scene.datetime <= span.end:
+                found[index][_group_of(rule, scene)].append(why)
         for one in acquisitions:
             if not span.start <= one.time <= span.end:
                 continue
             rejection = rule.eligible(one, index)
-            found[index] += [rejection] * len(one.scenes)
+            found[index][one.group] += [rejection] * len(one.scenes)
             if rejection is not None:
                 reasons |= {scene.id: rejection.reason for scene in one.scenes}
                 continue
@@ -521,8 +530,14 @@ def _least_coverage(picks: Iterable[Acquisition]) -> float:
 
 
 def _refused(rule: _Rule, rejected: Sequence[tuple[Scene, _Rejection]]) -> list[Candidate]:
-    group_of = {"lc2l2": _path}.get(rule.sensor, _tile)
-    return [Candidate(s.id, rule.sensor, group_of(s), chosen=False, reason=why.reason) for s, why in rejected]
+    return [
+        Candidate(scene.id, rule.sensor, _group_of(rule, scene), chosen=False, reason=why.reason)
+        for scene, why in rejected
+    ]
+
+
+def _group_of(rule: _Rule, scene: Scene) -> str:
+    return {"lc2l2": _path}.get(rule.sensor, _tile)(scene)
 
 
 @dataclass(frozen=True)
@@ -570,29 +585,41 @@ class _Explanation:
             return f"{noun} {self.winner} covers as much ({best_of}) and {self.rule.tie_words}"
         return f"{noun} {self.winner} covers {best_of} of the target, {one.group} {of_mine}"
 
-    def what_is_missing(self, found: Sequence[Sequence[_Rejection | None]]) -> str:
+    def what_is_missing(self, found: Sequence[_Found]) -> str:
         """Say for which range nothing is left, what was found there, and what would admit one."""
         for index, span in enumerate(self.ranges):
             if any(index in by_range for by_range in self.picks.values()):
                 continue
-            return f"no scene for {span} ({_tally(found[index])})"
+            return f"no scene for {span} ({_tally(itertools.chain(*found[index].values()))})"
         noun = self.rule.noun
-        lacks = [
-            f"{group} lacks {next(r for i, r in enumerate(self.ranges) if i not in by_range)}"
-            for group, by_range in sorted(self.picks.items())
+        lacks = [f"{group} lacks {self.ranges[self._missing(group)[0]]}" for group in sorted(self.picks)]
+        nearest = min(self.picks, key=lambda group: self._distance(group, found))
+        saves = [
+            f"{nearest}, {self.ranges[index]}: {_tally(found[index].get(nearest, ()))}"
+            for index in self._missing(nearest)
         ]
-        return f"no {noun} has a scene for every range ({', '.join(lacks)})"
+        return f"no {noun} has a scene for every range ({', '.join(lacks)}); {'; '.join(saves)}"
+
+    def _missing(self, group: str) -> list[int]:
+        return [index for index in range(len(self.ranges)) if index not in self.picks[group]]
+
+    def _distance(self, group: str, found: Sequence[_Found]) -> tuple[Any, ...]:
+        """Order groups by how little would have saved them: a wider limit, for few ranges."""
+        missing = self._missing(group)
+        hopeless = sum(not found[index].get(group) for index in missing)
+        return (hopeless, len(missing), -_least_coverage(self.picks[group].values()), group)
 
 
-def _tally(found: Sequence[_Rejection | None]) -> str:
-    parts = [f"{len(found)} found"]
+def _tally(found: Iterable[_Rejection | None]) -> str:
+    rejections = list(found)
+    parts = [f"{len(rejections)} found"]
     by_limit: dict[str, list[_Rejection]] = defaultdict(list)
-    for rejection in found:
+    for rejection in rejections:
         if rejection is not None:
             by_limit[rejection.limit].append(rejection)
-    for limit, rejections in by_limit.items():
-        admits = min(rejection.admits for rejection in rejections)
-        parts.append(f"{len(rejections)} over {limit} {rejections[0].allowed:g}; {admits:g} would admit one")
+    for limit, broken in by_limit.items():
+        admits = min(rejection.admits for rejection in broken)
+        parts.append(f"{len(broken)} over {limit} {broken[0].allowed:g}; {admits:g} would admit one")
     return ", ".join(parts)
 
 

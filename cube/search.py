@@ -147,12 +147,12 @@ class _Planner:
             return self.aoi.geometry
         shared = _shared(sentinel2.acquisitions)
         side = self.config.aoi.max_side_m
-        if side is None:
-            return shared
-        crs = local_equal_area(self.aoi.geometry)
-        centre = project(self.aoi.geometry, crs).envelope.centroid
-        square = centre.buffer(side / 2, cap_style="square")
-        return shared.intersection(_to_lonlat(square, crs))
+        if side is not None:
+            crs = local_equal_area(self.aoi.geometry)
+            centre = project(self.aoi.geometry, crs).envelope.centroid
+            square = centre.buffer(side / 2, cap_style="square")
+            shared = shared.intersection(_to_lonlat(square, crs))
+        return _with_ground(shared)
 
     def _sentinel2(self, choices: dict[str, SensorChoice]) -> SensorChoice | None:
         return next((c for key, c in choices.items() if SENSORS[key].choice is ChoiceRule.TILE), None)
@@ -175,8 +175,7 @@ class _Planner:
         shared = self._target(choices)
         for choice in choices.values():
             shared = shared.intersection(_shared(choice.acquisitions))
-        if shared.is_empty:
-            raise Skipped("the chosen scenes share no ground; use aoi.extent: aoi")
+        shared = _with_ground(shared)
         try:
             return overlap_bounds(shared, self.aoi.geometry, epsg, self.config.aoi.max_side_m)
         except GridError as error:
@@ -237,6 +236,13 @@ def _shared(acquisitions: Iterable[Acquisition]) -> BaseGeometry:
         seen = acquisition.footprint
         shared = seen if shared is None else shared.intersection(seen)
     assert shared is not None
+    return shared
+
+
+def _with_ground(shared: BaseGeometry) -> BaseGeometry:
+    """Return what the chosen scenes share, if it has an area: scenes may miss each other, or only touch."""
+    if shared.area == 0:
+        raise Skipped("the chosen scenes share no ground; use aoi.extent: aoi")
     return shared
 
 

@@ -101,6 +101,8 @@ class Sensor:
     """True where the archive leaves unmarked zeros outside the swath (Sentinel-1 RTC)."""
     baseline_offset: bool = False
     """True where DN of processing baseline 04.00 and later carry +1000 (Sentinel-2)."""
+    required: tuple[str, ...] = ()
+    """Properties that an item must have: the choice, or the meaning of the pixels, hangs on them."""
     attribution: str = ""
     licence: str = ""
     resampling: str = "bilinear"
@@ -218,6 +220,7 @@ SENSORS: dict[str, Sensor] = {
         ),
         source_nodata=0,
         baseline_offset=True,
+        required=("eo:cloud_cover", "s2:mgrs_tile", "s2:processing_baseline"),
         resampling="nearest",
         attribution="Contains modified Copernicus Sentinel data",
         licence="Copernicus Sentinel data: free, full and open",
@@ -235,6 +238,7 @@ SENSORS: dict[str, Sensor] = {
         ),
         source_nodata=-32768,
         zero_is_nodata=True,
+        required=("sat:relative_orbit",),
         attribution="Contains modified Copernicus Sentinel data, terrain-corrected by Catalyst",
         licence="CC BY 4.0",
     ),
@@ -251,6 +255,7 @@ SENSORS: dict[str, Sensor] = {
             Band("qa_pixel", BandKind.FLAGS, "uint16", 1, "1", "pixel quality bits", flags=_QA_FLAGS),
         ),
         source_nodata=0,
+        required=("eo:cloud_cover", "landsat:wrs_path"),
         resampling="cubic",
         attribution="Landsat Level-2 products courtesy of the U.S. Geological Survey",
         licence="Public domain",

@@ -118,7 +118,7 @@ def test_float_files_hold_what_open_cube_shows(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_nodata_becomes_what_the_config_says(tmp_path: Path, key: str, dtype: str, fill: bool) -> None:
     make_config(tmp_path, min_valid=0.0, min_clear=0.0, min_purity=0.5, forbidden=[])
-    na_value = 77 if dtype.startswith("u") else -77
+    na_value = 0 if dtype.startswith("u") else -77
     overrides = [f"{key}.dtype={dtype}", f"{key}.fill_na={str(fill).lower()}", f"{key}.na_value={na_value}"]
     config = load_config(tmp_path / "config.yaml", overrides)
     arrays = clean_arrays(config, BOX, np.random.default_rng(1))

@@ -58,6 +58,8 @@ def test_a_broken_feature_that_is_excluded_does_no_harm(tmp_path: Path) -> None:
             "antimeridian",
         ),
         ("Polygon", "AOI 1: its geometry cannot be read"),
+        ({"type": "Blob", "coordinates": []}, "AOI 1: its geometry cannot be read"),
+        ({"type": "Polygon", "coordinates": [[["a", 0], [1, 1], [1, 0], ["a", 0]]]}, "cannot be read"),
     ],
 )
 def test_broken_geometry_names_the_aoi(tmp_path: Path, geometry: object, words: str) -> None:
@@ -81,11 +83,21 @@ def test_broken_geometry_names_the_aoi(tmp_path: Path, geometry: object, words: 
             },
             "32633",
         ),
+        ({**collection(SQUARE), "crs": "EPSG:3857"}, "is in EPSG:3857"),
+        ({**collection(SQUARE), "crs": ["EPSG:4326"]}, "the unnamed crs"),
+        ({**collection(SQUARE), "crs": {"type": "name", "properties": None}}, "the unnamed crs"),
     ],
 )
 def test_broken_files_give_one_line(tmp_path: Path, document: object, words: str) -> None:
     with pytest.raises(AoiError, match=words):
         load_aois(config_for(tmp_path, document))
+
+
+@pytest.mark.parametrize(
+    "crs", [None, "EPSG:4326", {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}]
+)
+def test_longitude_and_latitude_may_be_named(tmp_path: Path, crs: object) -> None:
+    assert len(load_aois(config_for(tmp_path, {**collection(SQUARE), "crs": crs}))) == 1
 
 
 def test_an_index_that_is_not_there_is_named(tmp_path: Path) -> None:

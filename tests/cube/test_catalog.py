@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,8 @@ import stac_geoparquet.arrow
 from pyarrow import parquet
 from shapely import box
 
-from cube.catalog import CachedCatalog, FileCatalog, Query
-from cube.config import TimeRange
+from cube.catalog import CachedCatalog, FileCatalog, Query, open_catalog
+from cube.config import Config, LandCoverConfig, TimeRange
 from cube.errors import CatalogError
 from cube.storage import Folder
 from cube.testing import lulc_item, sentinel2_item, utm_geobox
@@ -73,6 +73,12 @@ def test_periods_overlap(catalog: FileCatalog) -> None:
     assert ids(catalog, Query(LULC, HERE, whole)) == ["33U-2022", "33U-2023"]
 
 
+def test_an_api_is_asked_in_utc() -> None:
+    noon = datetime(2023, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    query = Query(S2, datetime=TimeRange(noon, noon))
+    assert query.body["datetime"] == "2023-01-01T10:00:00Z/2023-01-01T10:00:00Z"
+
+
 def test_property_comparisons(catalog: FileCatalog) -> None:
     def clouds(*condition: object) -> list[float]:
         found = catalog.search(Query(S2, HERE, properties=(("eo:cloud_cover", *condition),)))  # type: ignore[arg-type]
@@ -101,18 +107,80 @@ def test_a_file_that_is_no_catalog_is_named(tmp_path: Path) -> None:
         FileCatalog.open(path)
 
 
+class Silent:
+    def search(self, query: Query) -> list[dict[str, object]]:
+        raise AssertionError(query)
+
+
 def test_a_cache_answers_without_its_catalog(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "cache"))
-    asked = CachedCatalog(FileCatalog(items()), folder)
+    asked = CachedCatalog(FileCatalog(items()), "https://a.example/stac", folder)
     query = Query(S2, HERE)
     first = asked.search(query)
     assert asked.search(query) == first
     assert asked.sent == 1
-
-    class Silent:
-        def search(self, query: Query) -> list[dict[str, object]]:
-            raise AssertionError(query)
-
     (tmp_path / "cache").rename(tmp_path / "moved")
-    moved = CachedCatalog(Silent(), Folder(str(tmp_path / "moved")))
+    moved = CachedCatalog(Silent(), "https://a.example/stac/", Folder(str(tmp_path / "moved")))
     assert moved.search(query) == first
+
+
+def test_one_cache_keeps_the_answers_of_two_catalogs_apart(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    full = CachedCatalog(FileCatalog(items()), "https://a.example/stac", folder)
+    empty = CachedCatalog(FileCatalog([]), "https://b.example/stac", folder)
+    assert len(full.search(Query(S2))) == 6
+    assert empty.search(Query(S2)) == []
+
+
+def test_a_cache_keeps_no_token(tmp_path: Path) -> None:
+    signed = sentinel2_item(GRID, datetime(2023, 1, 1, tzinfo=UTC))
+    signed["assets"]["B02"]["href"] += "?st=2023&sig=SECRET"
+    cache = CachedCatalog(FileCatalog([signed]), "https://a.example/stac", Folder(str(tmp_path)))
+    first = cache.search(Query(S2))
+    assert cache.search(Query(S2)) == first
+    assert not any(b"SECRET" in path.read_bytes() for path in tmp_path.rglob("*.json"))
+
+
+def config_with(catalog: dict[str, str], path: Path = Path(), **directory: object) -> Config:
+    return Config.model_validate(
+        {
+            "dataset": {"version": "t"},
+            "aoi": {"path": "a.geojson"},
+            "directory": {"working": "w", "output": "o", **directory},
+            "catalog": catalog,
+            "sensors": {"lulc": LandCoverConfig(year="2023-01-02/2023-12-31")},
+            "path": path,
+        }
+    )
+
+
+def test_a_file_that_changes_is_seen_though_a_cache_is_set(tmp_path: Path) -> None:
+    path = tmp_path / "items.json"
+    config = config_with({"url": "items.json", "cache": str(tmp_path / "cache")}, tmp_path / "c.yaml")
+    for count in (1, 3):
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": items()[:count]}))
+        assert len(open_catalog(config).search(Query(S2))) == count
+
+
+def test_a_cache_in_an_object_store_is_opened_with_its_options() -> None:
+    options = {"endpoint_url": "http://s3.example"}
+    catalog = open_catalog(config_with({"cache": "s3://bucket/cache"}, storage_options=options))
+    assert isinstance(catalog, CachedCatalog)
+    assert catalog.folder.options == options
+
+
+@pytest.mark.parametrize(
+    "properties", [{"datetime": "soon"}, {"datetime": 7}, {}, None, {"datetime": "2023-01-01", "platform": 5}]
+)
+def test_an_item_without_a_readable_time_is_left_to_its_reader(properties: object) -> None:
+    bad = {**items()[0], "id": "bad", "properties": properties}
+    query = Query(S2, HERE, TimeRange.parse("2023-01-01/2023-12-31"))
+    assert "bad" in ids(FileCatalog([*items(), bad]), query)
+
+
+def test_a_geometry_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "items.json"
+    bad = {**items()[0], "id": "bad", "geometry": {"type": "Blob"}}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [bad]}))
+    with pytest.raises(CatalogError, match=r"items\.json: item bad: its geometry cannot be read"):
+        FileCatalog.open(path)

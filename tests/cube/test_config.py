@@ -153,6 +153,36 @@ def test_our_own_configs_load(path: Path) -> None:
         ("chips.min_purity=1.5", ["chips.min_purity", "1.5"]),
         ("s2l2a={fill_na: true, na_value: -40000, dtype: int16}", ["na_value -40000", "int16"]),
         ("release.splits={train: 0.8, val: 0.1}", ["release.splits add up to 0.9"]),
+        ("release.splits={train: 0.8, none: 0.2}", ["release.splits", "'none'", "rename"]),
+        ("chips.min_clear=most", ["chips.min_clear: found 'most'; expected a share from 0 to 1"]),
+        (
+            "chips.min_clear={s2l2a: [1, 2, 1, 1]}",
+            ["chips.min_clear: found {'s2l2a': [1, 2, 1, 1]}; expected"],
+        ),
+        ("directory.working=''", ["directory.working", "''"]),
+        ("s2l2a.bands=[SCL]", ["s2l2a.bands: SCL is a mask"]),
+        ("lc2l2.bands=qa_pixel", ["lc2l2.bands: qa_pixel is a mask"]),
+        ("s1rtc.dtype=int16", ["s1rtc.dtype int16", "float32"]),
+        (
+            "s2l2a={fill_na: true, na_value: 77, dtype: int16, time_ranges: 2023-01-01/2023-01-31}",
+            ["s2l2a.na_value 77 is a valid number"],
+        ),
+        ("lc2l2={fill_na: true, na_value: 65535, dtype: uint16}", ["lc2l2.na_value 65535"]),
+        (
+            "s2l2a={rank: aoi, bands: [B02], time_ranges: 2023-01-01/2023-01-31}",
+            ["s2l2a.rank: aoi needs s2l2a.cloud_band: SCL"],
+        ),
+        ("compute.memory_limit=lots", ["compute.memory_limit: found 'lots'", "4GiB"]),
+        ("compute.memory_limit=-1", ["compute.memory_limit: found '-1'"]),
+        (
+            "s2l2a.time_ranges=[2023-01-01/2023-03-31T12:00:00Z, 2023-03-31T13:00:00Z/2023-06-30]",
+            ["share a day"],
+        ),
+        ('s2l2a.time_ranges=["0001-01-01T00:00+14:00/2023-12-31"]', ["+14:00", "is not a time range"]),
+        ("s2l2a=3", ["s2l2a: found 3"]),
+        ("chips=3", ["chips: found 3"]),
+        ("chips.min_purty=", ["chips.min_purty", "did you mean chips.min_purity?"]),
+        ("s2l2a.cloud_covr=", ["s2l2a.cloud_covr", "did you mean s2l2a.cloud_cover?"]),
         ("aoi={}", ["aoi.version", "aoi.path"]),
         ("aoi.max_side_m=500", ["aoi.max_side_m 500"]),
     ],
@@ -175,6 +205,10 @@ def test_bad_values_give_one_line_that_names_them(tmp_path: Path, override: str,
         ("", "no keys"),
         ("dataset: {}\ndataset: {}\n", "given twice"),
         ("[1]", "no keys"),
+        ("1: 2\n", "line 1: key 1 is no text"),
+        ("dataset: {1: 2}\n", "key 1 is no text"),
+        ("? [1, 2]\n: 3\n", r"key \[1, 2\] is no text"),
+        ("dataset: {version: 2023-13-45}\n", "not valid YAML: month must be in"),
     ],
 )
 def test_bad_yaml_gives_one_line(tmp_path: Path, text: str, word: str) -> None:
@@ -212,3 +246,78 @@ def test_a_bare_day_ends_with_its_last_second() -> None:
     span = TimeRange.parse("2023-01-01/2023-03-31")
     assert span.end.isoformat() == "2023-03-31T23:59:59+00:00"
     assert TimeRange.parse("2023-01-01T00:00:00Z/2023-03-31T12:00:00Z").end.hour == 12
+
+
+def test_offsets_are_read_as_utc() -> None:
+    span = TimeRange.parse("2023-01-01T00:00:00+02:00/2023-03-31T12:00:00+02:00")
+    assert [time.isoformat() for time in span] == ["2022-12-31T22:00:00+00:00", "2023-03-31T10:00:00+00:00"]
+
+
+def test_empty_keys_and_sections_mean_their_defaults(tmp_path: Path) -> None:
+    data = gelos_form()
+    plain = load_config(write(tmp_path, {**data, "dem": {}, "s1rtc": {}, "catalog": {}}))
+    data |= {"dem": None, "s1rtc": None, "catalog": {"cache": None, "url": None}, "compute": None}
+    data["chips"] |= {"min_purity": None, "min_clear": None, "stride": None}
+    data["directory"]["zip_output"] = None
+    data["log_errors"] = None
+    assert load_config(write(tmp_path, data)) == plain
+
+
+def test_empty_is_a_value_where_a_key_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path, gelos_form())
+    assert load_config(path, ["chips.max_per_class="]).chips.max_per_class is None
+    assert load_config(path).chips.max_per_class == 400
+
+
+def test_an_empty_land_cover_section_says_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lulc\.year is missing"):
+        load_config(write(tmp_path, {**gelos_form(), "lulc": None}))
+
+
+def test_an_empty_override_of_a_sensor_does_without_it(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, gelos_form()), ["lc2l2=", "dem=null"])
+    assert list(config.sensors) == ["s2l2a", "s1rtc", "lulc"]
+
+
+def test_merge_keys_are_laid_under_a_section(tmp_path: Path) -> None:
+    text = yaml.safe_dump(gelos_form())
+    path = write(tmp_path, text.replace("chips:\n", "chips:\n  <<: &sizes {stride: 480, sample_size: 480}\n"))
+    config = load_config(path)
+    assert (config.chips.stride, config.chips.sample_size) == (480, 960)
+
+
+@pytest.mark.parametrize("limit", ["auto", "4GiB", "0.5", "1", "2e9", "0"])
+def test_memory_limits_as_dask_writes_them(tmp_path: Path, limit: str) -> None:
+    config = load_config(write(tmp_path, gelos_form()), [f"compute.memory_limit={limit}"])
+    assert config.compute.memory_limit != ""
+
+
+@pytest.mark.parametrize("na_value", [0, -1, 70_000])
+def test_a_na_value_outside_the_valid_numbers_is_fine(tmp_path: Path, na_value: int) -> None:
+    given = [f"s2l2a.{key}" for key in ("fill_na=true", "dtype=int32", f"na_value={na_value}")]
+    assert load_config(write(tmp_path, gelos_form()), given).sensors["s2l2a"].na_value == na_value
+
+
+@pytest.mark.parametrize(
+    ("working", "output"),
+    [
+        ("data", "data"),
+        ("data", "./other/../data/"),
+        ("data/v0.50.1", "data"),
+        ("data", "data/v0.50.1/chips"),
+        ("s3://bucket/data", "s3://bucket/data/"),
+    ],
+)
+def test_a_release_may_not_replace_the_cubes(tmp_path: Path, working: str, output: str) -> None:
+    path = write(tmp_path, gelos_form())
+    with pytest.raises(ConfigError, match=r"directory\.working and directory\.output"):
+        load_config(path, [f"directory.working={working}", f"directory.output={output}"])
+
+
+@pytest.mark.parametrize(
+    ("working", "output"),
+    [("data", "data/out"), ("data/in", "data"), ("s3://one/data", "s3://two/data"), ("data", "s3://data")],
+)
+def test_folders_beside_each_other_are_fine(tmp_path: Path, working: str, output: str) -> None:
+    path = write(tmp_path, gelos_form())
+    assert load_config(path, [f"directory.working={working}", f"directory.output={output}"])

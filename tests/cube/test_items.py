@@ -74,6 +74,25 @@ def test_projection_in_every_form(key: str, form: str) -> None:
             "3 numbers; expected 6 or 9",
         ),
         ("s1rtc", lambda i: i["properties"].update({"datetime": "yesterday"}), "record cannot be read"),
+        ("s2l2a", lambda i: i.update(properties="none"), "record cannot be read"),
+        ("s2l2a", lambda i: i.update(geometry={"type": "Blob"}), "record cannot be read"),
+        ("s2l2a", lambda i: i["properties"].pop("eo:cloud_cover"), "has no eo:cloud_cover"),
+        ("s2l2a", lambda i: i["properties"].update({"eo:cloud_cover": "n/a"}), "has no eo:cloud_cover"),
+        (
+            "s2l2a",
+            lambda i: i["properties"].update({"eo:cloud_cover": float("nan")}),
+            "has no eo:cloud_cover",
+        ),
+        ("lc2l2", lambda i: i["properties"].update({"eo:cloud_cover": -1}), "has no eo:cloud_cover"),
+        ("s2l2a", lambda i: i["properties"].pop("s2:processing_baseline"), "has no s2:processing_baseline"),
+        ("s2l2a", lambda i: i["properties"].update({"s2:processing_baseline": "new"}), "expected such as"),
+        (
+            "s2l2a",
+            lambda i: i["properties"].update({"s2:nodata_pixel_percentage": "many"}),
+            "expected 0 to 100",
+        ),
+        ("s1rtc", lambda i: i["properties"].update({"sat:relative_orbit": "A"}), "expected an integer"),
+        ("lc2l2", lambda i: i["properties"].pop("landsat:wrs_path"), "has no landsat:wrs_path"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_reason(key: str, edit: Any, words: str) -> None:
@@ -81,6 +100,19 @@ def test_what_cannot_be_used_is_refused_with_a_reason(key: str, edit: Any, words
     edit(item)
     with pytest.raises(ItemError, match=words):
         parse_item(item, SENSORS[key], bands_of(key))
+
+
+def test_a_saved_signature_is_left_out_and_other_queries_stay() -> None:
+    item = copy.deepcopy(ITEMS["dem"])
+    plain = parse_item(item, SENSORS["dem"], ["elevation"])
+    item["assets"]["data"]["href"] += "?st=2023-01-01T00%3A00%3A00Z&sp=rl&sig=abc%3D"
+    item["links"] = [{"rel": "self", "href": "https://a.example/item?subscription-key=abc"}]
+    signed = parse_item(item, SENSORS["dem"], ["elevation"])
+    assert signed.assets == plain.assets
+    assert signed.self_href == "https://a.example/item"
+    item["assets"]["data"]["href"] = "https://a.example/dem.tif?version=2&design=1"
+    kept = parse_item(item, SENSORS["dem"], ["elevation"])
+    assert kept.assets["elevation"].href == "https://a.example/dem.tif?version=2&design=1"
 
 
 def test_l2sr_without_thermal_assets_is_a_candidate() -> None:

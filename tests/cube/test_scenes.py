@@ -11,10 +11,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shapely import box
+from shapely import box, union_all
+from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from cube.config import LandsatConfig, Sentinel1Config, Sentinel2Config, TimeRange
+from cube.aoi import Aoi
+from cube.catalog import FileCatalog
+from cube.config import (
+    Config,
+    LandCoverConfig,
+    LandsatConfig,
+    Sentinel1Config,
+    Sentinel2Config,
+    TimeRange,
+)
 from cube.items import Scene
 from cube.scenes import (
     SensorChoice,
@@ -24,6 +34,8 @@ from cube.scenes import (
     choose_period,
     choose_tile,
 )
+from cube.search import plan_aoi
+from cube.testing import lulc_item, sentinel2_item, utm_geobox
 
 Q1, Q2 = TimeRange.parse("2023-01-01/2023-03-31"), TimeRange.parse("2023-04-01/2023-06-30")
 TARGET = box(12.0, 50.0, 12.1, 50.1)
@@ -123,6 +135,17 @@ class TestTile:
         with pytest.raises(Skipped, match="no tile has a scene for every range"):
             self.choose([s2(FEB, 1, "33UUR"), s2(MAY, 1, "33UTR")])
 
+    def test_no_tile_with_every_range_says_what_would_have_saved_the_nearest(self) -> None:
+        days = [timedelta(days=5 * n) for n in range(2)]
+        cloudy = [s2(MAY + day, cloud, "33UUR") for day, cloud in zip(days, (44.44, 36.05), strict=True)]
+        with pytest.raises(Skipped) as caught:
+            self.choose([s2(FEB, 1, "33UUR"), *cloudy, s2(MAY, 1, "33UTR")])
+        assert caught.value.reason == (
+            "s2l2a: no tile has a scene for every range "
+            "(33UTR lacks 2023-01-01/2023-03-31, 33UUR lacks 2023-04-01/2023-06-30); "
+            "33UUR, 2023-04-01/2023-06-30: 2 found, 2 over cloud_cover 30; 36.1 would admit one"
+        )
+
     def test_equal_coverage_goes_to_the_lower_mean_cloud_then_to_the_name(self) -> None:
         scenes = [s2(t, 5, "33UUR") for t in (FEB, MAY)] + [s2(t, 4, "33UTR") for t in (FEB, MAY)]
         assert self.choose(scenes).group == "33UTR"
@@ -167,6 +190,23 @@ class TestTile:
         choice = choose_tile(scenes, S2_SETTINGS, (Q1,), TARGET, clear_share)
         assert ids(choice) == [["b"]]
         assert asked == ["a", "b", "c", "d"]
+
+    def test_ranking_over_the_aoi_tells_two_tiles_of_one_day_apart(self) -> None:
+        same = {"s2:processing_baseline": "05.09", "s2:datatake_id": "GS2A_20230210T100000_039902_N05.09"}
+        west, east = box(11.5, 49.5, 12.05, 50.5), box(12.04, 49.5, 12.5, 50.5)
+        scenes = [
+            s2(FEB, 1, tile, half, nodata=50, **same) for tile in ("33UUR", "33UTR") for half in (west, east)
+        ]
+        later = FEB + timedelta(days=5)
+        scenes += [s2(later, 2, tile, name=f"later-{tile}") for tile in ("33UUR", "33UTR")]
+
+        def clear_share(one: Any) -> float:
+            if one.time == later:
+                return 0.5
+            return 0.9 if one.group == "33UTR" else 0.1
+
+        choice = choose_tile(scenes, S2_SETTINGS, (Q1,), TARGET, clear_share)
+        assert (choice.group, len(choice.acquisitions[0].scenes)) == ("33UTR", 2)
 
     @given(st.randoms(use_true_random=False))
     def test_the_order_of_items_does_not_matter(self, rng: random.Random) -> None:
@@ -283,6 +323,50 @@ class TestPath:
         scenes = [landsat(t, 30, "192") for t in self.ANCHORS]
         scenes += [landsat(t, 0, "193", geometry=HALF) for t in self.ANCHORS]
         assert self.choose(scenes).group == "192"
+
+
+def config_of_sentinel_2(*ranges: TimeRange) -> Config:
+    return Config.model_validate(
+        {
+            "dataset": {"version": "t"},
+            "aoi": {"path": "a.geojson"},
+            "directory": {"working": "w", "output": "o"},
+            "sensors": {
+                "s2l2a": Sentinel2Config(time_ranges=tuple(map(str, ranges))),
+                "lulc": LandCoverConfig(year="2023-01-02/2023-12-31"),
+            },
+        }
+    )
+
+
+def test_footprints_that_share_nothing_are_a_skip() -> None:
+    """With aoi.extent: overlap, the ground that two dates share is the target of all other sensors."""
+    grids = [utm_geobox(32633, (left, 5_490_000, left + 3840, 5_493_840), 10) for left in (300_000, 303_840)]
+    items = [sentinel2_item(grid, when) for grid, when in zip(grids, (FEB, MAY), strict=True)]
+    aoi = Aoi(0, union_all([shape(item["geometry"]) for item in items]).envelope)
+    with pytest.raises(Skipped, match=r"the chosen scenes share no ground; use aoi.extent: aoi"):
+        plan_aoi(aoi, config_of_sentinel_2(Q1, Q2), FileCatalog(items))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("eo:cloud_cover", "n/a"),
+        ("eo:cloud_cover", -1),
+        ("datetime", "soon"),
+        ("s2:processing_baseline", None),
+    ],
+)
+def test_a_bad_item_is_recorded_with_its_reason_and_stops_nothing(name: str, value: object) -> None:
+    grid = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)
+    good, bad = sentinel2_item(grid, FEB, cloud_cover=9.0), sentinel2_item(grid, FEB, cloud_cover=1.0)
+    bad |= {"id": "bad", "properties": {**bad["properties"], name: value}}
+    land = lulc_item(grid)
+    aoi = Aoi(0, shape(good["geometry"]))
+    plan = plan_aoi(aoi, config_of_sentinel_2(Q1), FileCatalog([good, bad, land]))
+    lost = next(one for one in plan.candidates if one.id == "bad")
+    assert not lost.chosen
+    assert "item bad: " in lost.reason
 
 
 class TestPeriod:
