@@ -476,7 +476,7 @@ def _acquisition(
         group=group,
         scenes=scenes,
         coverage=min(union_all([seen for _, seen in members]).area / target.area, 1.0),
-        cloud_cover=sum(w * s.cloud_cover for w, s in zip(weights, scenes, strict=True)) / sum(weights),
+        cloud_cover=_weighted_mean([s.cloud_cover for s in scenes], weights),
         nodata=max(100.0 - sum(valid), 0.0),
         tier=2 if any(s.properties.get("landsat:collection_category") == "T2" for s in scenes) else 1,
     )
@@ -621,6 +621,12 @@ def _tally(found: Iterable[_Rejection | None]) -> str:
         admits = min(rejection.admits for rejection in broken)
         parts.append(f"{len(broken)} over {limit} {broken[0].allowed:g}; {admits:g} would admit one")
     return ", ".join(parts)
+
+
+def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the mean; of equal values exactly that value, since it is compared with a strict limit."""
+    least = min(values)
+    return least + sum(w * (v - least) for v, w in zip(values, weights, strict=True)) / sum(weights)
 
 
 def _mean(values: Iterable[float]) -> float:
