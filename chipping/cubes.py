@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -53,7 +54,9 @@ class CubeInfo:
     epsg: int
     bounds: Bounds
     recipe_sha256: str
-    """Equal for cubes of equal pixels."""
+    """Equal for cubes of the same scenes on the same grid."""
+    seal_sha256: str
+    """The cube's identity: its root file holds the digests of all pixels beside the recipe."""
     sensors: Mapping[str, SensorInfo]
     not_fetched: tuple[str, ...] = ()
     """Names of the blocks whose imagery was left out."""
@@ -65,6 +68,7 @@ class CubeInfo:
             "epsg": self.epsg,
             "bounds": [self.bounds.left, self.bounds.bottom, self.bounds.right, self.bounds.top],
             "recipe_sha256": self.recipe_sha256,
+            "seal_sha256": self.seal_sha256,
             "not_fetched": list(self.not_fetched),
             "sensors": {
                 key: {
@@ -94,6 +98,7 @@ class CubeInfo:
             record["epsg"],
             Bounds(*record["bounds"]),
             record["recipe_sha256"],
+            record["seal_sha256"],
             sensors,
             tuple(record["not_fetched"]),
         )
@@ -119,9 +124,10 @@ def read_cube_info(cubes: Folder, aoi_index: int) -> CubeInfo | None:
         If it was written in a layout that this version does not know.
     """
     try:
-        document = json.loads((cubes / cube_name(aoi_index)).read(SEAL))
+        seal = (cubes / cube_name(aoi_index)).read(SEAL)
     except FileNotFoundError:
         return None
+    document = json.loads(seal)
     root = document["attributes"]
     if root.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
@@ -140,6 +146,7 @@ def read_cube_info(cubes: Folder, aoi_index: int) -> CubeInfo | None:
         root["epsg"],
         Bounds(*recipe["bounds"]),
         root["recipe_sha256"],
+        hashlib.sha256(seal).hexdigest(),
         sensors,
         tuple(sorted(root.get("not_fetched", ()))),
     )

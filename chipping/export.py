@@ -155,7 +155,7 @@ def _is_kept(task: ExportTask, window: ChipWindow) -> bool:
         return False
     expected = {
         "aoi_index": task.cube.aoi_index,
-        "cube": task.cube.recipe_sha256,
+        "cube": task.cube.seal_sha256,
         "export": task.settings.digest,
     }
     if any(record.get(name) != value for name, value in expected.items()):
@@ -281,7 +281,8 @@ def _seal(
             }
             for raster in task.settings.rasters
         },
-        "cube": task.cube.recipe_sha256,
+        "cube": task.cube.seal_sha256,
+        "recipe": task.cube.recipe_sha256,
         "export": task.settings.digest,
         "files": {name: _sha256(data) for name, data in sorted(files.items())},
     }

@@ -240,7 +240,7 @@ def tables(count: int, side: int) -> Iterator[ScoreTable]:
                         pixels_ * rng.choice([1, 1, 1, 0.97], size)
                     ).astype(int)
         yield ScoreTable(
-            CubeInfo(index, 32632, bounds, "0" * 64, sensors), lattice.geometry, tuple(masks), 4, columns
+            CubeInfo(index, 32632, bounds, "0" * 64, "0" * 64, sensors), lattice.geometry, tuple(masks), 4, columns
         )
 
 

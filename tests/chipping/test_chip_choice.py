@@ -60,7 +60,7 @@ def make_table(
         "s2l2a": SensorInfo(("B02",), 10, TIMES, ("a", "b")),
         "lulc": SensorInfo(("lulc",), 10, TIMES[:1], ("c",)),
     }
-    cube = CubeInfo(aoi_index, epsg, box, "0" * 64, sensors)
+    cube = CubeInfo(aoi_index, epsg, box, "0" * 64, "0" * 64, sensors)
     masks = (MaskSettings("s2l2a", ("B02",), "SCL", clear_codes=(4,)), MaskSettings("lulc", ("lulc",)))
     return ScoreTable(cube, lattice.geometry, masks, 2, columns)
 

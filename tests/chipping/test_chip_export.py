@@ -254,6 +254,21 @@ def test_other_export_settings_write_chips_again(tmp_path: Path) -> None:
     assert chip(make_config(tmp_path, compress="zstd", stride=240)).kept == 16
 
 
+def test_other_pixels_under_the_same_recipe_are_scored_and_written_again(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    arrays = write_clean_cube(config)
+    chip(config)
+    arrays["dem"]["elevation"] += 1
+    arrays["lulc"]["lulc"][:48] = 4
+    put_cube(config, BOX, arrays)
+    summary = chip(config)
+    assert (summary.written, summary.kept, summary.removed) == (12, 0, 4)
+    fresh = make_config(tmp_path / "fresh")
+    put_cube(fresh, BOX, arrays)
+    chip(fresh)
+    assert contents(version_folder(config)) == contents(version_folder(fresh))
+
+
 def test_phase_two_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config(tmp_path)
     write_clean_cube(config)
