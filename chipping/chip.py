@@ -94,10 +94,14 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     with hold(root), _engine_for(config, engine) as running:
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
-        removed, written, kept = _export(config, scores, verdicts, settings, running, report)
+        # A power cut can leave hollow files under a good seal: after one, read chips before believing them.
+        verify = root.exists(EXPORTING)
+        root.write(EXPORTING, b"")
+        removed, written, kept = _export(config, scores, verdicts, settings, running, report, verify=verify)
         root.write(CHIP_METADATA, chip_metadata_csv(scores, verdicts))
         by_aoi = count_verdicts(scores, verdicts)
         record_chips(root, by_aoi)
+        root.remove(EXPORTING)
     codes, counts = np.unique(scores.lulc[verdicts == 0], return_counts=True)
     return ChipSummary(
         windows=len(scores),
@@ -169,17 +173,16 @@ def _export(
     settings: ExportSettings,
     engine: Engine,
     report: Progress,
+    *,
+    verify: bool,
 ) -> tuple[int, int, int]:
     """Bring the chips' folder to what was chosen; return how many were removed, written and kept."""
     layout = Layout.of(config)
     chips = layout.chips
     chips.make()
     chips.sweep()
-    # A power cut can leave hollow files under a good seal: read such chips before believing them.
-    verify = layout.root.exists(EXPORTING)
     tasks = list(_export_tasks(layout, scores, verdicts, settings, verify=verify))
     removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})
-    layout.root.write(EXPORTING, b"")
     written = kept = 0
     total = sum(len(task.windows) for task in tasks)
     for outcome in engine.run(export_chips, tasks):
@@ -188,7 +191,6 @@ def _export(
         report("export", written + kept, total)
     if written or verify:
         chips.sync()
-    layout.root.remove(EXPORTING)
     return removed, written, kept
 
 

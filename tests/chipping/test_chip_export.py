@@ -27,6 +27,7 @@ from cube.grid import Bounds
 from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.store import open_cube
+from release import ReleaseError, make_release
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
 SERIES = ("s2l2a", "s1rtc", "lc2l2")
@@ -314,6 +315,25 @@ def test_an_interrupted_run_leaves_whole_chips_and_is_completed(
     write_clean_cube(fresh)
     chip(fresh)
     assert contents(version_folder(config)) == contents(version_folder(fresh))
+
+
+def test_chips_without_their_table_are_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+    chip(config)
+
+    def fail(*_: object) -> bytes:
+        raise Killed
+
+    fewer = make_config(tmp_path, max_per_class=3)
+    monkeypatch.setattr("chipping.chip.chip_metadata_csv", fail)
+    with pytest.raises(Killed):
+        chip(fewer)
+    monkeypatch.undo()
+    with pytest.raises(ReleaseError, match="its chips are unfinished"):
+        make_release(fewer)
+    assert chip(fewer).kept == 3
+    assert make_release(load_config(fewer.path, ["release.allow_missing_classes=true"])).chips == 3
 
 
 def test_object_stores_get_the_same_bytes(tmp_path: Path) -> None:
