@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cube.config import Config
 from cube.engine import Engine, ThreadEngine, open_engine
-from cube.errors import ConfigError, CubeNotSealedError
+from cube.errors import CubeNotSealedError
 from cube.layout import EXPORTING, Layout
 from cube.lock import hold
 from cube.status import record_chips
@@ -19,7 +19,7 @@ from cube.storage import Folder
 from cube.windows import WindowGeometry
 
 from .choose import ScoreSet, choose
-from .cubes import CubeInfo, sealed_cubes
+from .cubes import CubeInfo, check_cube, sealed_cubes
 from .export import (
     CHIP_SEAL,
     ChipWindow,
@@ -85,7 +85,9 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     BusyError
         If another run works in the folder.
     ConfigError
-        If a dtype cannot hold its sensor's nodata.
+        If a dtype cannot hold its sensor's nodata, or a cube was built with other settings.
+    StoreError
+        If a cube's pixels are not what was written.
     """
     settings = export_settings(config)
     report = progress or (lambda *_: None)
@@ -132,9 +134,13 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
     ------
     CubeNotSealedError
         If no cube is finished.
+    ConfigError
+        If a cube was built with other settings.
+    StoreError
+        If a cube's pixels are not what was written.
     """
     layout = Layout.of(config)
-    cubes = sealed_cubes(layout.cubes, config.aoi)
+    cubes = sealed_cubes(config)
     if not cubes:
         raise CubeNotSealedError(f"{layout.cubes}: no finished cube here; build some with build_cubes.py")
     tasks = [_score_task(config, layout, info) for info in cubes]
@@ -146,7 +152,7 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
 
 
 def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:
-    _check_resolutions(config, info)
+    check_cube(config, info)
     return ScoreTask(
         layout.cubes,
         layout.scores,
@@ -155,15 +161,6 @@ def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:
         mask_settings(config),
         len(config.ranges),
     )
-
-
-def _check_resolutions(config: Config, info: CubeInfo) -> None:
-    for key, settings in config.sensors.items():
-        if key in info.sensors and info.sensors[key].resolution != settings.resolution:
-            raise ConfigError(
-                f"{key}.resolution is {settings.resolution}, but AOI {info.aoi_index}'s cube has pixels of "
-                f"{info.sensors[key].resolution} m; build it again, or set the resolution back"
-            )
 
 
 def _export(

@@ -94,6 +94,9 @@ def make_cubes(folder: Path, count: int) -> Config:
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(record))
     config = load_config(folder / "config.yaml")
+    square = {"type": "Polygon", "coordinates": [[[8, 54], [9, 54], [9, 55], [8, 55], [8, 54]]]}
+    aois = [{"type": "Feature", "properties": {}, "geometry": square}] * count
+    (folder / "aoi.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": aois}))
     for index in range(count):
         left = 480_000 + index * 9600
         plan = plan_from_times(config, Bounds(left, 5_990_400, left + 7680, 5_998_080), 32632, TIMES, index)
@@ -240,7 +243,11 @@ def tables(count: int, side: int) -> Iterator[ScoreTable]:
                         pixels_ * rng.choice([1, 1, 1, 0.97], size)
                     ).astype(int)
         yield ScoreTable(
-            CubeInfo(index, 32632, bounds, "0" * 64, "0" * 64, sensors), lattice.geometry, tuple(masks), 4, columns
+            CubeInfo(index, 32632, bounds, "0" * 64, "0" * 64, sensors),
+            lattice.geometry,
+            tuple(masks),
+            4,
+            columns,
         )
 
 

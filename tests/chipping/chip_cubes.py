@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from shapely.geometry import box, mapping
 
 from cube.config import Config, load_config
 from cube.grid import Bounds
@@ -47,7 +49,17 @@ def make_config(
     path = folder / "config.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(record))
+    write_aois(folder / "aoi.geojson", 10)
     return load_config(path)
+
+
+def write_aois(path: Path, count: int) -> None:
+    """Write an AOI file; where the cubes lie does not follow from it."""
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": mapping(box(index, 50, index + 1, 51))}
+        for index in range(count)
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
 def cubes_folder(config: Config) -> Folder:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from chip_cubes import TIMES, clean_arrays, contents, cubes_folder, make_config, put_cube
+from chip_cubes import TIMES, clean_arrays, contents, cubes_folder, make_config, put_cube, write_aois
 from PIL import Image
 from shapely import wkt
 
@@ -22,7 +22,7 @@ from chipping import export
 from chipping.chip import chip
 from cube.config import Config, load_config
 from cube.engine import ThreadEngine
-from cube.errors import ConfigError, CubeNotSealedError
+from cube.errors import ConfigError, CubeNotSealedError, StoreError
 from cube.grid import Bounds
 from cube.sensors import SENSORS
 from cube.storage import Folder
@@ -364,10 +364,65 @@ def test_a_sensor_that_the_cube_lacks_is_missing(tmp_path: Path) -> None:
     assert chip(config).totals() == {"s1rtc_missing": 16}
 
 
-def test_a_resolution_that_the_cube_does_not_have_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("dem.resolution=60", "dem.resolution 30, and the config asks for 60"),
+        ("s2l2a.harmonize=false", "s2l2a.harmonize True, and the config asks for False"),
+        ("s1rtc.resampling=nearest", "s1rtc.resampling bilinear, and the config asks for nearest"),
+        ("lulc.collection=other", "lulc.collection io-lulc-annual-v02, and the config asks for other"),
+        (
+            "s2l2a.time_ranges=['2023-01-01/2023-06-30', '2023-09-01/2023-12-31']",
+            (
+                "s2l2a.time_ranges 2023-02-03, 2023-08-09, and the config asks for "
+                "2023-01-01/2023-06-30, 2023-09-01/2023-12-31"
+            ),
+        ),
+        (
+            "s2l2a.time_ranges=['2023-01-01/2023-06-30']",
+            "s2l2a.time_ranges 2023-02-03, 2023-08-09, and the config asks for 2023-01-01/2023-06-30",
+        ),
+    ],
+)
+def test_a_cube_that_the_config_no_longer_stands_for_is_refused(
+    tmp_path: Path, override: str, said: str
+) -> None:
+    write_clean_cube(make_config(tmp_path), aoi_index=3)
+    with pytest.raises(ConfigError) as caught:
+        chip(load_config(tmp_path / "config.yaml", [override]))
+    assert str(caught.value).startswith(f"AOI 3: its cube was built with {said}; build it again")
+    assert not (version_folder(make_config(tmp_path)) / "scores").exists()
+
+
+def test_fewer_bands_and_sensors_than_the_cube_holds_are_fine(tmp_path: Path) -> None:
     write_clean_cube(make_config(tmp_path))
-    with pytest.raises(ConfigError, match=r"dem\.resolution is 60, but AOI 0's cube has pixels of 30 m"):
-        chip(load_config(tmp_path / "config.yaml", ["dem.resolution=60"]))
+    make_config(tmp_path, sensors=("s2l2a", "lulc"))
+    assert chip(load_config(tmp_path / "config.yaml", ["s2l2a.bands=[B03]"])).written == 16
+
+
+def test_only_cubes_of_aois_that_are_wanted_and_built_are_read(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    for index in (0, 1, 2):
+        write_clean_cube(
+            config, aoi_index=index, box=Bounds(480_000 + 960 * index, 0, 480_960 + 960 * index, 960)
+        )
+    assert chip(config).windows == 12
+    write_aois(tmp_path / "aoi.geojson", 2)
+    assert chip(config).windows == 8
+    status = {0: "failed", 1: "built", 2: "built"}
+    rows = [{"properties": {"aoi_index": index, "status": state}} for index, state in status.items()]
+    metadata = version_folder(config) / "aoi_metadata.geojson"
+    metadata.write_text(json.dumps({"features": rows}))
+    chip(config)
+    assert {row["aoi_index"] for row in rows_of(config)} == {"1"}
+    metadata.write_text("[1]")
+    with pytest.raises(
+        StoreError, match=r"aoi_metadata.geojson: cannot be read .*; run build_cubes.py again"
+    ):
+        chip(config)
+    (tmp_path / "aoi.geojson").unlink()
+    with pytest.raises(ConfigError, match="the AOI file is nowhere"):
+        chip(config)
 
 
 @pytest.mark.parametrize(
