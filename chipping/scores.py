@@ -21,12 +21,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cube.candidates import windows_on
 from cube.config import Config
-from cube.counts import CellCounts, CellGrid, count_codes, count_true
+from cube.counts import CellCounts, CellGrid, count_true
 from cube.errors import StoreError
 from cube.grid import BLOCK_M, Block
+from cube.landcover import count_classes
 from cube.plan import canonical_json
-from cube.sensors import CLASS_NAMES, SENSORS, Band, MaskRule
+from cube.sensors import SENSORS, Band, MaskRule
 from cube.storage import Folder
 from cube.windows import Part, Spans, WindowGeometry, WindowLattice
 
@@ -38,14 +40,13 @@ __all__ = [
     "ScoreTask",
     "Which",
     "clear_pixels",
-    "land_cover_columns",
     "load_or_make_scores",
     "mask_settings",
     "scores_name",
     "valid_pixels",
 ]
 
-_SCORES_VERSION = 1
+_SCORES_VERSION = 2
 """Of the table's columns and of the way they are counted; another number makes old tables stale."""
 _FILL_BIT = 1
 """Bit 0 of qa_pixel: there is nothing here."""
@@ -282,44 +283,9 @@ def _check_bands(cube: CubeInfo, masks: MaskSettings) -> None:
 
 def _score_land_cover(task: ScoreTask, lattice: WindowLattice, layers: xr.Dataset) -> dict[str, Column]:
     resolution = task.cube.sensors["lulc"].resolution
-    rows, columns = lattice.rows("sample", resolution), lattice.columns("sample", resolution)
-    if not len(lattice):
-        return land_cover_columns({}, 0)
     side = BLOCK_M // resolution
-    shape = layers["lulc"].shape
-    grid = CellGrid([rows], [columns], range(0, shape[0], side), range(0, shape[1], side))
-    counts: dict[int, CellCounts] = {}
-    for block, pixels in _walk(layers, "lulc", 0, side):
-        cut = grid.cut(block)
-        if cut is None:
-            continue
-        for code, values in count_codes(pixels["lulc"].values, cut.row_edges, cut.column_edges).items():
-            counts.setdefault(code, CellCounts(grid)).put(cut.cells, values)
-    windows = {code: count.windows(rows, columns).ravel() for code, count in counts.items()}
-    return land_cover_columns(windows, len(lattice))
-
-
-def land_cover_columns(counts: Mapping[int, NDArray[np.integer]], windows: int) -> dict[str, Column]:
-    """Return the land-cover columns of a score table.
-
-    Parameters
-    ----------
-    counts
-        Pixels per window, by class code; codes that are nowhere may be left out.
-    windows
-        Number of windows.
-    """
-    nothing = np.zeros(windows, np.int32)
-    codes = sorted({*counts, *CLASS_NAMES})
-    stack = np.stack([counts.get(code, nothing) for code in codes]).astype(np.int32)
-    majority = stack.argmax(axis=0)
-    other = [index for index, code in enumerate(codes) if code not in CLASS_NAMES]
-    return {
-        "lulc": np.asarray(codes, np.int32)[majority],
-        "majority_px": stack.max(axis=0),
-        **{f"class_{code}_px": stack[codes.index(code)] for code in CLASS_NAMES},
-        "class_other_px": stack[other].sum(axis=0, dtype=np.int32),
-    }
+    blocks = ((block, pixels["lulc"].values) for block, pixels in _walk(layers, "lulc", 0, side))
+    return count_classes(blocks, lattice, resolution, side)
 
 
 def _score_sensor(
@@ -336,15 +302,16 @@ def _score_sensor(
     side = BLOCK_M // found.resolution
     grid = CellGrid(rows.values(), columns.values(), range(0, height, side), range(0, width, side))
     scores: dict[str, NDArray[Any]] = {}
-    left_out = CellCounts(grid)
+    not_fetched = np.zeros(lattice.shape, np.bool_)
     for date in range(len(found.times)):
         valid, clear = CellCounts(grid), CellCounts(grid)
         for block, pixels in _walk(layers, masks.sensor, date, side):
+            if block.name in task.cube.not_fetched:
+                reach = windows_on(block, lattice, found.resolution, masks.cloud_buffer_px)
+                not_fetched[reach] = True
+                continue
             cut = grid.cut(block)
             if cut is None:
-                continue
-            if block.name in task.cube.not_fetched:
-                left_out.put(cut.cells, 1)
                 continue
             seen = _valid(pixels, masks)
             valid.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
@@ -354,7 +321,7 @@ def _score_sensor(
         scores[f"{masks.sensor}_{date}_valid_px"] = _column(valid, rows["chip"], columns["chip"])
         counted = clear if masks.has_cloud_rule else valid
         scores[f"{masks.sensor}_{date}_clear_px"] = _column(counted, rows["sample"], columns["sample"])
-    return {f"{masks.sensor}_not_fetched": _column(left_out, rows["chip"], columns["chip"]) > 0, **scores}
+    return {f"{masks.sensor}_not_fetched": not_fetched.ravel(), **scores}
 
 
 def _no_windows(masks: MaskSettings, dates: int) -> dict[str, NDArray[Any]]:

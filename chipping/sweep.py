@@ -19,17 +19,16 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cube.config import ChipsConfig, Config
-from cube.counts import CellCounts, CellGrid, count_codes
 from cube.engine import Engine, ThreadEngine
 from cube.errors import ConfigError
-from cube.grid import Bounds
+from cube.grid import Block, Bounds
+from cube.landcover import count_classes
 from cube.layout import Layout
 from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
 from cube.windows import WindowGeometry, WindowLattice
 
 from .chip import score_cubes
 from .choose import ScoreSet, choose, count_land_cover_chips
-from .scores import land_cover_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -283,15 +282,6 @@ def estimate_chips(
         Pixel size of `lulc`, metres.
     """
     lattice = WindowLattice(WindowGeometry.from_config(chips), bounds, epsg)
-    if not len(lattice):
-        return {}
-    rows, columns = lattice.rows("sample", resolution), lattice.columns("sample", resolution)
-    grid = CellGrid([rows], [columns])
-    cells = np.s_[:, :]
-    counts: dict[int, NDArray[np.integer]] = {}
-    for code, values in count_codes(lulc, grid.row_edges, grid.column_edges).items():
-        cell_counts = CellCounts(grid)
-        cell_counts.put(cells, values)
-        counts[code] = cell_counts.windows(rows, columns).ravel()
-    sample_px = lattice.geometry.window_px("sample", resolution)
-    return count_land_cover_chips(land_cover_columns(counts, len(lattice)), sample_px, chips)
+    whole = Block("lulc", 0, 0, 0, *lulc.shape)
+    columns = count_classes([(whole, lulc)], lattice, resolution, max(lulc.shape))
+    return count_land_cover_chips(columns, lattice.geometry.window_px("sample", resolution), chips)

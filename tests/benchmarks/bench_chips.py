@@ -30,12 +30,12 @@ from rasterio.io import MemoryFile
 from chipping.chip import chip
 from chipping.choose import ScoreSet
 from chipping.cubes import CubeInfo, SensorInfo
-from chipping.scores import MaskSettings, ScoreTable, land_cover_columns
+from chipping.scores import MaskSettings, ScoreTable
 from chipping.sweep import sweep_scores
 from cube.config import ChipsConfig, Config, load_config
-from cube.counts import CellCounts, CellGrid, count_codes
 from cube.engine import ThreadEngine
-from cube.grid import Bounds
+from cube.grid import Block, Bounds
+from cube.landcover import count_classes, land_cover_columns
 from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.testing.cubes import plan_from_times, write_cube
@@ -193,14 +193,7 @@ def bench_scores() -> None:
 
 def score(lulc: NDArray[np.uint8], lattice: WindowLattice) -> dict[str, NDArray[np.int32]]:
     """Count classes as the scores do."""
-    rows, columns = lattice.rows("sample", 10), lattice.columns("sample", 10)
-    grid = CellGrid([rows], [columns])
-    counts = {}
-    for code, values in count_codes(lulc, grid.row_edges, grid.column_edges).items():
-        cells = CellCounts(grid)
-        cells.put(np.s_[:, :], values)
-        counts[code] = cells.windows(rows, columns).ravel()
-    return land_cover_columns(counts, len(lattice))
+    return count_classes([(Block("lulc", 0, 0, 0, *lulc.shape), lulc)], lattice, 10, max(lulc.shape))
 
 
 def bench_sweep() -> None:

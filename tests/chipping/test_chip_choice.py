@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -13,21 +14,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chip_cubes import clean_arrays, make_config, put_cube
+from chip_cubes import clean_arrays, cubes_folder, make_config, put_cube
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 
 from chipping.chip import chip, score_cubes
-from chipping.choose import VERDICTS, ScoreSet, choose, pixels_needed
+from chipping.choose import VERDICTS, ScoreSet, choose
 from chipping.cubes import CubeInfo, SensorInfo
 from chipping.footprints import footprints
-from chipping.scores import MaskSettings, ScoreTable, land_cover_columns
+from chipping.scores import MaskSettings, ScoreTable
 from chipping.sweep import estimate_chips, parse_grid, sweep, sweep_scores
-from cube.config import ChipsConfig
+from cube.config import ChipsConfig, load_config
 from cube.engine import ThreadEngine
 from cube.errors import ConfigError
 from cube.grid import Bounds
+from cube.landcover import land_cover_columns, pixels_needed
 from cube.windows import WindowGeometry, WindowLattice
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
@@ -206,6 +208,22 @@ def test_not_fetched_blocks_reject_only_what_land_cover_lets_through(
     )
     put_cube(config, BOX, arrays)
     assert chip(config).totals() == {"not_fetched": 12, "forbidden_class": 4}
+
+
+@pytest.mark.parametrize(("buffer", "rejected"), [(0, 32), (1, 40)])
+def test_windows_whose_cloud_buffer_was_not_fetched_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer: int, rejected: int
+) -> None:
+    make_config(tmp_path, sensors=("lc2l2", "lulc"), sample_size=240, chip_size=240)
+    config = load_config(tmp_path / "config.yaml", [f"lc2l2.cloud_buffer_px={buffer}"])
+    arrays = clean_arrays(config, BOX, np.random.default_rng(0))
+    put_cube(config, BOX, arrays)
+    monkeypatch.setattr("chipping.scores.BLOCK_M", 960)
+    file = cubes_folder(config).path / "aoi_000000.zarr" / "zarr.json"
+    record = json.loads(file.read_text())
+    record["attributes"]["not_fetched"] = ["lc2l2-0-0-0", "lc2l2-0-0-32"]
+    file.write_text(json.dumps(record))
+    assert chip(config).totals() == {"not_fetched": rejected, "success": 64 - rejected}
 
 
 def test_sweep_counts_what_a_run_with_each_setting_would_give(tmp_path: Path) -> None:
