@@ -155,6 +155,7 @@ def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:
     check_cube(config, info)
     return ScoreTask(
         layout.cubes,
+        layout.blocks,
         layout.scores,
         info,
         WindowGeometry.from_config(config.chips),

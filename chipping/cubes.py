@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from cube.aoi import load_aois
 from cube.config import Config, SensorConfig
 from cube.errors import ConfigError, StoreError
-from cube.grid import Bounds
+from cube.grid import Block, Bounds
 from cube.items import parse_time
-from cube.layout import Layout
+from cube.layout import Layout, aoi_stem
 from cube.plan import SCHEMA_VERSION
 from cube.sensors import SENSORS
 from cube.status import AOI_METADATA, AoiState
@@ -29,12 +32,15 @@ if TYPE_CHECKING:
     import zarr
 
 __all__ = [
+    "BlockDigests",
     "CubeInfo",
     "SensorInfo",
     "check_cube",
     "open_arrays",
     "open_raw",
+    "read_block_digests",
     "read_cube_info",
+    "reading",
     "sealed_cubes",
 ]
 
@@ -250,6 +256,72 @@ def _sensor_info(recipe: Mapping[str, Any], items: Iterable[list[dict[str, Any]]
         recipe["resampling"],
         recipe["harmonize"],
     )
+
+
+@contextlib.contextmanager
+def reading(aoi_index: int, array: str) -> Iterator[None]:
+    """Turn what a decoder or the storage says of a chunk into one clear line."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(
+            f"AOI {aoi_index}: {array}: cannot be read ({why}); delete the cube and build it again"
+        ) from error
+
+
+@dataclass(frozen=True)
+class BlockDigests:
+    """SHA-256 of a cube's blocks, by block name and band, as they were when they were written.
+
+    Examples
+    --------
+    >>> block = Block("dem", 0, 0, 0, 1, 1)
+    >>> BlockDigests(3, {"dem-0-0-0": {"elevation": "0" * 64}}).check(block, "elevation", np.zeros((1, 1)))
+    Traceback (most recent call last):
+    cube.errors.StoreError: AOI 3: dem/elevation block dem-0-0-0 differs from what was written; ...
+    """
+
+    aoi_index: int
+    by_block: Mapping[str, Mapping[str, str]]
+
+    def check(self, block: Block, band: str, values: NDArray[Any]) -> None:
+        """Compare a block's values with what was written; a block of which nothing is known passes.
+
+        Raises
+        ------
+        StoreError
+            If they differ.
+        """
+        expected = self.by_block.get(block.name, {}).get(band)
+        if expected is None:
+            return
+        if hashlib.sha256(np.ascontiguousarray(values).data).hexdigest() != expected:
+            raise StoreError(
+                f"AOI {self.aoi_index}: {block.sensor}/{band} block {block.name} differs from what was "
+                "written; delete the cube and build it again"
+            )
+
+
+def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
+    """Return the digests that phase one has left of a cube's blocks; none where it has left no record.
+
+    Raises
+    ------
+    StoreError
+        If the record cannot be read.
+    """
+    name = f"{aoi_stem(aoi_index)}.json"
+    try:
+        records = json.loads(blocks.read(name))
+        return BlockDigests(aoi_index, {block: dict(one["digests"]) for block, one in records.items()})
+    except FileNotFoundError:
+        return BlockDigests(aoi_index, {})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"AOI {aoi_index}: {blocks}/{name}: cannot be read ({type(error).__name__}: {error}); "
+            "delete the cube and build it again"
+        ) from None
 
 
 def open_raw(cubes: Folder, aoi_index: int) -> xr.DataTree:

@@ -27,7 +27,7 @@ from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.windows import WindowGeometry
 
-from .cubes import CubeInfo, SensorInfo, open_arrays
+from .cubes import CubeInfo, SensorInfo, open_arrays, reading
 from .rasters import Compression, RasterSettings, encode_tiff, raster_settings, to_exported
 from .thumbnails import THUMBNAIL_VERSION, encode_png, render
 
@@ -217,7 +217,7 @@ def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
     for settings in task.settings.rasters:
         info = task.cube.sensors[settings.sensor]
         roi = cube.roi(bounds, info.resolution)
-        raw = {name: _read(root, f"{settings.sensor}/{name}", roi) for name in settings.bands}
+        raw = {name: _read(root, task.cube, f"{settings.sensor}/{name}", roi) for name in settings.bands}
         bands = [SENSORS[settings.sensor].band(name) for name in settings.bands]
         dates, height, width = raw[settings.bands[0]].shape
         exported = np.empty((dates, len(bands), height, width), settings.dtype)
@@ -227,8 +227,9 @@ def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
     return _Patch(bounds, sensors)
 
 
-def _read(root: Any, path: str, roi: tuple[slice, slice]) -> Array:
-    values: Array = np.asarray(root[path][(..., *roi)])
+def _read(root: Any, cube: CubeInfo, path: str, roi: tuple[slice, slice]) -> Array:
+    with reading(cube.aoi_index, path):
+        values: Array = np.asarray(root[path][(..., *roi)])
     return values if values.ndim == 3 else values[np.newaxis]
 
 

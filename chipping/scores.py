@@ -32,7 +32,7 @@ from cube.sensors import SENSORS, Band, MaskRule
 from cube.storage import Folder
 from cube.windows import Part, Spans, WindowGeometry, WindowLattice
 
-from .cubes import CubeInfo, open_raw
+from .cubes import BlockDigests, CubeInfo, open_raw, read_block_digests, reading
 
 __all__ = [
     "MaskSettings",
@@ -195,6 +195,8 @@ class ScoreTask:
     """One cube to score; travels to workers."""
 
     cubes: Folder
+    blocks: Folder
+    """Records of what was written, block by block."""
     scores: Folder
     cube: CubeInfo
     geometry: WindowGeometry
@@ -261,6 +263,7 @@ def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
     left, top = lattice.corners()
     columns: dict[str, NDArray[Any]] = {"left_m": left.astype(np.int32), "top_m": top.astype(np.int32)}
     tree = open_raw(task.cubes, task.cube.aoi_index)
+    digests = read_block_digests(task.blocks, task.cube.aoi_index)
     for masks in task.masks:
         if masks.sensor not in task.cube.sensors:
             continue
@@ -268,7 +271,7 @@ def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
         layers = tree[masks.sensor].to_dataset()
         if masks.sensor == "lulc":
             columns |= _score_land_cover(task, lattice, layers)
-        columns |= _score_sensor(task, masks, lattice, layers)
+        columns |= _score_sensor(task, masks, lattice, layers, digests)
     return columns
 
 
@@ -284,12 +287,15 @@ def _check_bands(cube: CubeInfo, masks: MaskSettings) -> None:
 def _score_land_cover(task: ScoreTask, lattice: WindowLattice, layers: xr.Dataset) -> dict[str, Column]:
     resolution = task.cube.sensors["lulc"].resolution
     side = BLOCK_M // resolution
-    blocks = ((block, pixels["lulc"].values) for block, pixels in _walk(layers, "lulc", 0, side))
+    blocks = (
+        (block, _read(pixels["lulc"], task.cube.aoi_index, "lulc/lulc"))
+        for block, pixels in _walk(layers, "lulc", 0, side)
+    )
     return count_classes(blocks, lattice, resolution, side)
 
 
 def _score_sensor(
-    task: ScoreTask, masks: MaskSettings, lattice: WindowLattice, layers: xr.Dataset
+    task: ScoreTask, masks: MaskSettings, lattice: WindowLattice, layers: xr.Dataset, digests: BlockDigests
 ) -> dict[str, NDArray[Any]]:
     found = task.cube.sensors[masks.sensor]
     if not len(lattice):
@@ -313,10 +319,10 @@ def _score_sensor(
             cut = grid.cut(block)
             if cut is None:
                 continue
-            seen = _valid(pixels, masks)
+            seen = _valid(pixels, masks, block, digests)
             valid.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
             if masks.has_cloud_rule:
-                seen &= _clear(layers, masks, date, block)
+                seen &= _clear(layers, masks, block, digests)
                 clear.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
         scores[f"{masks.sensor}_{date}_valid_px"] = _column(valid, rows["chip"], columns["chip"])
         counted = clear if masks.has_cloud_rule else valid
@@ -336,26 +342,38 @@ def _column(counts: CellCounts, rows: Spans, columns: Spans) -> Column:
     return counts.windows(rows, columns).ravel().astype(np.int32)
 
 
-def _valid(pixels: xr.Dataset, masks: MaskSettings) -> Mask:
+def _read(layer: xr.DataArray, aoi_index: int, path: str) -> NDArray[Any]:
+    with reading(aoi_index, path):
+        values: NDArray[Any] = layer.values
+    return values
+
+
+def _valid(pixels: xr.Dataset, masks: MaskSettings, block: Block, digests: BlockDigests) -> Mask:
     sensor = SENSORS[masks.sensor]
-    first, *others = masks.bands
-    mask = valid_pixels(pixels[first].values, sensor.band(first))
-    for name in others:
-        mask &= valid_pixels(pixels[name].values, sensor.band(name))
+    mask = np.ones((block.height, block.width), np.bool_)
+    for name in masks.bands:
+        values = _read(pixels[name], digests.aoi_index, f"{masks.sensor}/{name}")
+        digests.check(block, name, values)
+        mask &= valid_pixels(values, sensor.band(name))
     return mask
 
 
-def _clear(layers: xr.Dataset, masks: MaskSettings, date: int, block: Block) -> Mask:
+def _clear(layers: xr.Dataset, masks: MaskSettings, block: Block, digests: BlockDigests) -> Mask:
     """Return where a block is clear, the buffer of clouds beyond its edge included."""
     buffer = masks.cloud_buffer_px
     top, left = max(block.row - buffer, 0), max(block.col - buffer, 0)
+    assert masks.cloud_band is not None
     around = layers[masks.cloud_band].isel(
-        time=date,
+        time=block.time,
         y=slice(top, block.row + block.height + buffer),
         x=slice(left, block.col + block.width + buffer),
     )
-    inner = np.s_[block.row - top :, block.col - left :]
-    return clear_pixels(around.values, masks)[inner][: block.height, : block.width]
+    inner = np.s_[
+        block.row - top : block.row - top + block.height, block.col - left : block.col - left + block.width
+    ]
+    values = _read(around, digests.aoi_index, f"{masks.sensor}/{masks.cloud_band}")
+    digests.check(block, masks.cloud_band, values[inner])
+    return clear_pixels(values, masks)[inner]
 
 
 def _walk(layers: xr.Dataset, sensor: str, date: int, side: int) -> Iterator[tuple[Block, xr.Dataset]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -101,6 +102,20 @@ def put_cube(
     """Write a sealed cube into a config's working folder."""
     plan = plan_from_times(config, bounds, epsg, TIMES, aoi_index)
     write_cube(cubes_folder(config), plan, arrays)
+
+
+def put_block_records(config: Config, arrays: Mapping[str, Any], aoi_index: int = 0) -> None:
+    """Leave the record of what was written that phase one leaves of a cube of one block per sensor and date."""
+    records = {}
+    for key, bands in arrays.items():
+        for date in range(1 if SENSORS[key].is_static else len(TIMES)):
+            digests = {
+                name: hashlib.sha256((values if values.ndim == 2 else values[date]).tobytes()).hexdigest()
+                for name, values in bands.items()
+            }
+            records[f"{key}-{date}-0-0"] = {"fingerprint": "", "digests": digests}
+    folder = Folder(config.directory.working) / config.dataset.version / "blocks"
+    folder.write(f"aoi_{aoi_index:06}.json", json.dumps(records).encode())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
