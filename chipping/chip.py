@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.config import Config
-from cube.engine import Engine, ThreadEngine, open_engine
+from cube.engine import Engine, open_engine
 from cube.errors import CubeNotSealedError
 from cube.layout import EXPORTING, Layout
 from cube.lock import hold
@@ -32,7 +32,7 @@ from .export import (
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
 from .scores import ScoreTable, ScoreTask, load_or_make_scores, mask_settings
 
-__all__ = ["ChipSummary", "chip", "score_cubes"]
+__all__ = ["ChipSummary", "chip", "engine_for", "score_cubes"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -69,7 +69,8 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     config
         The dataset version.
     engine
-        What runs the work; by default a cluster if the config names one, or else the threads of this process.
+        What runs the work; by default a cluster if ``compute.scheduler`` or ``DASK_SCHEDULER_ADDRESS`` names one,
+        or else threads of this process: ``compute.workers`` times ``compute.threads``, or one per core.
     progress
         Called as work gets done.
 
@@ -93,7 +94,7 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     report = progress or (lambda *_: None)
     root = Layout.of(config).root
     root.make()
-    with hold(root), _engine_for(config, engine) as running:
+    with hold(root), engine_for(config, engine) as running:
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
         # A power cut can leave hollow files under a good seal: after one, read chips before believing them.
@@ -117,14 +118,15 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
 
 
 @contextlib.contextmanager
-def _engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
+def engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
+    """Give access to an engine: the one given, or a cluster if one is named, or the threads of this process."""
     if engine is not None:
         yield engine
-    elif config.compute.scheduler:
-        with open_engine(config.compute) as opened:
-            yield opened
-    else:
-        yield ThreadEngine(config.compute.workers or None)
+        return
+    workers, threads = config.compute.workers, config.compute.threads
+    count = (workers or 1) * (threads or 1) if workers or threads else None
+    with open_engine(config.compute.model_copy(update={"workers": 0, "threads": count})) as opened:
+        yield opened
 
 
 def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: None) -> ScoreSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -19,17 +20,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from chipping.chip import chip, score_cubes
+from chipping.chip import chip, engine_for, score_cubes
 from chipping.choose import VERDICTS, ScoreSet, choose
 from chipping.cubes import CubeInfo, SensorInfo
 from chipping.footprints import footprints
 from chipping.scores import MaskSettings, ScoreTable
 from chipping.sweep import estimate_chips, parse_grid, sweep, sweep_scores
 from cube.config import ChipsConfig, load_config
-from cube.engine import ThreadEngine
-from cube.errors import ConfigError
+from cube.engine import DaskEngine, ThreadEngine
+from cube.errors import BusyError, ConfigError
 from cube.grid import Bounds
 from cube.landcover import land_cover_columns, pixels_needed
+from cube.layout import Layout
+from cube.lock import hold
 from cube.windows import WindowGeometry, WindowLattice
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
@@ -263,11 +266,79 @@ def test_sweep_of_one_sensors_threshold() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["chips.min_purity", "chips.sample_size=1,2", "s2l2a.clear=1", "chips.min_purity=[", "chips.min_purity="],
+    [
+        "chips.min_purity",
+        "chips.sample_size=1,2",
+        "s2l2a.clear=1",
+        "chips.min_purity=[",
+        "chips.min_purity=",
+        "chips.min_clear.foo=0.5",
+        "chips.min_clear.=0.5",
+        "chips.min_purity.s2l2a=0.5",
+        "chips.min_clear.s2l2a.x=1",
+    ],
 )
 def test_a_grid_that_cannot_be_swept_is_refused(option: str) -> None:
     with pytest.raises(ConfigError, match=r"--grid"):
         parse_grid([option])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("chips.min_clear=[0.5,0.6,0.7],0.9", "gives 3 shares for 2 time ranges"),
+        ("chips.min_valid.s2l2a=[0.5]", "gives 1 shares for 2 time ranges"),
+        ("chips.min_clear={foo: 0.5}", "foo is no sensor"),
+        ("chips.min_clear=2", "less than or equal to 1"),
+    ],
+)
+def test_a_value_that_cannot_be_swept_is_one_line(option: str, said: str) -> None:
+    scores = ScoreSet([make_table(np.random.default_rng(0))])
+    chips = ChipsConfig(sample_size=100, chip_size=100)
+    with pytest.raises(ConfigError, match=r"--grid") as caught:
+        sweep_scores(scores, chips, parse_grid([option]))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_shares_by_time_range_can_be_swept() -> None:
+    scores = ScoreSet([make_table(np.random.default_rng(0))])
+    chips = ChipsConfig(sample_size=100, chip_size=100, min_purity=0.5, forbidden=(), min_valid=0)
+    grid = parse_grid(["chips.min_clear=[0.1,0.1],[1.0,0.1],1.0"])
+    loose, half, strict = (one.total for one in sweep_scores(scores, chips, grid).settings)
+    assert loose > half > strict
+
+
+def test_a_sweep_holds_the_working_folder(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    put_cube(config, BOX, clean_arrays(config, BOX, np.random.default_rng(0)))
+    root = Layout.of(config).root
+    with hold(root), pytest.raises(BusyError, match="another run"):
+        sweep(config, parse_grid(["chips.min_purity=0.9"]))
+    assert root.names(".csv") == []
+
+
+@pytest.mark.parametrize(
+    ("compute", "slots"),
+    [
+        ({"threads": 3}, 3),
+        ({"workers": 2}, 2),
+        ({"workers": 2, "threads": 3}, 6),
+        ({"workers": 0, "threads": 5}, 5),
+        ({}, os.cpu_count()),
+    ],
+)
+def test_threads_are_those_of_the_config(tmp_path: Path, compute: dict[str, int], slots: int) -> None:
+    make_config(tmp_path)
+    overrides = [f"compute.{key}={value}" for key, value in compute.items()]
+    with engine_for(load_config(tmp_path / "config.yaml", overrides), None) as engine:
+        assert engine.slots == slots
+
+
+def test_a_scheduler_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:1")
+    with engine_for(make_config(tmp_path), None) as engine:
+        assert isinstance(engine, DaskEngine)
 
 
 @settings(max_examples=20, deadline=None)
