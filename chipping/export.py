@@ -44,7 +44,7 @@ __all__ = [
 
 CHIP_SEAL = "chip.json"
 """Written last; its presence means that the chip is whole."""
-_EXPORT_VERSION = 1
+_EXPORT_VERSION = 2
 """Of the files in a chip's folder; chips with another are made again."""
 
 Array = NDArray[np.generic]
@@ -153,6 +153,8 @@ def _is_kept(task: ExportTask, window: ChipWindow) -> bool:
         record = json.loads(folder.read(CHIP_SEAL))
     except (FileNotFoundError, ValueError):
         return False
+    if not isinstance(record, dict):
+        return False
     expected = {
         "aoi_index": task.cube.aoi_index,
         "cube": task.cube.seal_sha256,
@@ -160,10 +162,16 @@ def _is_kept(task: ExportTask, window: ChipWindow) -> bool:
     }
     if any(record.get(name) != value for name, value in expected.items()):
         return False
-    return not task.verify or _is_whole(folder, record["files"])
+    sizes = folder.sizes()
+    sizes.pop(CHIP_SEAL, None)
+    if sizes != record.get("sizes"):
+        return False
+    return not task.verify or _is_whole(folder, record.get("files"))
 
 
-def _is_whole(folder: Folder, digests: Mapping[str, str]) -> bool:
+def _is_whole(folder: Folder, digests: object) -> bool:
+    if not isinstance(digests, dict):
+        return False
     try:
         return all(_sha256(folder.read(name)) == digest for name, digest in digests.items())
     except FileNotFoundError:
@@ -286,5 +294,6 @@ def _seal(
         "recipe": task.cube.recipe_sha256,
         "export": task.settings.digest,
         "files": {name: _sha256(data) for name, data in sorted(files.items())},
+        "sizes": {name: len(data) for name, data in sorted(files.items())},
     }
     return json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False).encode()

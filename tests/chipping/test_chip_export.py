@@ -24,6 +24,7 @@ from cube.config import Config, load_config
 from cube.engine import ThreadEngine
 from cube.errors import ConfigError, CubeNotSealedError, StoreError
 from cube.grid import Bounds
+from cube.layout import Layout
 from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.store import open_cube
@@ -268,6 +269,26 @@ def test_other_pixels_under_the_same_recipe_are_scored_and_written_again(tmp_pat
     put_cube(fresh, BOX, arrays)
     chip(fresh)
     assert contents(version_folder(config)) == contents(version_folder(fresh))
+
+
+@pytest.mark.parametrize("working", ["", "memory://damaged-chips"])
+def test_a_chip_that_is_not_whole_is_made_again(tmp_path: Path, working: str) -> None:
+    config = make_config(tmp_path, working=working)
+    write_clean_cube(config)
+    chip(config)
+    chips = Layout.of(config).chips
+    good = {name: chips.read(name) for name in chips.files()}
+    one, two, three, four, five, *_ = (chips / cell for cell in chips.names())
+    one.remove("dem.tif")
+    two.write("dem.tif", two.read("dem.tif")[:-1])
+    three.write("note.txt", b"what is this")
+    four.write("chip.json", b"[1]")
+    seal = json.loads(five.read("chip.json"))
+    five.write("chip.json", json.dumps({**seal, "sizes": 3}).encode())
+    summary = chip(config)
+    assert (summary.kept, summary.written) == (11, 5)
+    assert {name: chips.read(name) for name in chips.files()} == good
+    assert chip(config).kept == 16
 
 
 def test_phase_two_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
