@@ -1,9 +1,7 @@
 """Phase two: from sealed cubes to scored windows, chosen windows and written chips. No network, ever.
 
 ===============================  ============================================================================
-:mod:`chipping.windows`          the lattice of windows, and where their pixels lie
 :mod:`chipping.cubes`            what a sealed cube says about itself, and its raw pixels
-:mod:`chipping.counts`           counting pixels once for all windows
 :mod:`chipping.scores`           the table of counts per window, kept per cube
 :mod:`chipping.footprints`       chips on the globe, and which overlap across UTM zones
 :mod:`chipping.choose`           from scores and thresholds to a verdict per window

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.config import Config
-from cube.engine import Engine, ThreadEngine, open_engine
-from cube.errors import ConfigError, CubeNotSealedError
+from cube.engine import Engine, open_engine
+from cube.errors import CubeNotSealedError
 from cube.layout import EXPORTING, Layout
 from cube.lock import hold
 from cube.status import record_chips
@@ -19,7 +19,7 @@ from cube.storage import Folder
 from cube.windows import WindowGeometry
 
 from .choose import ScoreSet, choose
-from .cubes import CubeInfo, sealed_cubes
+from .cubes import CubeInfo, check_cube, sealed_cubes
 from .export import (
     CHIP_SEAL,
     ChipWindow,
@@ -32,7 +32,7 @@ from .export import (
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
 from .scores import ScoreTable, ScoreTask, load_or_make_scores, mask_settings
 
-__all__ = ["ChipSummary", "chip", "score_cubes"]
+__all__ = ["ChipSummary", "chip", "engine_for", "score_cubes"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -69,7 +69,8 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     config
         The dataset version.
     engine
-        What runs the work; by default a cluster if the config names one, or else the threads of this process.
+        What runs the work; by default a cluster if ``compute.scheduler`` or ``DASK_SCHEDULER_ADDRESS`` names one,
+        or else threads of this process: ``compute.workers`` times ``compute.threads``, or one per core.
     progress
         Called as work gets done.
 
@@ -85,19 +86,25 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     BusyError
         If another run works in the folder.
     ConfigError
-        If a dtype cannot hold its sensor's nodata.
+        If a dtype cannot hold its sensor's nodata, or a cube was built with other settings.
+    StoreError
+        If a cube's pixels are not what was written.
     """
     settings = export_settings(config)
     report = progress or (lambda *_: None)
     root = Layout.of(config).root
     root.make()
-    with hold(root), _engine_for(config, engine) as running:
+    with hold(root), engine_for(config, engine) as running:
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
-        removed, written, kept = _export(config, scores, verdicts, settings, running, report)
+        # A power cut can leave hollow files under a good seal: after one, read chips before believing them.
+        verify = root.exists(EXPORTING)
+        root.write(EXPORTING, b"")
+        removed, written, kept = _export(config, scores, verdicts, settings, running, report, verify=verify)
         root.write(CHIP_METADATA, chip_metadata_csv(scores, verdicts))
         by_aoi = count_verdicts(scores, verdicts)
         record_chips(root, by_aoi)
+        root.remove(EXPORTING)
     codes, counts = np.unique(scores.lulc[verdicts == 0], return_counts=True)
     return ChipSummary(
         windows=len(scores),
@@ -111,14 +118,15 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
 
 
 @contextlib.contextmanager
-def _engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
+def engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
+    """Give access to an engine: the one given, or a cluster if one is named, or the threads of this process."""
     if engine is not None:
         yield engine
-    elif config.compute.scheduler:
-        with open_engine(config.compute) as opened:
-            yield opened
-    else:
-        yield ThreadEngine(config.compute.workers or None)
+        return
+    workers, threads = config.compute.workers, config.compute.threads
+    count = (workers or 1) * (threads or 1) if workers or threads else None
+    with open_engine(config.compute.model_copy(update={"workers": 0, "threads": count})) as opened:
+        yield opened
 
 
 def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: None) -> ScoreSet:
@@ -128,9 +136,13 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
     ------
     CubeNotSealedError
         If no cube is finished.
+    ConfigError
+        If a cube was built with other settings.
+    StoreError
+        If a cube's pixels are not what was written.
     """
     layout = Layout.of(config)
-    cubes = sealed_cubes(layout.cubes, config.aoi)
+    cubes = sealed_cubes(config)
     if not cubes:
         raise CubeNotSealedError(f"{layout.cubes}: no finished cube here; build some with build_cubes.py")
     tasks = [_score_task(config, layout, info) for info in cubes]
@@ -142,24 +154,16 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
 
 
 def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:
-    _check_resolutions(config, info)
+    check_cube(config, info)
     return ScoreTask(
         layout.cubes,
+        layout.blocks,
         layout.scores,
         info,
         WindowGeometry.from_config(config.chips),
         mask_settings(config),
         len(config.ranges),
     )
-
-
-def _check_resolutions(config: Config, info: CubeInfo) -> None:
-    for key, settings in config.sensors.items():
-        if key in info.sensors and info.sensors[key].resolution != settings.resolution:
-            raise ConfigError(
-                f"{key}.resolution is {settings.resolution}, but AOI {info.aoi_index}'s cube has pixels of "
-                f"{info.sensors[key].resolution} m; build it again, or set the resolution back"
-            )
 
 
 def _export(
@@ -169,17 +173,16 @@ def _export(
     settings: ExportSettings,
     engine: Engine,
     report: Progress,
+    *,
+    verify: bool,
 ) -> tuple[int, int, int]:
     """Bring the chips' folder to what was chosen; return how many were removed, written and kept."""
     layout = Layout.of(config)
     chips = layout.chips
     chips.make()
     chips.sweep()
-    # A power cut can leave hollow files under a good seal: read such chips before believing them.
-    verify = layout.root.exists(EXPORTING)
     tasks = list(_export_tasks(layout, scores, verdicts, settings, verify=verify))
     removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})
-    layout.root.write(EXPORTING, b"")
     written = kept = 0
     total = sum(len(task.windows) for task in tasks)
     for outcome in engine.run(export_chips, tasks):
@@ -188,7 +191,6 @@ def _export(
         report("export", written + kept, total)
     if written or verify:
         chips.sync()
-    layout.root.remove(EXPORTING)
     return removed, written, kept
 
 

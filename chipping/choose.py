@@ -24,18 +24,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cube.config import ChipsConfig
+from cube.landcover import LandCoverRule, land_cover_rules, pixels_needed
 from cube.sensors import CLASS_NAMES, SENSORS, MaskRule
 from cube.windows import WindowGeometry
 
@@ -50,7 +49,6 @@ __all__ = [
     "cloudy",
     "count_land_cover_chips",
     "missing",
-    "pixels_needed",
 ]
 
 Codes = NDArray[np.int8]
@@ -58,13 +56,9 @@ Codes = NDArray[np.int8]
 
 
 class Verdict(StrEnum):
-    """The verdicts that do not name a sensor."""
+    """The verdicts that name neither a sensor nor a rule of land cover."""
 
     SUCCESS = "success"
-    NODATA = "nodata"
-    FORBIDDEN_CLASS = "forbidden_class"
-    IMPURE = "impure"
-    CLASS_EXCLUDED = "class_excluded"
     NOT_FETCHED = "not_fetched"
     DUPLICATE = "duplicate"
     CAPPED = "capped"
@@ -82,10 +76,7 @@ def cloudy(sensor: str) -> str:
 
 VERDICTS: tuple[str, ...] = (
     Verdict.SUCCESS,
-    Verdict.NODATA,
-    Verdict.FORBIDDEN_CLASS,
-    Verdict.IMPURE,
-    Verdict.CLASS_EXCLUDED,
+    *LandCoverRule,
     Verdict.NOT_FETCHED,
     *(missing(key) for key in SENSORS),
     *(cloudy(key) for key, sensor in SENSORS.items() if sensor.mask is not MaskRule.NONE),
@@ -95,18 +86,6 @@ VERDICTS: tuple[str, ...] = (
 """Every verdict, in the order in which its rule is tried."""
 
 _POSITION = {verdict: position for position, verdict in enumerate(VERDICTS)}
-
-
-@lru_cache(maxsize=1024)
-def pixels_needed(share: float, pixels: int) -> int:
-    """Return the smallest number of pixels that is at least `share` of them, the share read as it is written.
-
-    Examples
-    --------
-    >>> pixels_needed(0.95, 1024), pixels_needed(0.1, 10), pixels_needed(1.0, 9216)
-    (973, 1, 9216)
-    """
-    return math.ceil(Fraction(repr(share)) * pixels)
 
 
 @dataclass(frozen=True)
@@ -228,19 +207,10 @@ def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
 def _judge(table: ScoreTable, chips: ChipsConfig) -> Codes:
     """Try the rules that concern one window alone."""
     verdicts = np.zeros(len(table), np.int8)
-    land_cover = _land_cover_rules(table.columns, table.sample_px, chips)
+    land_cover = land_cover_rules(table.columns, table.sample_px, chips)
     for verdict, broken in itertools.chain(land_cover, _imagery_rules(table, chips)):
         verdicts[broken & (verdicts == 0)] = _POSITION[verdict]
     return verdicts
-
-
-def _land_cover_rules(
-    columns: Mapping[str, NDArray[Any]], sample_px: int, chips: ChipsConfig
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    for code in sorted(chips.forbidden):
-        yield Verdict.FORBIDDEN_CLASS if code else Verdict.NODATA, columns[f"class_{code}_px"] > 0
-    yield Verdict.IMPURE, columns["majority_px"] < pixels_needed(chips.min_purity, sample_px)
-    yield Verdict.CLASS_EXCLUDED, ~np.isin(columns["lulc"], chips.classes)
 
 
 def count_land_cover_chips(
@@ -257,7 +227,7 @@ def count_land_cover_chips(
     chips
         Classes, purity and cap.
     """
-    broken = [rule for _, rule in _land_cover_rules(columns, sample_px, chips)]
+    broken = [rule for _, rule in land_cover_rules(columns, sample_px, chips)]
     codes, counts = np.unique(columns["lulc"][~np.logical_or.reduce(broken)], return_counts=True)
     cap = chips.max_per_class
     return {

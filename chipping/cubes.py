@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
-from cube.config import AoiConfig
-from cube.errors import StoreError
-from cube.grid import Bounds
+from cube.aoi import load_aois
+from cube.config import Config, SensorConfig
+from cube.errors import ConfigError, StoreError
+from cube.grid import Block, Bounds
 from cube.items import parse_time
+from cube.layout import Layout, aoi_stem
 from cube.plan import SCHEMA_VERSION
 from cube.sensors import SENSORS
+from cube.status import AOI_METADATA, AoiState
 from cube.storage import Folder
 from cube.store import SEAL, cube_name
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["CubeInfo", "SensorInfo", "open_arrays", "open_raw", "read_cube_info", "sealed_cubes"]
+__all__ = [
+    "BlockDigests",
+    "CubeInfo",
+    "SensorInfo",
+    "check_cube",
+    "open_arrays",
+    "open_raw",
+    "read_block_digests",
+    "read_cube_info",
+    "reading",
+    "sealed_cubes",
+]
+
+_LOG = logging.getLogger(__name__)
 
 _CUBE_NAME = re.compile(r"aoi_(\d{6,})\.zarr")
 
@@ -38,6 +59,10 @@ class SensorInfo:
     """Acquisition times, UTC; the period's first item for layers without dates."""
     scene_ids: tuple[str, ...]
     """Per date, the items of its mosaic joined by ``+``."""
+    collections: tuple[str, ...] = ()
+    """STAC collections of the items."""
+    resampling: str = ""
+    harmonize: bool = False
 
     @property
     def dates(self) -> tuple[str, ...]:
@@ -53,7 +78,9 @@ class CubeInfo:
     epsg: int
     bounds: Bounds
     recipe_sha256: str
-    """Equal for cubes of equal pixels."""
+    """Equal for cubes of the same scenes on the same grid."""
+    seal_sha256: str
+    """The cube's identity: its root file holds the digests of all pixels beside the recipe."""
     sensors: Mapping[str, SensorInfo]
     not_fetched: tuple[str, ...] = ()
     """Names of the blocks whose imagery was left out."""
@@ -65,6 +92,7 @@ class CubeInfo:
             "epsg": self.epsg,
             "bounds": [self.bounds.left, self.bounds.bottom, self.bounds.right, self.bounds.top],
             "recipe_sha256": self.recipe_sha256,
+            "seal_sha256": self.seal_sha256,
             "not_fetched": list(self.not_fetched),
             "sensors": {
                 key: {
@@ -72,6 +100,9 @@ class CubeInfo:
                     "resolution": sensor.resolution,
                     "times": [time.isoformat() for time in sensor.times],
                     "scene_ids": list(sensor.scene_ids),
+                    "collections": list(sensor.collections),
+                    "resampling": sensor.resampling,
+                    "harmonize": sensor.harmonize,
                 }
                 for key, sensor in self.sensors.items()
             },
@@ -86,6 +117,9 @@ class CubeInfo:
                 sensor["resolution"],
                 tuple(map(datetime.fromisoformat, sensor["times"])),
                 tuple(sensor["scene_ids"]),
+                tuple(sensor["collections"]),
+                sensor["resampling"],
+                sensor["harmonize"],
             )
             for key, sensor in record["sensors"].items()
         }
@@ -94,20 +128,84 @@ class CubeInfo:
             record["epsg"],
             Bounds(*record["bounds"]),
             record["recipe_sha256"],
+            record["seal_sha256"],
             sensors,
             tuple(record["not_fetched"]),
         )
 
 
-def sealed_cubes(cubes: Folder, aoi: AoiConfig) -> list[CubeInfo]:
-    """Return the finished cubes of the AOIs that a config wants, by AOI index; others are passed over."""
-    indices = sorted(int(found[1]) for name in cubes.names(".zarr") if (found := _CUBE_NAME.fullmatch(name)))
-    wanted = [
-        index
-        for index in indices
-        if (not aoi.include_indices or index in aoi.include_indices) and index not in aoi.exclude_indices
-    ]
-    return [info for index in wanted if (info := read_cube_info(cubes, index)) is not None]
+def sealed_cubes(config: Config) -> list[CubeInfo]:
+    """Return the finished cubes of the AOIs that a config wants, by AOI index; others are passed over.
+
+    Raises
+    ------
+    ConfigError
+        If the AOI file is nowhere.
+    AoiError
+        If it cannot be used.
+    StoreError
+        If a cube, or the record of what became of the AOIs, cannot be read.
+    """
+    layout = Layout.of(config)
+    names = layout.cubes.names(".zarr")
+    there = sorted(int(found[1]) for name in names if (found := _CUBE_NAME.fullmatch(name)))
+    wanted = {aoi.index for aoi in load_aois(config)}
+    built = _built(layout.root)
+    for index in there:
+        if index in wanted and built is not None and index not in built:
+            _LOG.warning("AOI %06d: its cube is passed over: %s does not call it built", index, AOI_METADATA)
+    chosen = [index for index in there if index in wanted and (built is None or index in built)]
+    return [info for index in chosen if (info := read_cube_info(layout.cubes, index)) is not None]
+
+
+def _built(root: Folder) -> set[int] | None:
+    """Return the AOIs that phase one calls built, or None where it has left no record."""
+    try:
+        rows = [feature["properties"] for feature in json.loads(root.read(AOI_METADATA))["features"]]
+        return {row["aoi_index"] for row in rows if row["status"] == AoiState.BUILT}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{root}/{AOI_METADATA}: cannot be read ({type(error).__name__}: {error}); run build_cubes.py again"
+        ) from None
+
+
+def check_cube(config: Config, info: CubeInfo) -> None:
+    """Check that a cube is one that a config stands for; it may hold more bands and sensors than are wanted.
+
+    Raises
+    ------
+    ConfigError
+        Names the AOI, the key, what the cube has and what the config asks for.
+    """
+    for key, settings in config.sensors.items():
+        if key in info.sensors:
+            for name, found, expected in _facts(config, key, settings, info.sensors[key]):
+                if found != expected:
+                    raise ConfigError(
+                        f"AOI {info.aoi_index}: its cube was built with {key}.{name} {found}, and the config "
+                        f"asks for {expected}; build it again, or set {key}.{name} back"
+                    )
+
+
+def _facts(
+    config: Config, key: str, settings: SensorConfig, info: SensorInfo
+) -> Iterator[tuple[str, object, object]]:
+    """Yield what a config and a cube say alike of a sensor: a key, what was found, and what was expected."""
+    sensor = SENSORS[key]
+    harmonize = sensor.baseline_offset and bool(getattr(settings, "harmonize", False))
+    yield "collection", ", ".join(info.collections), settings.collection
+    yield "resolution", info.resolution, settings.resolution
+    yield "resampling", info.resampling, settings.resampling or sensor.resampling
+    yield "harmonize", info.harmonize, harmonize
+    if sensor.is_static:
+        return
+    expected = ", ".join(map(str, config.ranges))
+    fits = len(info.times) == len(config.ranges) and all(
+        span.start <= time <= span.end for time, span in zip(info.times, config.ranges, strict=True)
+    )
+    yield "time_ranges", expected if fits else ", ".join(f"{t:%Y-%m-%d}" for t in info.times), expected
 
 
 def read_cube_info(cubes: Folder, aoi_index: int) -> CubeInfo | None:
@@ -119,9 +217,10 @@ def read_cube_info(cubes: Folder, aoi_index: int) -> CubeInfo | None:
         If it was written in a layout that this version does not know.
     """
     try:
-        document = json.loads((cubes / cube_name(aoi_index)).read(SEAL))
+        seal = (cubes / cube_name(aoi_index)).read(SEAL)
     except FileNotFoundError:
         return None
+    document = json.loads(seal)
     root = document["attributes"]
     if root.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
@@ -140,6 +239,7 @@ def read_cube_info(cubes: Folder, aoi_index: int) -> CubeInfo | None:
         root["epsg"],
         Bounds(*recipe["bounds"]),
         root["recipe_sha256"],
+        hashlib.sha256(seal).hexdigest(),
         sensors,
         tuple(sorted(root.get("not_fetched", ()))),
     )
@@ -152,7 +252,81 @@ def _sensor_info(recipe: Mapping[str, Any], items: Iterable[list[dict[str, Any]]
         recipe["resolution"],
         tuple(parse_time(date[0]["datetime"]) for date in dates),
         tuple("+".join(item["id"] for item in date) for date in dates),
+        tuple(sorted({item["collection"] for date in dates for item in date})),
+        recipe["resampling"],
+        recipe["harmonize"],
     )
+
+
+def _start_over(aoi_index: int) -> str:
+    """Say how a damaged cube is mended: without the record of its blocks, phase one reads them all again."""
+    return f"delete its cube and blocks/{aoi_stem(aoi_index)}.json, and build it again"
+
+
+@contextlib.contextmanager
+def reading(aoi_index: int, array: str) -> Iterator[None]:
+    """Turn what a decoder or the storage says of a chunk into one clear line."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(
+            f"AOI {aoi_index}: {array}: cannot be read ({why}); {_start_over(aoi_index)}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class BlockDigests:
+    """SHA-256 of a cube's blocks, by block name and band, as they were when they were written.
+
+    Examples
+    --------
+    >>> block = Block("dem", 0, 0, 0, 1, 1)
+    >>> BlockDigests(3, {"dem-0-0-0": {"elevation": "0" * 64}}).check(block, "elevation", np.zeros((1, 1)))
+    Traceback (most recent call last):
+    cube.errors.StoreError: AOI 3: dem/elevation block dem-0-0-0 differs from what was written; ...
+    """
+
+    aoi_index: int
+    by_block: Mapping[str, Mapping[str, str]]
+
+    def check(self, block: Block, band: str, values: NDArray[Any]) -> None:
+        """Compare a block's values with what was written; a block of which nothing is known passes.
+
+        Raises
+        ------
+        StoreError
+            If they differ.
+        """
+        expected = self.by_block.get(block.name, {}).get(band)
+        if expected is None:
+            return
+        if hashlib.sha256(np.ascontiguousarray(values).data).hexdigest() != expected:
+            raise StoreError(
+                f"AOI {self.aoi_index}: {block.sensor}/{band} block {block.name} differs from what was "
+                f"written; {_start_over(self.aoi_index)}"
+            )
+
+
+def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
+    """Return the digests that phase one has left of a cube's blocks; none where it has left no record.
+
+    Raises
+    ------
+    StoreError
+        If the record cannot be read.
+    """
+    name = f"{aoi_stem(aoi_index)}.json"
+    try:
+        records = json.loads(blocks.read(name))
+        return BlockDigests(aoi_index, {block: dict(one["digests"]) for block, one in records.items()})
+    except FileNotFoundError:
+        return BlockDigests(aoi_index, {})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"AOI {aoi_index}: {blocks}/{name}: cannot be read ({type(error).__name__}: {error}); "
+            + _start_over(aoi_index)
+        ) from None
 
 
 def open_raw(cubes: Folder, aoi_index: int) -> xr.DataTree:

@@ -27,7 +27,7 @@ from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.windows import WindowGeometry
 
-from .cubes import CubeInfo, SensorInfo, open_arrays
+from .cubes import CubeInfo, SensorInfo, open_arrays, reading
 from .rasters import Compression, RasterSettings, encode_tiff, raster_settings, to_exported
 from .thumbnails import THUMBNAIL_VERSION, encode_png, render
 
@@ -44,7 +44,7 @@ __all__ = [
 
 CHIP_SEAL = "chip.json"
 """Written last; its presence means that the chip is whole."""
-_EXPORT_VERSION = 1
+_EXPORT_VERSION = 2
 """Of the files in a chip's folder; chips with another are made again."""
 
 Array = NDArray[np.generic]
@@ -153,17 +153,25 @@ def _is_kept(task: ExportTask, window: ChipWindow) -> bool:
         record = json.loads(folder.read(CHIP_SEAL))
     except (FileNotFoundError, ValueError):
         return False
+    if not isinstance(record, dict):
+        return False
     expected = {
         "aoi_index": task.cube.aoi_index,
-        "cube": task.cube.recipe_sha256,
+        "cube": task.cube.seal_sha256,
         "export": task.settings.digest,
     }
     if any(record.get(name) != value for name, value in expected.items()):
         return False
-    return not task.verify or _is_whole(folder, record["files"])
+    sizes = folder.sizes()
+    sizes.pop(CHIP_SEAL, None)
+    if sizes != record.get("sizes"):
+        return False
+    return not task.verify or _is_whole(folder, record.get("files"))
 
 
-def _is_whole(folder: Folder, digests: Mapping[str, str]) -> bool:
+def _is_whole(folder: Folder, digests: object) -> bool:
+    if not isinstance(digests, dict):
+        return False
     try:
         return all(_sha256(folder.read(name)) == digest for name, digest in digests.items())
     except FileNotFoundError:
@@ -217,7 +225,7 @@ def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
     for settings in task.settings.rasters:
         info = task.cube.sensors[settings.sensor]
         roi = cube.roi(bounds, info.resolution)
-        raw = {name: _read(root, f"{settings.sensor}/{name}", roi) for name in settings.bands}
+        raw = {name: _read(root, task.cube, f"{settings.sensor}/{name}", roi) for name in settings.bands}
         bands = [SENSORS[settings.sensor].band(name) for name in settings.bands]
         dates, height, width = raw[settings.bands[0]].shape
         exported = np.empty((dates, len(bands), height, width), settings.dtype)
@@ -227,8 +235,9 @@ def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
     return _Patch(bounds, sensors)
 
 
-def _read(root: Any, path: str, roi: tuple[slice, slice]) -> Array:
-    values: Array = np.asarray(root[path][(..., *roi)])
+def _read(root: Any, cube: CubeInfo, path: str, roi: tuple[slice, slice]) -> Array:
+    with reading(cube.aoi_index, path):
+        values: Array = np.asarray(root[path][(..., *roi)])
     return values if values.ndim == 3 else values[np.newaxis]
 
 
@@ -281,8 +290,10 @@ def _seal(
             }
             for raster in task.settings.rasters
         },
-        "cube": task.cube.recipe_sha256,
+        "cube": task.cube.seal_sha256,
+        "recipe": task.cube.recipe_sha256,
         "export": task.settings.digest,
         "files": {name: _sha256(data) for name, data in sorted(files.items())},
+        "sizes": {name: len(data) for name, data in sorted(files.items())},
     }
     return json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False).encode()

@@ -21,16 +21,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cube.candidates import windows_on
 from cube.config import Config
-from cube.counts import CellCounts, CellGrid, count_codes, count_true
+from cube.counts import CellCounts, CellGrid, count_true
 from cube.errors import StoreError
 from cube.grid import BLOCK_M, Block
+from cube.landcover import count_classes
 from cube.plan import canonical_json
-from cube.sensors import CLASS_NAMES, SENSORS, Band, MaskRule
+from cube.sensors import SENSORS, Band, MaskRule
 from cube.storage import Folder
 from cube.windows import Part, Spans, WindowGeometry, WindowLattice
 
-from .cubes import CubeInfo, open_raw
+from .cubes import BlockDigests, CubeInfo, open_raw, read_block_digests, reading
 
 __all__ = [
     "MaskSettings",
@@ -38,14 +40,13 @@ __all__ = [
     "ScoreTask",
     "Which",
     "clear_pixels",
-    "land_cover_columns",
     "load_or_make_scores",
     "mask_settings",
     "scores_name",
     "valid_pixels",
 ]
 
-_SCORES_VERSION = 1
+_SCORES_VERSION = 2
 """Of the table's columns and of the way they are counted; another number makes old tables stale."""
 _FILL_BIT = 1
 """Bit 0 of qa_pixel: there is nothing here."""
@@ -194,6 +195,8 @@ class ScoreTask:
     """One cube to score; travels to workers."""
 
     cubes: Folder
+    blocks: Folder
+    """Records of what was written, block by block."""
     scores: Folder
     cube: CubeInfo
     geometry: WindowGeometry
@@ -260,6 +263,7 @@ def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
     left, top = lattice.corners()
     columns: dict[str, NDArray[Any]] = {"left_m": left.astype(np.int32), "top_m": top.astype(np.int32)}
     tree = open_raw(task.cubes, task.cube.aoi_index)
+    digests = read_block_digests(task.blocks, task.cube.aoi_index)
     for masks in task.masks:
         if masks.sensor not in task.cube.sensors:
             continue
@@ -267,7 +271,7 @@ def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
         layers = tree[masks.sensor].to_dataset()
         if masks.sensor == "lulc":
             columns |= _score_land_cover(task, lattice, layers)
-        columns |= _score_sensor(task, masks, lattice, layers)
+        columns |= _score_sensor(task, masks, lattice, layers, digests)
     return columns
 
 
@@ -282,48 +286,16 @@ def _check_bands(cube: CubeInfo, masks: MaskSettings) -> None:
 
 def _score_land_cover(task: ScoreTask, lattice: WindowLattice, layers: xr.Dataset) -> dict[str, Column]:
     resolution = task.cube.sensors["lulc"].resolution
-    rows, columns = lattice.rows("sample", resolution), lattice.columns("sample", resolution)
-    if not len(lattice):
-        return land_cover_columns({}, 0)
     side = BLOCK_M // resolution
-    shape = layers["lulc"].shape
-    grid = CellGrid([rows], [columns], range(0, shape[0], side), range(0, shape[1], side))
-    counts: dict[int, CellCounts] = {}
-    for block, pixels in _walk(layers, "lulc", 0, side):
-        cut = grid.cut(block)
-        if cut is None:
-            continue
-        for code, values in count_codes(pixels["lulc"].values, cut.row_edges, cut.column_edges).items():
-            counts.setdefault(code, CellCounts(grid)).put(cut.cells, values)
-    windows = {code: count.windows(rows, columns).ravel() for code, count in counts.items()}
-    return land_cover_columns(windows, len(lattice))
-
-
-def land_cover_columns(counts: Mapping[int, NDArray[np.integer]], windows: int) -> dict[str, Column]:
-    """Return the land-cover columns of a score table.
-
-    Parameters
-    ----------
-    counts
-        Pixels per window, by class code; codes that are nowhere may be left out.
-    windows
-        Number of windows.
-    """
-    nothing = np.zeros(windows, np.int32)
-    codes = sorted({*counts, *CLASS_NAMES})
-    stack = np.stack([counts.get(code, nothing) for code in codes]).astype(np.int32)
-    majority = stack.argmax(axis=0)
-    other = [index for index, code in enumerate(codes) if code not in CLASS_NAMES]
-    return {
-        "lulc": np.asarray(codes, np.int32)[majority],
-        "majority_px": stack.max(axis=0),
-        **{f"class_{code}_px": stack[codes.index(code)] for code in CLASS_NAMES},
-        "class_other_px": stack[other].sum(axis=0, dtype=np.int32),
-    }
+    blocks = (
+        (block, _read(pixels["lulc"], task.cube.aoi_index, "lulc/lulc"))
+        for block, pixels in _walk(layers, "lulc", 0, side)
+    )
+    return count_classes(blocks, lattice, resolution, side)
 
 
 def _score_sensor(
-    task: ScoreTask, masks: MaskSettings, lattice: WindowLattice, layers: xr.Dataset
+    task: ScoreTask, masks: MaskSettings, lattice: WindowLattice, layers: xr.Dataset, digests: BlockDigests
 ) -> dict[str, NDArray[Any]]:
     found = task.cube.sensors[masks.sensor]
     if not len(lattice):
@@ -336,25 +308,26 @@ def _score_sensor(
     side = BLOCK_M // found.resolution
     grid = CellGrid(rows.values(), columns.values(), range(0, height, side), range(0, width, side))
     scores: dict[str, NDArray[Any]] = {}
-    left_out = CellCounts(grid)
+    not_fetched = np.zeros(lattice.shape, np.bool_)
     for date in range(len(found.times)):
         valid, clear = CellCounts(grid), CellCounts(grid)
         for block, pixels in _walk(layers, masks.sensor, date, side):
+            if block.name in task.cube.not_fetched:
+                reach = windows_on(block, lattice, found.resolution, masks.cloud_buffer_px)
+                not_fetched[reach] = True
+                continue
             cut = grid.cut(block)
             if cut is None:
                 continue
-            if block.name in task.cube.not_fetched:
-                left_out.put(cut.cells, 1)
-                continue
-            seen = _valid(pixels, masks)
+            seen = _valid(pixels, masks, block, digests)
             valid.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
             if masks.has_cloud_rule:
-                seen &= _clear(layers, masks, date, block)
+                seen &= _clear(layers, masks, block, digests)
                 clear.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
         scores[f"{masks.sensor}_{date}_valid_px"] = _column(valid, rows["chip"], columns["chip"])
         counted = clear if masks.has_cloud_rule else valid
         scores[f"{masks.sensor}_{date}_clear_px"] = _column(counted, rows["sample"], columns["sample"])
-    return {f"{masks.sensor}_not_fetched": _column(left_out, rows["chip"], columns["chip"]) > 0, **scores}
+    return {f"{masks.sensor}_not_fetched": not_fetched.ravel(), **scores}
 
 
 def _no_windows(masks: MaskSettings, dates: int) -> dict[str, NDArray[Any]]:
@@ -369,26 +342,38 @@ def _column(counts: CellCounts, rows: Spans, columns: Spans) -> Column:
     return counts.windows(rows, columns).ravel().astype(np.int32)
 
 
-def _valid(pixels: xr.Dataset, masks: MaskSettings) -> Mask:
+def _read(layer: xr.DataArray, aoi_index: int, path: str) -> NDArray[Any]:
+    with reading(aoi_index, path):
+        values: NDArray[Any] = layer.values
+    return values
+
+
+def _valid(pixels: xr.Dataset, masks: MaskSettings, block: Block, digests: BlockDigests) -> Mask:
     sensor = SENSORS[masks.sensor]
-    first, *others = masks.bands
-    mask = valid_pixels(pixels[first].values, sensor.band(first))
-    for name in others:
-        mask &= valid_pixels(pixels[name].values, sensor.band(name))
+    mask = np.ones((block.height, block.width), np.bool_)
+    for name in masks.bands:
+        values = _read(pixels[name], digests.aoi_index, f"{masks.sensor}/{name}")
+        digests.check(block, name, values)
+        mask &= valid_pixels(values, sensor.band(name))
     return mask
 
 
-def _clear(layers: xr.Dataset, masks: MaskSettings, date: int, block: Block) -> Mask:
+def _clear(layers: xr.Dataset, masks: MaskSettings, block: Block, digests: BlockDigests) -> Mask:
     """Return where a block is clear, the buffer of clouds beyond its edge included."""
     buffer = masks.cloud_buffer_px
     top, left = max(block.row - buffer, 0), max(block.col - buffer, 0)
+    assert masks.cloud_band is not None
     around = layers[masks.cloud_band].isel(
-        time=date,
+        time=block.time,
         y=slice(top, block.row + block.height + buffer),
         x=slice(left, block.col + block.width + buffer),
     )
-    inner = np.s_[block.row - top :, block.col - left :]
-    return clear_pixels(around.values, masks)[inner][: block.height, : block.width]
+    inner = np.s_[
+        block.row - top : block.row - top + block.height, block.col - left : block.col - left + block.width
+    ]
+    values = _read(around, digests.aoi_index, f"{masks.sensor}/{masks.cloud_band}")
+    digests.check(block, masks.cloud_band, values[inner])
+    return clear_pixels(values, masks)[inner]
 
 
 def _walk(layers: xr.Dataset, sensor: str, date: int, side: int) -> Iterator[tuple[Block, xr.Dataset]]:

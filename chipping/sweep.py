@@ -9,7 +9,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cube.config import ChipsConfig, Config
-from cube.counts import CellCounts, CellGrid, count_codes
-from cube.engine import Engine, ThreadEngine
+from cube.engine import Engine
 from cube.errors import ConfigError
-from cube.grid import Bounds
+from cube.grid import Block, Bounds
+from cube.landcover import count_classes
 from cube.layout import Layout
+from cube.lock import hold
 from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
 from cube.windows import WindowGeometry, WindowLattice
 
-from .chip import score_cubes
+from .chip import engine_for, score_cubes
 from .choose import ScoreSet, choose, count_land_cover_chips
-from .scores import land_cover_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +43,8 @@ Grid = Mapping[str, Sequence[Any]]
 
 _SWEPT = ("min_purity", "classes", "forbidden", "max_per_class", "min_clear", "min_valid")
 """Keys of ``chips`` that need no new scores."""
+_BY_SENSOR = ("min_clear", "min_valid")
+"""Those that may be given by sensor, and by time range."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,13 @@ def parse_grid(options: Sequence[str]) -> dict[str, list[Any]]:
 
 def _check_key(key: str) -> None:
     section, _, name = key.partition(".")
-    if section != "chips" or name.partition(".")[0] not in _SWEPT:
+    name, dot, sensor = name.partition(".")
+    by_sensor = name in _BY_SENSOR and sensor in SENSORS
+    if section != "chips" or name not in _SWEPT or (dot and not by_sensor):
         swept = ", ".join(f"chips.{swept}" for swept in _SWEPT)
         raise ConfigError(
-            f"--grid {key}: can be swept are {swept}, and sensors of the last two (chips.min_clear.lc2l2)"
+            f"--grid {key}: can be swept are {swept}, and a sensor of the last two, such as "
+            f"chips.min_clear.lc2l2; sensors are {', '.join(SENSORS)}"
         )
 
 
@@ -180,11 +185,36 @@ def sweep_scores(scores: ScoreSet, chips: ChipsConfig, grid: Grid, seed: int = 0
         Values by dotted key, such as :func:`parse_grid` returns.
     seed
         Of the lots under a cap.
+
+    Raises
+    ------
+    ConfigError
+        If a value of the grid is not allowed.
     """
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    settings = [_with_values(chips, point) for point in points]
+    for one in settings:
+        _check_shares(one, {table.ranges for table in scores.tables})
     return SweepResult(
-        grid, tuple(_count(scores, _with_values(chips, point), point, seed) for point in points)
+        grid,
+        tuple(_count(scores, one, point, seed) for one, point in zip(settings, points, strict=True)),
     )
+
+
+def _check_shares(chips: ChipsConfig, ranges: Collection[int]) -> None:
+    """Refuse shares of unknown sensors, and lists of shares that are not one per time range."""
+    for name in _BY_SENSOR:
+        value = getattr(chips, name)
+        for sensor, share in (value if isinstance(value, Mapping) else {"": value}).items():
+            if sensor and sensor not in SENSORS:
+                raise ConfigError(
+                    f"--grid chips.{name}: {sensor} is no sensor; there are {', '.join(SENSORS)}"
+                )
+            if isinstance(share, tuple) and {len(share)} != set(ranges):
+                raise ConfigError(
+                    f"--grid chips.{name}: gives {len(share)} shares for {max(ranges, default=0)} time ranges; "
+                    "give one share, or one per range"
+                )
 
 
 def _count(scores: ScoreSet, chips: ChipsConfig, point: Mapping[str, Any], seed: int) -> Setting:
@@ -200,14 +230,18 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
     ------
     CubeNotSealedError
         If no cube is finished.
+    BusyError
+        If another run works in the folder.
     ConfigError
-        If a value of the grid is not allowed.
+        If a value of the grid is not allowed, or a cube was built with other settings.
     """
-    scores = score_cubes(config, engine or ThreadEngine())
-    result = sweep_scores(scores, config.chips, grid, config.release.seed)
     folder = Layout.of(config).root
-    folder.write(SWEEP_CSV, result.to_csv())
-    folder.write(SWEEP_PNG, _plot(result, config))
+    folder.make()
+    with hold(folder), engine_for(config, engine) as running:
+        scores = score_cubes(config, running)
+        result = sweep_scores(scores, config.chips, grid, config.release.seed)
+        folder.write(SWEEP_CSV, result.to_csv())
+        folder.write(SWEEP_PNG, _plot(result, config))
     return result
 
 
@@ -283,15 +317,6 @@ def estimate_chips(
         Pixel size of `lulc`, metres.
     """
     lattice = WindowLattice(WindowGeometry.from_config(chips), bounds, epsg)
-    if not len(lattice):
-        return {}
-    rows, columns = lattice.rows("sample", resolution), lattice.columns("sample", resolution)
-    grid = CellGrid([rows], [columns])
-    cells = np.s_[:, :]
-    counts: dict[int, NDArray[np.integer]] = {}
-    for code, values in count_codes(lulc, grid.row_edges, grid.column_edges).items():
-        cell_counts = CellCounts(grid)
-        cell_counts.put(cells, values)
-        counts[code] = cell_counts.windows(rows, columns).ravel()
-    sample_px = lattice.geometry.window_px("sample", resolution)
-    return count_land_cover_chips(land_cover_columns(counts, len(lattice)), sample_px, chips)
+    whole = Block("lulc", 0, 0, 0, *lulc.shape)
+    columns = count_classes([(whole, lulc)], lattice, resolution, max(lulc.shape))
+    return count_land_cover_chips(columns, lattice.geometry.window_px("sample", resolution), chips)

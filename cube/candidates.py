@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from .config import Config
-from .counts import CellCounts, CellGrid, count_codes
 from .grid import Block
+from .landcover import count_classes, land_cover_rules
 from .plan import CubePlan
 from .sensors import CLASS_NAMES
 from .windows import WindowGeometry, WindowLattice
 
-__all__ = ["candidate_classes", "count_candidates", "needed_blocks"]
+__all__ = ["candidate_classes", "count_candidates", "needed_blocks", "windows_on"]
 
 
 def candidate_classes(lulc: NDArray[np.uint8], plan: CubePlan, config: Config) -> NDArray[np.uint8]:
@@ -34,40 +32,14 @@ def candidate_classes(lulc: NDArray[np.uint8], plan: CubePlan, config: Config) -
     numpy.ndarray
         ``(window rows, window columns)`` uint8.
     """
-    chips, purity = config.chips, config.aoi.candidate_purity
-    lattice = WindowLattice(WindowGeometry.from_config(chips), plan.bounds, plan.epsg)
-    if not len(lattice):
-        return np.zeros(lattice.shape, "uint8")
+    lattice = WindowLattice(WindowGeometry.from_config(config.chips), plan.bounds, plan.epsg)
     resolution = plan.sensor("lulc").resolution
-    counts = _window_counts(lulc, lattice, resolution)
-    pixels = lattice.geometry.window_px("sample", resolution)
-    needed = np.ceil((chips.min_purity if purity is None else purity) * pixels - 1e-9)
-    largest = np.max(list(counts.values()), axis=0)
-    classes = np.zeros(lattice.shape, "uint8")
-    for code in sorted(counts, reverse=True):  # the lowest code wins a tie, so it is written last
-        if code in chips.classes:
-            classes[(counts[code] == largest) & (largest >= needed)] = code
-        else:
-            classes[counts[code] == largest] = 0
-    for code in chips.forbidden:
-        if code in counts:
-            classes[counts[code] > 0] = 0
-    return classes
-
-
-def _window_counts(
-    lulc: NDArray[np.uint8], lattice: WindowLattice, resolution: int
-) -> Mapping[int, NDArray[np.int64]]:
-    rows, columns = lattice.rows("sample", resolution), lattice.columns("sample", resolution)
-    grid = CellGrid([rows], [columns])
-    cut = grid.cut(Block("lulc", 0, 0, 0, *lulc.shape))
-    assert cut is not None
-    counts = {}
-    for code, cells in count_codes(lulc, cut.row_edges, cut.column_edges).items():
-        tally = CellCounts(grid)
-        tally.put(cut.cells, cells)
-        counts[code] = tally.windows(rows, columns)
-    return counts
+    whole = Block("lulc", 0, 0, 0, *lulc.shape)
+    columns = count_classes([(whole, lulc)], lattice, resolution, max(lulc.shape))
+    sample_px = lattice.geometry.window_px("sample", resolution)
+    rules = land_cover_rules(columns, sample_px, config.chips, config.aoi.candidate_purity)
+    broken = np.logical_or.reduce([found for _, found in rules])
+    return np.where(broken, 0, columns["lulc"]).astype(np.uint8).reshape(lattice.shape)
 
 
 def count_candidates(classes: NDArray[np.uint8]) -> dict[str, int]:
@@ -77,22 +49,49 @@ def count_candidates(classes: NDArray[np.uint8]) -> dict[str, int]:
 
 
 def needed_blocks(classes: NDArray[np.uint8], plan: CubePlan, config: Config) -> set[str]:
-    """Return the names of the blocks, land cover's aside, that the chip of a candidate window touches."""
+    """Return the names of the blocks, land cover's aside, that judging and cutting a candidate window reads."""
     lattice = WindowLattice(WindowGeometry.from_config(config.chips), plan.bounds, plan.epsg)
     return {
         block.name
         for sensor_plan in plan.sensors
         if sensor_plan.key != "lulc"
-        for block in _touched(plan.blocks(sensor_plan.key), lattice, sensor_plan.resolution, classes > 0)
+        for block in plan.blocks(sensor_plan.key)
+        if (classes > 0)[
+            windows_on(block, lattice, sensor_plan.resolution, _cloud_buffer_px(config, sensor_plan.key))
+        ].any()
     }
 
 
-def _touched(
-    blocks: list[Block], lattice: WindowLattice, resolution: int, wanted: NDArray[np.bool_]
-) -> Iterator[Block]:
+def _cloud_buffer_px(config: Config, sensor: str) -> int:
+    settings = config.sensors[sensor]
+    has_cloud_rule = getattr(settings, "cloud_band", None) is not None
+    return getattr(settings, "cloud_buffer_px", 0) if has_cloud_rule else 0
+
+
+def windows_on(
+    block: Block, lattice: WindowLattice, resolution: int, buffer_px: int = 0
+) -> tuple[NDArray[np.intp], ...]:
+    """Return where in the lattice the windows are whose chip, or the cloud buffer around it, reaches a block.
+
+    Parameters
+    ----------
+    block
+        Pixels of one sensor.
+    lattice
+        The windows.
+    resolution
+        Pixel size of the sensor, metres.
+    buffer_px
+        How far around a pixel its cloud rule looks.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        What indexes an array of the lattice's shape.
+    """
     rows, columns = lattice.rows("chip", resolution), lattice.columns("chip", resolution)
-    for block in blocks:
-        across = (rows.start < block.row + block.height) & (rows.stop > block.row)
-        along = (columns.start < block.col + block.width) & (columns.stop > block.col)
-        if wanted[np.ix_(across, along)].any():
-            yield block
+    top, left = block.row - buffer_px, block.col - buffer_px
+    bottom, right = block.row + block.height + buffer_px, block.col + block.width + buffer_px
+    across = (rows.start < bottom) & (rows.stop > top)
+    along = (columns.start < right) & (columns.stop > left)
+    return np.ix_(np.flatnonzero(across), np.flatnonzero(along))

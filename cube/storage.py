@@ -227,6 +227,23 @@ class Folder:
                 found = []
         return sorted(n for n in set(found) if n.endswith(suffix) and not n.startswith(STAGING_PREFIX))
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file directly inside, by name. An absent folder is empty."""
+        if self.is_local:
+            found = os.scandir(self.path) if self.path.is_dir() else ()
+            return {entry.name: entry.stat().st_size for entry in found if entry.is_file()}
+        fs, root = self._fs
+        fs.invalidate_cache()
+        try:
+            entries = fs.ls(root, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {
+            str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"])
+            for entry in entries
+            if entry["type"] == "file"
+        }
+
     def files(self) -> Iterator[str]:
         """Names of all files below, relative and sorted."""
         if self.is_local:

@@ -16,6 +16,7 @@ from cube.config import Config
 from cube.layout import EXPORTING, Layout
 from cube.status import AOI_METADATA
 from cube.storage import Folder
+from cube.windows import WindowGeometry
 
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
@@ -125,6 +126,8 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
     output.sweep()
     release, archive = output / config.dataset.version, _zip_name(config)
     found = _is_there(release, seal, sums)
+    if found is False:
+        _check_is_release(release, sums)
     if found is False and not force:
         raise ReleaseError(
             f"{release}: a different release of this version is there; give --force to replace it"
@@ -165,7 +168,9 @@ def _find_sources(chips: Folder, selection: Selection, config: Config) -> list[l
         for name in (CHIP_SEAL, *wanted):
             if name not in there:
                 raise ReleaseError(f"chip {cell}: {folder}/{name} is missing; run chip.py again")
-        digests = _digests(folder, cell)
+        record = _read_seal(folder, cell)
+        _check_seal(record, chip, config)
+        digests = record["files"]
         return [_Source(cell, name, target, digests.get(name, "")) for name, target in wanted.items()]
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
@@ -176,13 +181,33 @@ def _find_sources(chips: Folder, selection: Selection, config: Config) -> list[l
     return sources
 
 
-def _digests(folder: Folder, cell: str) -> dict[str, str]:
+def _read_seal(folder: Folder, cell: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(folder.read(CHIP_SEAL))["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        record = json.loads(folder.read(CHIP_SEAL))
+        return {name: record[name] for name in ("cell", "bounds")} | {
+            "files": dict(record["files"]),
+            "dates": {key: ",".join(sensor["dates"]) for key, sensor in record["sensors"].items()},
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReleaseError(
             f"chip {cell}: {folder}/chip.json cannot be read ({error}); run chip.py again"
         ) from None
+
+
+def _check_seal(record: Mapping[str, Any], chip: Mapping[str, Any], config: Config) -> None:
+    """Check that a chip is the one that its row of the table tells of."""
+    box = WindowGeometry.from_config(config.chips).bounds("chip", int(chip["left_m"]), int(chip["top_m"]))
+    facts = [
+        ("cell", record["cell"], chip["cell"]),
+        ("bounds", record["bounds"], [box.left, box.bottom, box.right, box.top]),
+        *((f"{key} dates", record["dates"].get(key), chip[f"{key}_dates"]) for key in config.series),
+    ]
+    for what, found, expected in facts:
+        if found != expected:
+            raise ReleaseError(
+                f"chip {chip['cell']}: its chip.json has {what} {found}, and {CHIP_METADATA} {expected}; "
+                "run chip.py again"
+            )
 
 
 def _read_source(chips: Folder, source: _Source) -> bytes:
@@ -275,6 +300,19 @@ def _is_there(release: Folder, seal: bytes, sums: Mapping[str, str]) -> bool | N
         return False
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         return all(pool.map(lambda name: sha256(release.read(name)) == sums[name], sums))
+
+
+def _check_is_release(release: Folder, sums: Mapping[str, str]) -> None:
+    """Refuse to take a folder for a release, and so to replace it, that is none.
+
+    An object store may hold the files of this release without their seal: those of a run that was stopped.
+    """
+    if release.exists(SUMS_NAME) or (not release.is_local and set(release.files()) <= set(sums)):
+        return
+    raise ReleaseError(
+        f"{release}: holds files, but no {SUMS_NAME}: it is no release, and is not replaced; "
+        "move it away, or set another directory.output"
+    )
 
 
 def _write_folder(

@@ -30,12 +30,12 @@ from rasterio.io import MemoryFile
 from chipping.chip import chip
 from chipping.choose import ScoreSet
 from chipping.cubes import CubeInfo, SensorInfo
-from chipping.scores import MaskSettings, ScoreTable, land_cover_columns
+from chipping.scores import MaskSettings, ScoreTable
 from chipping.sweep import sweep_scores
 from cube.config import ChipsConfig, Config, load_config
-from cube.counts import CellCounts, CellGrid, count_codes
 from cube.engine import ThreadEngine
-from cube.grid import Bounds
+from cube.grid import Block, Bounds
+from cube.landcover import count_classes, land_cover_columns
 from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.testing.cubes import plan_from_times, write_cube
@@ -94,6 +94,9 @@ def make_cubes(folder: Path, count: int) -> Config:
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(record))
     config = load_config(folder / "config.yaml")
+    square = {"type": "Polygon", "coordinates": [[[8, 54], [9, 54], [9, 55], [8, 55], [8, 54]]]}
+    aois = [{"type": "Feature", "properties": {}, "geometry": square}] * count
+    (folder / "aoi.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": aois}))
     for index in range(count):
         left = 480_000 + index * 9600
         plan = plan_from_times(config, Bounds(left, 5_990_400, left + 7680, 5_998_080), 32632, TIMES, index)
@@ -190,14 +193,7 @@ def bench_scores() -> None:
 
 def score(lulc: NDArray[np.uint8], lattice: WindowLattice) -> dict[str, NDArray[np.int32]]:
     """Count classes as the scores do."""
-    rows, columns = lattice.rows("sample", 10), lattice.columns("sample", 10)
-    grid = CellGrid([rows], [columns])
-    counts = {}
-    for code, values in count_codes(lulc, grid.row_edges, grid.column_edges).items():
-        cells = CellCounts(grid)
-        cells.put(np.s_[:, :], values)
-        counts[code] = cells.windows(rows, columns).ravel()
-    return land_cover_columns(counts, len(lattice))
+    return count_classes([(Block("lulc", 0, 0, 0, *lulc.shape), lulc)], lattice, 10, max(lulc.shape))
 
 
 def bench_sweep() -> None:
@@ -240,7 +236,11 @@ def tables(count: int, side: int) -> Iterator[ScoreTable]:
                         pixels_ * rng.choice([1, 1, 1, 0.97], size)
                     ).astype(int)
         yield ScoreTable(
-            CubeInfo(index, 32632, bounds, "0" * 64, sensors), lattice.geometry, tuple(masks), 4, columns
+            CubeInfo(index, 32632, bounds, "0" * 64, "0" * 64, sensors),
+            lattice.geometry,
+            tuple(masks),
+            4,
+            columns,
         )
 
 

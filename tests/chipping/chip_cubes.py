@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from shapely.geometry import box, mapping
 
 from cube.config import Config, load_config
 from cube.grid import Bounds
@@ -47,7 +50,17 @@ def make_config(
     path = folder / "config.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(record))
+    write_aois(folder / "aoi.geojson", 10)
     return load_config(path)
+
+
+def write_aois(path: Path, count: int) -> None:
+    """Write an AOI file; where the cubes lie does not follow from it."""
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": mapping(box(index, 50, index + 1, 51))}
+        for index in range(count)
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
 def cubes_folder(config: Config) -> Folder:
@@ -89,6 +102,20 @@ def put_cube(
     """Write a sealed cube into a config's working folder."""
     plan = plan_from_times(config, bounds, epsg, TIMES, aoi_index)
     write_cube(cubes_folder(config), plan, arrays)
+
+
+def put_block_records(config: Config, arrays: Mapping[str, Any], aoi_index: int = 0) -> None:
+    """Leave the record of what was written that phase one leaves of a cube of one block per sensor and date."""
+    records = {}
+    for key, bands in arrays.items():
+        for date in range(1 if SENSORS[key].is_static else len(TIMES)):
+            digests = {
+                name: hashlib.sha256((values if values.ndim == 2 else values[date]).tobytes()).hexdigest()
+                for name, values in bands.items()
+            }
+            records[f"{key}-{date}-0-0"] = {"fingerprint": "", "digests": digests}
+    folder = Folder(config.directory.working) / config.dataset.version / "blocks"
+    folder.write(f"aoi_{aoi_index:06}.json", json.dumps(records).encode())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -13,21 +15,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chip_cubes import clean_arrays, make_config, put_cube
+from chip_cubes import clean_arrays, cubes_folder, make_config, put_cube
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from chipping.chip import chip, score_cubes
-from chipping.choose import VERDICTS, ScoreSet, choose, pixels_needed
+from chipping.chip import chip, engine_for, score_cubes
+from chipping.choose import VERDICTS, ScoreSet, choose
 from chipping.cubes import CubeInfo, SensorInfo
 from chipping.footprints import footprints
-from chipping.scores import MaskSettings, ScoreTable, land_cover_columns
+from chipping.scores import MaskSettings, ScoreTable
 from chipping.sweep import estimate_chips, parse_grid, sweep, sweep_scores
-from cube.config import ChipsConfig
-from cube.engine import ThreadEngine
-from cube.errors import ConfigError
+from cube.config import ChipsConfig, load_config
+from cube.engine import DaskEngine, ThreadEngine
+from cube.errors import BusyError, ConfigError
 from cube.grid import Bounds
+from cube.landcover import land_cover_columns, pixels_needed
+from cube.layout import Layout
+from cube.lock import hold
 from cube.windows import WindowGeometry, WindowLattice
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
@@ -60,7 +65,7 @@ def make_table(
         "s2l2a": SensorInfo(("B02",), 10, TIMES, ("a", "b")),
         "lulc": SensorInfo(("lulc",), 10, TIMES[:1], ("c",)),
     }
-    cube = CubeInfo(aoi_index, epsg, box, "0" * 64, sensors)
+    cube = CubeInfo(aoi_index, epsg, box, "0" * 64, "0" * 64, sensors)
     masks = (MaskSettings("s2l2a", ("B02",), "SCL", clear_codes=(4,)), MaskSettings("lulc", ("lulc",)))
     return ScoreTable(cube, lattice.geometry, masks, 2, columns)
 
@@ -208,6 +213,22 @@ def test_not_fetched_blocks_reject_only_what_land_cover_lets_through(
     assert chip(config).totals() == {"not_fetched": 12, "forbidden_class": 4}
 
 
+@pytest.mark.parametrize(("buffer", "rejected"), [(0, 32), (1, 40)])
+def test_windows_whose_cloud_buffer_was_not_fetched_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer: int, rejected: int
+) -> None:
+    make_config(tmp_path, sensors=("lc2l2", "lulc"), sample_size=240, chip_size=240)
+    config = load_config(tmp_path / "config.yaml", [f"lc2l2.cloud_buffer_px={buffer}"])
+    arrays = clean_arrays(config, BOX, np.random.default_rng(0))
+    put_cube(config, BOX, arrays)
+    monkeypatch.setattr("chipping.scores.BLOCK_M", 960)
+    file = cubes_folder(config).path / "aoi_000000.zarr" / "zarr.json"
+    record = json.loads(file.read_text())
+    record["attributes"]["not_fetched"] = ["lc2l2-0-0-0", "lc2l2-0-0-32"]
+    file.write_text(json.dumps(record))
+    assert chip(config).totals() == {"not_fetched": rejected, "success": 64 - rejected}
+
+
 def test_sweep_counts_what_a_run_with_each_setting_would_give(tmp_path: Path) -> None:
     config = make_config(tmp_path, min_clear=0.5)
     rng = np.random.default_rng(2)
@@ -245,11 +266,79 @@ def test_sweep_of_one_sensors_threshold() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["chips.min_purity", "chips.sample_size=1,2", "s2l2a.clear=1", "chips.min_purity=[", "chips.min_purity="],
+    [
+        "chips.min_purity",
+        "chips.sample_size=1,2",
+        "s2l2a.clear=1",
+        "chips.min_purity=[",
+        "chips.min_purity=",
+        "chips.min_clear.foo=0.5",
+        "chips.min_clear.=0.5",
+        "chips.min_purity.s2l2a=0.5",
+        "chips.min_clear.s2l2a.x=1",
+    ],
 )
 def test_a_grid_that_cannot_be_swept_is_refused(option: str) -> None:
     with pytest.raises(ConfigError, match=r"--grid"):
         parse_grid([option])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("chips.min_clear=[0.5,0.6,0.7],0.9", "gives 3 shares for 2 time ranges"),
+        ("chips.min_valid.s2l2a=[0.5]", "gives 1 shares for 2 time ranges"),
+        ("chips.min_clear={foo: 0.5}", "foo is no sensor"),
+        ("chips.min_clear=2", "less than or equal to 1"),
+    ],
+)
+def test_a_value_that_cannot_be_swept_is_one_line(option: str, said: str) -> None:
+    scores = ScoreSet([make_table(np.random.default_rng(0))])
+    chips = ChipsConfig(sample_size=100, chip_size=100)
+    with pytest.raises(ConfigError, match=r"--grid") as caught:
+        sweep_scores(scores, chips, parse_grid([option]))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_shares_by_time_range_can_be_swept() -> None:
+    scores = ScoreSet([make_table(np.random.default_rng(0))])
+    chips = ChipsConfig(sample_size=100, chip_size=100, min_purity=0.5, forbidden=(), min_valid=0)
+    grid = parse_grid(["chips.min_clear=[0.1,0.1],[1.0,0.1],1.0"])
+    loose, half, strict = (one.total for one in sweep_scores(scores, chips, grid).settings)
+    assert loose > half > strict
+
+
+def test_a_sweep_holds_the_working_folder(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    put_cube(config, BOX, clean_arrays(config, BOX, np.random.default_rng(0)))
+    root = Layout.of(config).root
+    with hold(root), pytest.raises(BusyError, match="another run"):
+        sweep(config, parse_grid(["chips.min_purity=0.9"]))
+    assert root.names(".csv") == []
+
+
+@pytest.mark.parametrize(
+    ("compute", "slots"),
+    [
+        ({"threads": 3}, 3),
+        ({"workers": 2}, 2),
+        ({"workers": 2, "threads": 3}, 6),
+        ({"workers": 0, "threads": 5}, 5),
+        ({}, os.cpu_count()),
+    ],
+)
+def test_threads_are_those_of_the_config(tmp_path: Path, compute: dict[str, int], slots: int) -> None:
+    make_config(tmp_path)
+    overrides = [f"compute.{key}={value}" for key, value in compute.items()]
+    with engine_for(load_config(tmp_path / "config.yaml", overrides), None) as engine:
+        assert engine.slots == slots
+
+
+def test_a_scheduler_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:1")
+    with engine_for(make_config(tmp_path), None) as engine:
+        assert isinstance(engine, DaskEngine)
 
 
 @settings(max_examples=20, deadline=None)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from chip_cubes import TIMES, clean_arrays, contents, cubes_folder, make_config, put_cube
+from chip_cubes import TIMES, clean_arrays, contents, cubes_folder, make_config, put_cube, write_aois
 from PIL import Image
 from shapely import wkt
 
@@ -22,11 +22,13 @@ from chipping import export
 from chipping.chip import chip
 from cube.config import Config, load_config
 from cube.engine import ThreadEngine
-from cube.errors import ConfigError, CubeNotSealedError
+from cube.errors import ConfigError, CubeNotSealedError, StoreError
 from cube.grid import Bounds
+from cube.layout import Layout
 from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.store import open_cube
+from release import ReleaseError, make_release
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
 SERIES = ("s2l2a", "s1rtc", "lc2l2")
@@ -254,6 +256,41 @@ def test_other_export_settings_write_chips_again(tmp_path: Path) -> None:
     assert chip(make_config(tmp_path, compress="zstd", stride=240)).kept == 16
 
 
+def test_other_pixels_under_the_same_recipe_are_scored_and_written_again(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    arrays = write_clean_cube(config)
+    chip(config)
+    arrays["dem"]["elevation"] += 1
+    arrays["lulc"]["lulc"][:48] = 4
+    put_cube(config, BOX, arrays)
+    summary = chip(config)
+    assert (summary.written, summary.kept, summary.removed) == (12, 0, 4)
+    fresh = make_config(tmp_path / "fresh")
+    put_cube(fresh, BOX, arrays)
+    chip(fresh)
+    assert contents(version_folder(config)) == contents(version_folder(fresh))
+
+
+@pytest.mark.parametrize("working", ["", "memory://damaged-chips"])
+def test_a_chip_that_is_not_whole_is_made_again(tmp_path: Path, working: str) -> None:
+    config = make_config(tmp_path, working=working)
+    write_clean_cube(config)
+    chip(config)
+    chips = Layout.of(config).chips
+    good = {name: chips.read(name) for name in chips.files()}
+    one, two, three, four, five, *_ = (chips / cell for cell in chips.names())
+    one.remove("dem.tif")
+    two.write("dem.tif", two.read("dem.tif")[:-1])
+    three.write("note.txt", b"what is this")
+    four.write("chip.json", b"[1]")
+    seal = json.loads(five.read("chip.json"))
+    five.write("chip.json", json.dumps({**seal, "sizes": 3}).encode())
+    summary = chip(config)
+    assert (summary.kept, summary.written) == (11, 5)
+    assert {name: chips.read(name) for name in chips.files()} == good
+    assert chip(config).kept == 16
+
+
 def test_phase_two_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config(tmp_path)
     write_clean_cube(config)
@@ -301,6 +338,25 @@ def test_an_interrupted_run_leaves_whole_chips_and_is_completed(
     assert contents(version_folder(config)) == contents(version_folder(fresh))
 
 
+def test_chips_without_their_table_are_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+    chip(config)
+
+    def fail(*_: object) -> bytes:
+        raise Killed
+
+    fewer = make_config(tmp_path, max_per_class=3)
+    monkeypatch.setattr("chipping.chip.chip_metadata_csv", fail)
+    with pytest.raises(Killed):
+        chip(fewer)
+    monkeypatch.undo()
+    with pytest.raises(ReleaseError, match="its chips are unfinished"):
+        make_release(fewer)
+    assert chip(fewer).kept == 3
+    assert make_release(load_config(fewer.path, ["release.allow_missing_classes=true"])).chips == 3
+
+
 def test_object_stores_get_the_same_bytes(tmp_path: Path) -> None:
     config = make_config(tmp_path / "a", working="memory://chips-test")
     write_clean_cube(config)
@@ -329,10 +385,65 @@ def test_a_sensor_that_the_cube_lacks_is_missing(tmp_path: Path) -> None:
     assert chip(config).totals() == {"s1rtc_missing": 16}
 
 
-def test_a_resolution_that_the_cube_does_not_have_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("dem.resolution=60", "dem.resolution 30, and the config asks for 60"),
+        ("s2l2a.harmonize=false", "s2l2a.harmonize True, and the config asks for False"),
+        ("s1rtc.resampling=nearest", "s1rtc.resampling bilinear, and the config asks for nearest"),
+        ("lulc.collection=other", "lulc.collection io-lulc-annual-v02, and the config asks for other"),
+        (
+            "s2l2a.time_ranges=['2023-01-01/2023-06-30', '2023-09-01/2023-12-31']",
+            (
+                "s2l2a.time_ranges 2023-02-03, 2023-08-09, and the config asks for "
+                "2023-01-01/2023-06-30, 2023-09-01/2023-12-31"
+            ),
+        ),
+        (
+            "s2l2a.time_ranges=['2023-01-01/2023-06-30']",
+            "s2l2a.time_ranges 2023-02-03, 2023-08-09, and the config asks for 2023-01-01/2023-06-30",
+        ),
+    ],
+)
+def test_a_cube_that_the_config_no_longer_stands_for_is_refused(
+    tmp_path: Path, override: str, said: str
+) -> None:
+    write_clean_cube(make_config(tmp_path), aoi_index=3)
+    with pytest.raises(ConfigError) as caught:
+        chip(load_config(tmp_path / "config.yaml", [override]))
+    assert str(caught.value).startswith(f"AOI 3: its cube was built with {said}; build it again")
+    assert not (version_folder(make_config(tmp_path)) / "scores").exists()
+
+
+def test_fewer_bands_and_sensors_than_the_cube_holds_are_fine(tmp_path: Path) -> None:
     write_clean_cube(make_config(tmp_path))
-    with pytest.raises(ConfigError, match=r"dem\.resolution is 60, but AOI 0's cube has pixels of 30 m"):
-        chip(load_config(tmp_path / "config.yaml", ["dem.resolution=60"]))
+    make_config(tmp_path, sensors=("s2l2a", "lulc"))
+    assert chip(load_config(tmp_path / "config.yaml", ["s2l2a.bands=[B03]"])).written == 16
+
+
+def test_only_cubes_of_aois_that_are_wanted_and_built_are_read(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    for index in (0, 1, 2):
+        write_clean_cube(
+            config, aoi_index=index, box=Bounds(480_000 + 960 * index, 0, 480_960 + 960 * index, 960)
+        )
+    assert chip(config).windows == 12
+    write_aois(tmp_path / "aoi.geojson", 2)
+    assert chip(config).windows == 8
+    status = {0: "failed", 1: "built", 2: "built"}
+    rows = [{"properties": {"aoi_index": index, "status": state}} for index, state in status.items()]
+    metadata = version_folder(config) / "aoi_metadata.geojson"
+    metadata.write_text(json.dumps({"features": rows}))
+    chip(config)
+    assert {row["aoi_index"] for row in rows_of(config)} == {"1"}
+    metadata.write_text("[1]")
+    with pytest.raises(
+        StoreError, match=r"aoi_metadata.geojson: cannot be read .*; run build_cubes.py again"
+    ):
+        chip(config)
+    (tmp_path / "aoi.geojson").unlink()
+    with pytest.raises(ConfigError, match="the AOI file is nowhere"):
+        chip(config)
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chip_cubes import TIMES, clean_arrays, make_config, put_cube
+from chip_cubes import (
+    TIMES,
+    clean_arrays,
+    cubes_folder,
+    make_config,
+    put_block_records,
+    put_cube,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chipping.chip import score_cubes
+from chipping.chip import chip, score_cubes
 from chipping.scores import MaskSettings, ScoreTable, clear_pixels
 from cube.config import Config
 from cube.counts import CellCounts, CellGrid, count_codes, count_true
 from cube.engine import ThreadEngine
+from cube.errors import StoreError
 from cube.grid import Block, Bounds
 from cube.windows import WindowGeometry, WindowLattice
 
@@ -227,6 +238,68 @@ def test_a_cube_smaller_than_a_chip_has_no_windows(tmp_path: Path) -> None:
     (table,) = score_cubes(config, ThreadEngine(1)).tables
     assert len(table) == 0
     assert set(table.columns) >= {"lulc", "s2l2a_1_clear_px", "dem_0_valid_px"}
+
+
+@pytest.mark.parametrize(
+    ("array", "block"),
+    [("lulc/lulc", "lulc-0-0-0"), ("s2l2a/SCL", "s2l2a-0-0-0"), ("lc2l2/qa_pixel", "lc2l2-1-0-0"),
+     ("s1rtc/vh", "s1rtc-1-0-0"), ("dem/elevation", "dem-0-0-0")],
+)  # fmt: skip
+def test_pixels_that_are_not_what_was_written_are_noticed(tmp_path: Path, array: str, block: str) -> None:
+    config = make_config(tmp_path, min_clear=0)
+    box = Bounds(480_000, 5_990_400, 480_960, 5_991_360)
+    arrays = clean_arrays(config, box, np.random.default_rng(0))
+    put_cube(config, box, arrays)
+    put_block_records(config, arrays)
+    (table,) = score_cubes(config, ThreadEngine(1)).tables
+    assert len(table) == 4
+    shutil.rmtree(Path(config.directory.working) / "v1" / "scores")
+    chunks = cubes_folder(config).path / "aoi_000000.zarr" / array / "c"
+    shutil.rmtree(chunks / block.split("-")[1] if "time" in _dims(chunks.parent) else chunks)
+    with pytest.raises(StoreError) as caught:
+        score_cubes(config, ThreadEngine(1))
+    assert str(caught.value) == (
+        f"AOI 0: {array} block {block} differs from what was written; "
+        "delete its cube and blocks/aoi_000000.json, and build it again"
+    )
+
+
+def _dims(array: Path) -> list[str]:
+    return list(json.loads((array / "zarr.json").read_text())["dimension_names"])
+
+
+@pytest.mark.parametrize("array", ["lulc/lulc", "s2l2a/B02", "lc2l2/qa_pixel"])
+def test_a_chunk_that_was_cut_off_is_one_line(tmp_path: Path, array: str) -> None:
+    config = make_config(tmp_path)
+    box = Bounds(480_000, 5_990_400, 480_960, 5_991_360)
+    put_cube(config, box, clean_arrays(config, box, np.random.default_rng(0)))
+    score_cubes(config, ThreadEngine(1))
+    folder = cubes_folder(config).path / "aoi_000000.zarr" / array / "c"
+    chunk = next(path for path in sorted(folder.rglob("*")) if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-7])
+
+    def said(verb: Callable[[], object]) -> str:
+        with pytest.raises(StoreError) as caught:
+            verb()
+        return str(caught.value)
+
+    text = said(lambda: score_cubes(make_config(tmp_path, stride=240), ThreadEngine(1)))
+    assert text.startswith(f"AOI 0: {array}: cannot be read (")
+    assert "\n" not in text
+    if array != "lc2l2/qa_pixel":  # masks are not exported
+        assert said(lambda: chip(make_config(tmp_path), ThreadEngine(1))) == text
+
+
+def test_a_record_of_blocks_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    box = Bounds(480_000, 5_990_400, 480_960, 5_991_360)
+    put_cube(config, box, clean_arrays(config, box, np.random.default_rng(0)))
+    blocks = Path(config.directory.working) / "v1" / "blocks"
+    blocks.mkdir()
+    for text in ("[1]", "{", '{"lulc-0-0-0": 1}'):
+        (blocks / "aoi_000000.json").write_text(text)
+        with pytest.raises(StoreError, match=r"AOI 0: .*aoi_000000\.json: cannot be read"):
+            score_cubes(config, ThreadEngine(1))
 
 
 def test_scores_are_made_again_only_when_what_they_follow_from_changes(tmp_path: Path) -> None:

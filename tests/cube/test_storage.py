@@ -38,6 +38,9 @@ def test_files(folder: Folder) -> None:
     assert folder.read("a/b.txt") == b"two"
     assert folder.names() == ["a", "c.json"]
     assert folder.names(".json") == ["c.json"]
+    assert folder.sizes() == {"c.json": 2}
+    assert (folder / "a").sizes() == {"b.txt": 3}
+    assert (folder / "nowhere").sizes() == {}
     assert list(folder.files()) == ["a/b.txt", "c.json"]
     assert list(pickle.loads(pickle.dumps(folder)).files()) == ["a/b.txt", "c.json"]
     folder.remove("c.json")

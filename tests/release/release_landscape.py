@@ -255,7 +255,15 @@ def _write_chip(folder: Path, row: Mapping[str, Any], land: Land) -> None:
                 files[f"{stem}.png"] = png(values)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    write_chip_json(folder, {"cell": row["cell"], "aoi_index": row["aoi_index"], "epsg": row["epsg"]})
+    side = land.side + 2 * land.margin
+    facts = {
+        "cell": row["cell"],
+        "aoi_index": row["aoi_index"],
+        "epsg": row["epsg"],
+        "bounds": [left, top - side, left + side, top],
+        "sensors": {key: {"dates": DATES.get(key, ())} for key in land.sensors},
+    }
+    write_chip_json(folder, facts)
 
 
 def write_chip_json(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from release_landscape import LAND, SETTINGS, VERSION, Land, working_folder, wri
 import release.release as verb
 from cube.config import Config
 from cube.errors import GelosError
+from cube.storage import Folder
 from release import ReleaseError, make_release, verify
 from release.tracker import GELOS_FIELDS, read_tracker
 
@@ -86,6 +87,27 @@ def test_a_different_release_is_not_overwritten_without_force(tmp_path: Path) ->
     assert second.fingerprint != first.fingerprint
     assert verify(second.folder) == []
     assert verify(second.zip) == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_is_no_release_is_never_replaced(tmp_path: Path, force: bool) -> None:
+    config = working_folder(tmp_path, Land({1: 3}))
+    working = Path(config.directory.working)
+    before = digests(working)
+    config = write_config(tmp_path, Land({1: 3}), {"directory.output": str(working)})
+    with pytest.raises(ReleaseError, match=r"v0\.1: holds files, but no SHA256SUMS: it is no release"):
+        make_release(config, force=force)
+    assert digests(working) == before
+
+
+def test_an_interrupted_upload_can_be_replaced(tmp_path: Path) -> None:
+    config = working_folder(tmp_path, Land({1: 2}), {"directory.output": "memory://interrupted"})
+    summary = make_release(config)
+    release = Folder(summary.folder)
+    for name in ("SHA256SUMS", "dem_000000.tif"):
+        release.remove(name)
+    assert make_release(config, force=True).fingerprint == summary.fingerprint
+    assert verify(summary.folder) == []
 
 
 def test_a_damaged_release_is_a_different_one(config: Config, tmp_path: Path) -> None:
@@ -161,9 +183,20 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     raster.unlink()
     assert f"{cell.name}/s2l2a_20230115.tif is missing; run chip.py again" in message()
     raster.write_bytes(data)
-    (cell / "chip.json").write_text("{}")
-    assert "chip.json cannot be read" in message()
-    write_chip_json(cell, {})
+    facts = json.loads((cell / "chip.json").read_text())
+    for text in ("{}", "[1]", json.dumps({**facts, "sensors": [1]})):
+        (cell / "chip.json").write_text(text)
+        assert f"chip {cell.name}: {cell}/chip.json cannot be read" in message()
+    moved = [edge + 10 for edge in facts["bounds"]]
+    dates = {**facts["sensors"], "lc2l2": {"dates": ["20230121", "20230501"]}}
+    for name, value, said in (
+        ("cell", "1_2_3", "has cell 1_2_3, and chip_metadata.csv"),
+        ("bounds", moved, f"has bounds {moved}, and chip_metadata.csv {facts['bounds']}"),
+        ("sensors", dates, "has lc2l2 dates 20230121,20230501, and chip_metadata.csv 20230120,20230501"),
+    ):
+        write_chip_json(cell, {**facts, name: value})
+        assert message().startswith(f"chip {cell.name}: its chip.json {said}")
+    write_chip_json(cell, facts)
     (working / ".exporting").touch()
     assert "its chips are unfinished" in message()
     (working / ".exporting").unlink()
