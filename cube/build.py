@@ -38,7 +38,17 @@ from .search import ClearShare, plan_aoi
 from .sensors import SENSORS
 from .status import AoiState, AoiStatus, StatusBoard
 from .storage import Folder
-from .store import describes, read_array, read_seal, seal, sweep_cube, unseal, write_block, write_template
+from .store import (
+    cube_name,
+    describes,
+    read_array,
+    read_seal,
+    seal,
+    sweep_cube,
+    unseal,
+    write_block,
+    write_template,
+)
 
 __all__ = ["BuildSummary", "Progress", "build_cubes", "candidates_of", "plan_cubes"]
 
@@ -437,26 +447,31 @@ class _Run:
 
     def _keep_what_is_right(self, plan: CubePlan) -> BlockRecords:
         """Return the blocks on disk that this plan would make again, and clear everything else away."""
-        unseal(self.layout.cubes, plan.aoi_index)
         markers, stem = self.layout.markers(plan.aoi_index), aoi_stem(plan.aoi_index)
+        self._give_markers_back(plan.aoi_index)
+        unseal(self.layout.cubes, plan.aoi_index)
+        self.layout.blocks.remove(f"{stem}.json")
         expected = {
             block.name: plan.block_fingerprint(block)
             for sensor_plan in plan.sensors
             for block in plan.blocks(sensor_plan.key)
         }
         found = {n.removesuffix(".json"): json.loads(markers.read(n)) for n in markers.names(".json")}
-        kept = {name: r for name, r in found.items() if expected.get(name) == r["fingerprint"]}
+        is_there = (self.layout.cubes / cube_name(plan.aoi_index)).names() != []
+        kept = {name: r for name, r in found.items() if is_there and expected.get(name) == r["fingerprint"]}
         for name in found.keys() - kept.keys():
             markers.remove(f"{name}.json")
-        if self.layout.blocks.exists(f"{stem}.json"):  # it was sealed: its blocks get their markers back
-            sealed = json.loads(self.layout.blocks.read(f"{stem}.json"))
-            for name, record in sealed.items():
-                if expected.get(name) == record["fingerprint"] and name not in kept:
-                    markers.write(f"{name}.json", canonical_json(record))
-                    kept[name] = record
-            self.layout.blocks.remove(f"{stem}.json")
         sweep_cube(self.layout.cubes, plan, set(kept))
         return kept
+
+    def _give_markers_back(self, aoi_index: int) -> None:
+        """Turn the record of a sealed cube's blocks into markers again; a record without its cube is no proof."""
+        if read_seal(self.layout.cubes, aoi_index) is None:
+            return
+        markers, name = self.layout.markers(aoi_index), f"{aoi_stem(aoi_index)}.json"
+        if self.layout.blocks.exists(name):
+            for block, record in json.loads(self.layout.blocks.read(name)).items():
+                markers.write(f"{block}.json", canonical_json(record))
 
     def _task(self, plan: CubePlan, block: Block) -> BlockTask:
         sensor_plan = plan.sensor(block.sensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -532,6 +533,18 @@ class TestNothingStale:
         fresh = demo_config(tmp_path / "fresh", *FEW, f"aoi.path={tmp_path / 'moved.geojson'}")
         build_cubes(fresh, ThreadEngine(), only=[5])
         assert files(cubes_of(moved)) == files(cubes_of(fresh))
+
+    def test_a_cube_that_was_deleted_is_built_again(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        config = demo_config(tmp_path, *FEW)
+        build_cubes(config, ThreadEngine(), only=[5])
+        whole = files(cubes_of(config))
+        shutil.rmtree(cubes_of(config) / "aoi_000005.zarr")
+        engine = Counting()
+        build_cubes(config, engine, only=[5])
+        assert len(engine.ran) == 14
+        assert files(cubes_of(config)) == whole
 
     def test_rows_of_other_aois_stay(self, demo_config: Callable[..., Config], tmp_path: Path) -> None:
         config = demo_config(tmp_path, *FEW)
