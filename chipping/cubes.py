@@ -258,9 +258,7 @@ def _sensor_info(recipe: Mapping[str, Any], items: Iterable[list[dict[str, Any]]
     )
 
 
-def _start_over(aoi_index: int) -> str:
-    """Say how a damaged cube is mended: without the record of its blocks, phase one reads them all again."""
-    return f"delete its cube and blocks/{aoi_stem(aoi_index)}.json, and build it again"
+_START_OVER = "delete its cube, and build it again"
 
 
 @contextlib.contextmanager
@@ -270,9 +268,7 @@ def reading(aoi_index: int, array: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise StoreError(
-            f"AOI {aoi_index}: {array}: cannot be read ({why}); {_start_over(aoi_index)}"
-        ) from error
+        raise StoreError(f"AOI {aoi_index}: {array}: cannot be read ({why}); {_START_OVER}") from error
 
 
 @dataclass(frozen=True)
@@ -304,7 +300,7 @@ class BlockDigests:
         if hashlib.sha256(np.ascontiguousarray(values).data).hexdigest() != expected:
             raise StoreError(
                 f"AOI {self.aoi_index}: {block.sensor}/{band} block {block.name} differs from what was "
-                f"written; {_start_over(self.aoi_index)}"
+                f"written; {_START_OVER}"
             )
 
 
@@ -325,7 +321,7 @@ def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"AOI {aoi_index}: {blocks}/{name}: cannot be read ({type(error).__name__}: {error}); "
-            + _start_over(aoi_index)
+            + _START_OVER
         ) from None
 
 

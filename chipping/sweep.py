@@ -169,7 +169,9 @@ def _with_values(chips: ChipsConfig, values: Mapping[str, Any]) -> ChipsConfig:
         return ChipsConfig(**record)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise ConfigError(f"--grid {', '.join(values)}: {values}: {problem['msg']}") from None
+        raise ConfigError(
+            f"--grid {', '.join(values)}: {problem['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def sweep_scores(scores: ScoreSet, chips: ChipsConfig, grid: Grid, seed: int = 0) -> SweepResult:

@@ -379,7 +379,7 @@ class _Run:
             write_template(self.layout.cubes, plan)
         except Skipped as skipped:
             _LOG.info("AOI %06d: skipped: %s", aoi.index, skipped.reason)
-            unseal(self.layout.cubes, aoi.index)  # a cube of another config is not what this one asks for
+            self._take_seal_off(aoi.index)  # a cube of another config is not what this one asks for
             self._update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
             return
         except Exception as error:  # noqa: BLE001  one AOI's trouble, whatever it is, must not stop the others
@@ -447,10 +447,8 @@ class _Run:
 
     def _keep_what_is_right(self, plan: CubePlan) -> BlockRecords:
         """Return the blocks on disk that this plan would make again, and clear everything else away."""
-        markers, stem = self.layout.markers(plan.aoi_index), aoi_stem(plan.aoi_index)
-        self._give_markers_back(plan.aoi_index)
-        unseal(self.layout.cubes, plan.aoi_index)
-        self.layout.blocks.remove(f"{stem}.json")
+        markers = self.layout.markers(plan.aoi_index)
+        self._take_seal_off(plan.aoi_index)
         expected = {
             block.name: plan.block_fingerprint(block)
             for sensor_plan in plan.sensors
@@ -464,14 +462,17 @@ class _Run:
         sweep_cube(self.layout.cubes, plan, set(kept))
         return kept
 
-    def _give_markers_back(self, aoi_index: int) -> None:
-        """Turn the record of a sealed cube's blocks into markers again; a record without its cube is no proof."""
-        if read_seal(self.layout.cubes, aoi_index) is None:
-            return
+    def _take_seal_off(self, aoi_index: int) -> None:
+        """Make a sealed cube an unfinished one: the record of its blocks turns into markers first.
+
+        A record of blocks without a sealed cube is no proof of anything.
+        """
         markers, name = self.layout.markers(aoi_index), f"{aoi_stem(aoi_index)}.json"
-        if self.layout.blocks.exists(name):
+        if read_seal(self.layout.cubes, aoi_index) is not None and self.layout.blocks.exists(name):
             for block, record in json.loads(self.layout.blocks.read(name)).items():
                 markers.write(f"{block}.json", canonical_json(record))
+        unseal(self.layout.cubes, aoi_index)
+        self.layout.blocks.remove(name)
 
     def _task(self, plan: CubePlan, block: Block) -> BlockTask:
         sensor_plan = plan.sensor(block.sensor)

@@ -289,7 +289,7 @@ def test_a_grid_that_cannot_be_swept_is_refused(option: str) -> None:
         ("chips.min_clear=[0.5,0.6,0.7],0.9", "gives 3 shares for 2 time ranges"),
         ("chips.min_valid.s2l2a=[0.5]", "gives 1 shares for 2 time ranges"),
         ("chips.min_clear={foo: 0.5}", "foo is no sensor"),
-        ("chips.min_clear=2", "less than or equal to 1"),
+        ("chips.min_clear=2", "expected a share from 0 to 1"),
     ],
 )
 def test_a_value_that_cannot_be_swept_is_one_line(option: str, said: str) -> None:

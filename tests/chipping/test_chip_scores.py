@@ -259,8 +259,7 @@ def test_pixels_that_are_not_what_was_written_are_noticed(tmp_path: Path, array:
     with pytest.raises(StoreError) as caught:
         score_cubes(config, ThreadEngine(1))
     assert str(caught.value) == (
-        f"AOI 0: {array} block {block} differs from what was written; "
-        "delete its cube and blocks/aoi_000000.json, and build it again"
+        f"AOI 0: {array} block {block} differs from what was written; delete its cube, and build it again"
     )
 
 

@@ -26,7 +26,7 @@ def config_of(folder: Path, **sections: dict[str, object]) -> Config:
     record = {
         "dataset": {"version": "v1"},
         "aoi": {"path": "aoi.geojson", **sections.get("aoi", {})},
-        "directory": {"working": str(folder), "output": str(folder)},
+        "directory": {"working": str(folder / "work"), "output": str(folder / "out")},
         "lc2l2": {
             "bands": ["red"],
             "cloud_band": "qa_pixel",

@@ -92,12 +92,13 @@ def test_a_different_release_is_not_overwritten_without_force(tmp_path: Path) ->
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_that_is_no_release_is_never_replaced(tmp_path: Path, force: bool) -> None:
     config = working_folder(tmp_path, Land({1: 3}))
-    working = Path(config.directory.working)
-    before = digests(working)
-    config = write_config(tmp_path, Land({1: 3}), {"directory.output": str(working)})
+    other = Path(config.directory.output)
+    (other / VERSION).mkdir(parents=True)
+    (other / VERSION / "thesis.txt").write_text("years of work")
+    before = digests(other)
     with pytest.raises(ReleaseError, match=r"v0\.1: holds files, but no SHA256SUMS: it is no release"):
         make_release(config, force=force)
-    assert digests(working) == before
+    assert digests(other) == before
 
 
 def test_an_interrupted_upload_can_be_replaced(tmp_path: Path) -> None:
