@@ -1,4 +1,4 @@
-"""Phase two against the clock: ``python tests/benchmarks/bench_chips.py [cubes]``.
+"""Phase two against the clock: ``python tests/benchmarks/bench_chips.py [cubes]``; no cubes: the sample archive's.
 
 Export stands beside a tight loop that only writes the same files with rasterio and Pillow from pixels in memory, in the
 same process and on the same number of cores; ratios therefore hold on a busy machine too.
@@ -27,17 +27,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.io import MemoryFile
 
-from chipping.chip import chip
+from chipping.chip import chip, score_cubes
 from chipping.choose import ScoreSet
 from chipping.cubes import CubeInfo, SensorInfo
 from chipping.scores import MaskSettings, ScoreTable
 from chipping.sweep import sweep_scores
+from cube.build import build_cubes
 from cube.config import ChipsConfig, Config, load_config
 from cube.engine import ThreadEngine
 from cube.grid import Block, Bounds
 from cube.landcover import count_classes, land_cover_columns
+from cube.layout import Layout
 from cube.sensors import SENSORS
 from cube.storage import Folder
+from cube.testing import make_archive
 from cube.testing.cubes import plan_from_times, write_cube
 from cube.windows import WindowGeometry, WindowLattice
 
@@ -57,18 +60,20 @@ def bench_export(cubes: int) -> None:
     """Compare chips a second with the tight loop's; processor time tells them apart on a busy machine."""
     slots = ThreadEngine().slots
     with tempfile.TemporaryDirectory() as name:
-        config = make_cubes(Path(name), cubes)
+        config = make_cubes(Path(name), cubes) if cubes else sample_cubes(Path(name))
         importlib.import_module("xbatcher")
         importlib.import_module("pyarrow.parquet")
+        scores, seconds, cpu = timed(lambda: score_cubes(config, ThreadEngine()))
+        print(f"scores of {len(scores)} windows, with the check of every pixel: {seconds:.2f} s")
         summary, seconds, cpu = timed(lambda: chip(config))
-        print(f"export, {slots} threads, scores and choice included: {speed(summary.chips, seconds, cpu)}")
-        files = decoded(Path(config.directory.working) / "v1" / "chips")
+        print(f"export, {slots} threads, choice included: {speed(summary.chips, seconds, cpu)}")
+        files = decoded(Layout.of(config).chips.path)
         for threads in (1, slots):
             _, loop, loop_cpu = timed(lambda t=threads: tight_loop(files, Path(name) / f"loop{t}", t))
             print(f"tight loop, {threads} threads: {speed(len(files), loop, loop_cpu)}", end="; ")
             print(f"export is at {loop / seconds:.2f} of it, by processor time {loop_cpu / cpu:.2f}")
         rerun, seconds, _ = timed(lambda: chip(config))
-        other = load_config(config.path, ["chips.max_per_class=5"])
+        other = config.model_copy(update={"chips": config.chips.model_copy(update={"max_per_class": 5})})
         _, other_seconds, _ = timed(lambda: chip(other))
         print(
             f"rerun: {seconds:.2f} s, {rerun.kept} kept, {rerun.written} written; other cap: {other_seconds:.2f} s"
@@ -78,6 +83,22 @@ def bench_export(cubes: int) -> None:
 def speed(chips: int, seconds: float, cpu: float) -> str:
     """Say how fast chips were written."""
     return f"{chips / seconds:.1f} chips/s, {1000 * cpu / chips:.0f} ms of processor a chip"
+
+
+def sample_cubes(folder: Path) -> Config:
+    """Build the demo's cubes from the sample archive."""
+    archive = make_archive(folder / "archive")
+    config = load_config(
+        Path(__file__).parents[2] / "configs" / "demo.yaml",
+        [
+            f"catalog.url={archive.items}",
+            f"aoi.path={archive.aois}",
+            f"directory.working={folder / 'work'}",
+            f"directory.output={folder / 'out'}",
+        ],
+    )
+    build_cubes(config, ThreadEngine())
+    return config
 
 
 def make_cubes(folder: Path, count: int) -> Config:
@@ -252,4 +273,4 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
