@@ -76,6 +76,7 @@ def test_stac_says_where_and_what_each_raster_is(folder: Path, items: list[dict[
         ]
 
 
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph:DeprecationWarning")  # of mlcroissant's own rdflib
 def test_croissant_is_valid_and_gives_the_records(folder: Path) -> None:
     document = json.loads((folder / "croissant.json").read_text())
     assert document["conformsTo"] == "http://mlcommons.org/croissant/1.0"
