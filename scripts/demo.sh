@@ -16,5 +16,5 @@ report    data/demo/processed/demo/report.html
 cube      $cube
 
 open the cube:
-  $venv/bin/python -c 'from cube.store import open_cube; print(open_cube("$cube"))'
+  $venv/bin/python -c 'from cube import open_cube; print(open_cube("$cube"))'
 TEXT
