@@ -28,10 +28,11 @@ import rasterio.warp
 from odc.geo.geobox import GeoBox
 from planetary_computer.settings import Settings
 
-from cube.build import Layout, build_cubes
+from cube.build import build_cubes
 from cube.config import load_config
 from cube.engine import ThreadEngine
 from cube.items import parse_item
+from cube.layout import Layout
 from cube.loader import Access, read_scene
 from cube.plan import CubePlan
 from cube.sensors import SENSORS
