@@ -32,7 +32,7 @@ def edges(image: NDArray[Any], size: int) -> Image:
 
     Coarser images are repeated onto the grid first; values that are not finite count as the mean.
     """
-    layer = np.asarray(image, dtype=np.float64).mean(axis=0)
+    layer: NDArray[Any] = np.asarray(image, dtype=np.float64).mean(axis=0)
     finite = np.isfinite(layer)
     layer = np.where(finite, layer, layer[finite].mean() if finite.any() else 0.0)
     if layer.shape != (size, size):
