@@ -18,15 +18,19 @@ import pytest
 import rasterio
 import rasterio.warp
 import rasterio.windows
+from shapely import box
 
+from cube.aoi import Aoi
 from cube.build import BlockTask, build_block, build_cubes, plan_cubes
 from cube.catalog import open_catalog
 from cube.config import Config
 from cube.engine import Outcome, ThreadEngine
 from cube.errors import BusyError, ConfigError, DiskFullError
+from cube.grid import aoi_bounds
 from cube.layout import Layout
 from cube.lock import hold
 from cube.plan import CubePlan
+from cube.search import plan_aoi
 from cube.sensors import SENSORS
 from cube.status import AoiState
 from cube.store import open_cube
@@ -165,6 +169,14 @@ class TestChoice:
         assert chosen(0, "lc2l2", "landsat:wrs_path") == {"193"}
         assert chosen(0, "lc2l2", "platform") <= {"landsat-8", "landsat-9"}
         assert [s.id for s in plan_of(demo, 0).sensor("lulc").scenes] == ["33U-2023"]
+
+    def test_an_aoi_across_two_zones_has_one_grid_and_both_zones_land_cover(self, demo: Config) -> None:
+        across = box(11.95, 49.98, 12.02, 50.02)
+        plan = plan_aoi(Aoi(0, across), demo, open_catalog(demo))
+        assert plan.epsg == 32632
+        assert plan.bounds == aoi_bounds(across, 32632)
+        assert [s.id for s in plan.sensor("lulc").scenes] == ["32U-2023", "33U-2023"]
+        assert len(list(plan.sensor("dem").scenes)) == 4
 
     def test_losers_are_on_record_with_their_reason(self, demo: Config) -> None:
         lost = {c.id: c.reason for i in (0, 1, 2, 4, 5) for c in plan_of(demo, i).candidates if not c.chosen}
