@@ -622,10 +622,9 @@ def test_other_hosts_are_not_reached(service: StandIn) -> None:
     assert fetch(service, "http://example.org/page").status_code == 502
     with pytest.raises(RasterioIOError, match="CONNECT tunnel failed"):
         rasterio.open(sign().replace("http://", "https://"))
-    assert [request.path for request in service.requests if request.role is Role.OTHER] == [
-        "/page",
-        "sentinel.blob.core.windows.net:443",
-    ]
+    page, *tunnels = [request.path for request in service.requests if request.role is Role.OTHER]
+    assert page == "/page"
+    assert set(tunnels) == {"sentinel.blob.core.windows.net:443"}  # newer GDAL asks twice
 
 
 def test_rasterio_reads_the_pixels_of_the_file_by_ranges_alone(service: StandIn, archive: Path) -> None:
@@ -837,6 +836,9 @@ def test_faults_can_be_changed_and_begun_anew(service: StandIn) -> None:
 
 # ---------------------------------------------------------------- faults, as GDAL sees them
 
+NEW_GDAL = tuple(int(part) for part in rasterio.__gdal_version__.split(".")[:2]) >= (3, 12)
+"""It forgets a connection that was reset; GDAL of Python 3.11's rasterio remembers that, too."""
+
 
 @pytest.mark.parametrize("how", [403, 404, 429, 500, 503, Kind.RESET])
 def test_gdal_remembers_a_failed_url_until_the_url_changes(service: StandIn, how: Kind | int) -> None:
@@ -846,9 +848,10 @@ def test_gdal_remembers_a_failed_url_until_the_url_changes(service: StandIn, how
         rasterio.open(url)
     service.lift()
     service.reset()
-    with pytest.raises(RasterioIOError):
-        rasterio.open(url)
-    assert not service.requests  # it did not even ask
+    if not (NEW_GDAL and how is Kind.RESET):
+        with pytest.raises(RasterioIOError):
+            rasterio.open(url)
+        assert not service.requests  # it did not even ask
     assert read(f"{url}-again").shape == (64, 64)
 
 
@@ -857,6 +860,8 @@ def test_gdal_keeps_a_broken_body_until_the_url_changes(service: StandIn, how: K
     url = sign(nonce=f"read-{how}")
     with rasterio.open(url) as file:
         service.fail("/sentinel/*", how)
+        if NEW_GDAL and how is Kind.CORRUPT:
+            pytest.skip("whether a corrupt body decodes is up to the decoder: this one takes it")
         with pytest.raises(RasterioIOError, match="Read failed"):
             file.read(1, window=WINDOW)
         service.lift()
