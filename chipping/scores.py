@@ -165,10 +165,6 @@ class ScoreTable:
         """Return the share of each sample window's pixels in its majority class."""
         return self.columns["majority_px"] / np.float64(self.sample_px)
 
-    def class_share(self, code: int) -> NDArray[np.float64]:
-        """Return the share of each sample window's pixels in a class of the map."""
-        return self.columns[f"class_{code}_px"] / np.float64(self.sample_px)
-
     def dates(self, sensor: str) -> tuple[str, ...]:
         """Return the dates of a sensor, ``YYYYMMDD``; none where the cube lacks it, or has no time axis."""
         if SENSORS[sensor].is_static or sensor not in self.cube.sensors:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -235,9 +234,3 @@ def blocks_of(sensor: str, dates: int, geobox: GeoBox) -> Iterator[Block]:
 def chunk_px(resolution: int) -> int:
     """Return the side of a chunk, pixels."""
     return CHUNK_M // resolution
-
-
-def bounds_of(geobox: GeoBox) -> tuple[float, float, float, float]:
-    """Return ``(left, bottom, right, top)`` of a grid, metres."""
-    box: Any = geobox.boundingbox
-    return (box.left, box.bottom, box.right, box.top)

@@ -11,7 +11,7 @@ from pyproj import Transformer
 from shapely import box
 
 from cube.errors import GridError
-from cube.grid import LATTICE_M, Bounds, aoi_bounds, blocks_of, bounds_of, geobox_for, overlap_bounds
+from cube.grid import LATTICE_M, Bounds, aoi_bounds, blocks_of, geobox_for, overlap_bounds
 
 CELLS = st.integers(-400, 400)
 SIDES = st.integers(1, 60)
@@ -23,8 +23,9 @@ def test_grids_of_a_box_share_their_outer_edges(
 ) -> None:
     bounds = Bounds(*(LATTICE_M * n for n in (left, bottom, left + width, bottom + height)))
     geobox = geobox_for(bounds, 32633, resolution)
-    assert bounds_of(geobox) == (bounds.left, bounds.bottom, bounds.right, bounds.top)
-    assert rasterio.transform.array_bounds(*geobox.shape, geobox.affine) == bounds_of(geobox)
+    edges = (bounds.left, bounds.bottom, bounds.right, bounds.top)
+    assert tuple(geobox.boundingbox.bbox) == edges
+    assert rasterio.transform.array_bounds(*geobox.shape, geobox.affine) == edges
 
 
 @given(width=SIDES, height=SIDES, dates=st.integers(1, 3), resolution=st.sampled_from([10, 30]))
