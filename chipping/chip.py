@@ -95,6 +95,7 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     root = Layout.of(config).root
     root.make()
     with hold(root), engine_for(config, engine) as running:
+        running.wait_for_stragglers(root.url)
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
         # A power cut can leave hollow files under a good seal: after one, read chips before believing them.
@@ -147,7 +148,7 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
         raise CubeNotSealedError(f"{layout.cubes}: no finished cube here; build some with build_cubes.py")
     tasks = [_score_task(config, layout, info) for info in cubes]
     tables: list[ScoreTable] = []
-    for outcome in engine.run(load_or_make_scores, tasks):
+    for outcome in engine.run(load_or_make_scores, tasks, layout.root.url):
         tables.append(outcome.get())
         report("score", len(tables), len(tasks))
     return ScoreSet(sorted(tables, key=lambda table: table.cube.aoi_index))
@@ -185,7 +186,7 @@ def _export(
     removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})
     written = kept = 0
     total = sum(len(task.windows) for task in tasks)
-    for outcome in engine.run(export_chips, tasks):
+    for outcome in engine.run(export_chips, tasks, layout.root.url):
         result = outcome.get()
         written, kept = written + result.written, kept + result.kept
         report("export", written + kept, total)

@@ -193,6 +193,7 @@ def build_cubes(
     layout = Layout.of(config)
     layout.make(config)
     with hold(layout.root):
+        engine.wait_for_stragglers(layout.root.url)
         layout.cubes.sweep()
         board = StatusBoard(layout.root, aois)
         wanted = [a for a in named if not retry_failed or board[a.index].status is AoiState.FAILED]
@@ -339,7 +340,7 @@ class _Run:
         with ThreadPoolExecutor(_PLAN_THREADS) as pool:
             self._planner = _Ahead(pool, self._plan, deque(aois))
             try:
-                for outcome in engine.run(build_block, self):
+                for outcome in engine.run(build_block, self, self.layout.root.url):
                     self._finish_block(outcome)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from .config import Config, load_config
-from .errors import CatalogError, DiskFullError, GelosError, ReadError
+from .errors import CatalogError, ClusterError, DiskFullError, GelosError, ReadError
 from .layout import Layout
 from .retry import without_signature
 from .status import AoiState, AoiStatus
@@ -45,7 +45,7 @@ EXIT_INTERRUPTED = 130
 
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 _SHOWN_ROWS = 40
-_WORTH_ANOTHER_TRY = (CatalogError, ReadError, DiskFullError)
+_WORTH_ANOTHER_TRY = (CatalogError, ClusterError, ReadError, DiskFullError)
 """Errors that the same command may not meet the next time; the others want another command."""
 _PACKAGES = ("cube", "chipping", "release")
 

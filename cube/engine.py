@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import signal
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -14,10 +17,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from .config import ComputeConfig
-from .errors import ConfigError
+from .errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Scheduler, Worker
 
 __all__ = ["Engine", "Outcome", "ThreadEngine", "open_engine"]
 
@@ -31,6 +34,9 @@ _THREADS_PER_WORKER = 4
 _CONNECT_S = 20
 _AHEAD = 2
 """Tasks in flight per thread: enough to keep every thread busy, and few enough to keep the scheduler's graph small."""
+_LIVES = 8
+"""How often a task is handed in again after the scheduler gave it up, having lost several workers under it."""
+_LOOK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,23 @@ class Engine(Protocol):
         ...
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
     ) -> Iterator[Outcome[Task, Result]]:
-        """Yield an outcome per task, as they come; `tasks` is drawn from as capacity frees up."""
+        """Yield an outcome per task, as they come; `tasks` is drawn from as capacity frees up.
+
+        Parameters
+        ----------
+        function
+            What is done with a task.
+        tasks
+            May have more to give after it ran dry, once a task has ended.
+        scope
+            Address of what the tasks write to.
+        """
+        ...
+
+    def wait_for_stragglers(self, scope: str) -> None:
+        """Wait until no task of an earlier client, which was killed, is at work in a scope."""
         ...
 
 
@@ -70,9 +90,10 @@ class ThreadEngine:
         self.slots = threads or os.cpu_count() or 1
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
     ) -> Iterator[Outcome[Task, Result]]:
         """Yield an outcome per task, as they come."""
+        del scope
         with ThreadPoolExecutor(self.slots) as pool:
             pending: dict[Future[Result], Task] = {}
             source = iter(tasks)
@@ -87,6 +108,9 @@ class ThreadEngine:
                         yield _outcome(pending.pop(future), future)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def wait_for_stragglers(self, scope: str) -> None:
+        """Return at once: threads die with their client."""
 
 
 class DaskEngine:
@@ -131,21 +155,29 @@ class DaskEngine:
         return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
     ) -> Iterator[Outcome[Task, Result]]:
-        """Yield an outcome per task, as they come; a task whose worker dies is run again elsewhere."""
+        """Yield an outcome per task, as they come; a task whose worker dies is run again elsewhere.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler goes away.
+        """
+        prefix = f"{function.__name__}{_mark(scope)}"
         source = iter(tasks)
         first = list(_take(source, 1))
         if not first:
             return
-        from distributed import as_completed
+        from distributed import CancelledError, KilledWorker, as_completed
 
         pending: dict[Any, Task] = {}
+        lives: dict[int, int] = {}
         finished = as_completed(loop=self._client.loop)
 
         def submit(some: Iterable[Task]) -> None:
             for task in some:
-                future = self._client.submit(function, task, pure=False)
+                future = self._client.submit(function, task, key=f"{prefix}{uuid.uuid4().hex}", pure=False)
                 pending[future] = task
                 finished.add(future)
 
@@ -154,11 +186,63 @@ class DaskEngine:
             while pending:
                 submit(_take(source, self.slots * _AHEAD - len(pending)))
                 future = next(finished)
-                yield _outcome(pending.pop(future), future)
+                task = pending.pop(future)
+                outcome = _outcome(task, future)
+                if isinstance(outcome.error, CancelledError):
+                    raise self._lost()
+                if isinstance(outcome.error, KilledWorker) and lives.setdefault(id(task), _LIVES) > 0:
+                    lives[id(task)] -= 1
+                    submit([task])
+                    continue
+                lives.pop(id(task), None)
+                yield outcome
                 if not pending:
                     submit(_take(source, 1))
         finally:
-            self._client.cancel(list(pending))
+            if self._client.status == "running":
+                self._client.cancel(list(pending))
+
+    def _lost(self) -> ClusterError:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it would tell the same in fifty lines
+        address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
+        return ClusterError(f"{address}: the Dask scheduler went away; what is done is kept, run again")
+
+    def wait_for_stragglers(self, scope: str) -> None:
+        """Wait until no task of an earlier client is at work in a scope: a thread that runs cannot be stopped.
+
+        A cluster of our own dies with its client, and has none.
+        """
+        if not _scheduler(self._compute):
+            return
+        mark, told = _mark(scope), False
+        while True:
+            keys = set(self._client.run_on_scheduler(_unfinished, mark=mark))
+            keys = keys.union(*self._client.run(_running, mark=mark).values())
+            if not keys:
+                return
+            if not told:
+                _LOG.warning("waiting for %d blocks that an earlier run left on the cluster", len(keys))
+                told = True
+            time.sleep(_LOOK_AGAIN_S)
+
+
+def _mark(scope: str) -> str:
+    """Return what the keys of all tasks in a scope contain."""
+    return f"-{hashlib.sha256(scope.encode()).hexdigest()[:16]}-"
+
+
+def _unfinished(mark: str, dask_scheduler: Scheduler) -> list[str]:
+    """Return the keys of tasks that the scheduler has still to see done, on behalf of any client."""
+    return [
+        str(key)
+        for key, task in dask_scheduler.tasks.items()
+        if mark in str(key) and task.state in ("waiting", "no-worker", "queued", "processing")
+    ]
+
+
+def _running(mark: str, dask_worker: Worker) -> list[str]:
+    """Return the keys of tasks that occupy a thread of a worker, wanted by anyone or not."""
+    return [str(key) for key in list(dask_worker.active_keys) if mark in str(key)]
 
 
 @contextlib.contextmanager
@@ -183,8 +267,10 @@ def _take(source: Iterator[Task], count: int) -> Iterator[Task]:
 
 
 def _outcome(task: Task, future: Any) -> Outcome[Task, Any]:
-    error = future.exception()
-    return Outcome(task, error=error) if error is not None else Outcome(task, future.result())
+    try:
+        return Outcome(task, future.result())
+    except Exception as error:  # noqa: BLE001  whatever ended the task is what became of it
+        return Outcome(task, error=error)
 
 
 def _scheduler(compute: ComputeConfig) -> str:

@@ -6,6 +6,7 @@ __all__ = [
     "AoiError",
     "BusyError",
     "CatalogError",
+    "ClusterError",
     "ConfigError",
     "CubeNotSealedError",
     "DiskFullError",
@@ -35,6 +36,10 @@ class GridError(GelosError):
 
 class CatalogError(GelosError):
     """A STAC search failed after its retries, or its answer cannot be used."""
+
+
+class ClusterError(GelosError):
+    """The Dask cluster that does the work went away."""
 
 
 class ItemError(GelosError):

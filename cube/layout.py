@@ -29,7 +29,7 @@ class Layout:
     def of(cls, config: Config) -> Layout:
         """Return the layout of a config's working folder."""
         working = Folder(config.directory.working, config.directory.storage_options)
-        return cls(working / config.dataset.version)
+        return cls(working.absolute() / config.dataset.version)
 
     def make(self, config: Config) -> None:
         """Create the working folder.

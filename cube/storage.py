@@ -72,6 +72,10 @@ class Folder:
         """Leave the opened filesystem behind."""
         return {"url": self.url, "options": self.options}
 
+    def absolute(self) -> Folder:
+        """Return the same folder by an address that holds in any process, whatever its working directory."""
+        return Folder(str(self.path.absolute()), self.options) if self.is_local else self
+
     @property
     def is_local(self) -> bool:
         """True on a local disk."""

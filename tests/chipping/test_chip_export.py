@@ -471,9 +471,9 @@ def test_tasks_travel_to_other_processes(tmp_path: Path) -> None:
     write_clean_cube(config)
 
     class Postal(ThreadEngine):
-        def run(self, function: Any, tasks: Any) -> Any:
+        def run(self, function: Any, tasks: Any, scope: str) -> Any:
             sent = pickle.loads(pickle.dumps((function, list(tasks))))
-            for outcome in super().run(*sent):
+            for outcome in super().run(*sent, scope):
                 yield pickle.loads(pickle.dumps(outcome))
 
     assert chip(config, Postal(2)).written == 16

@@ -208,15 +208,17 @@ class TestChoice:
         assert rows[0]["done"] == 1
 
 
-class Interrupting:
+class Interrupting(ThreadEngine):
     """An engine that stops after some blocks, as a kill would."""
 
-    slots = 1
-
     def __init__(self, after: int) -> None:
+        super().__init__(1)
         self.after = after
 
-    def run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
+    def run(
+        self, function: Callable[[Any], Any], tasks: Iterable[Any], scope: str
+    ) -> Iterator[Outcome[Any, Any]]:
+        del scope
         for task in tasks:
             if self.after == 0:
                 raise KeyboardInterrupt
@@ -231,8 +233,10 @@ class Counting(ThreadEngine):
         super().__init__(2)
         self.ran: list[str] = []
 
-    def run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
-        for outcome in super().run(function, tasks):
+    def run(
+        self, function: Callable[[Any], Any], tasks: Iterable[Any], scope: str
+    ) -> Iterator[Outcome[Any, Any]]:
+        for outcome in super().run(function, tasks, scope):
             self.ran.append(outcome.task.block.name)
             yield outcome
 
