@@ -7,6 +7,7 @@ made is kept, and a block whose marker lies on disk is not read again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -87,11 +88,18 @@ class BlockTask:
 def build_block(task: BlockTask) -> dict[str, Any]:
     """Read a block band by band, write it, and leave its marker; runs in a worker.
 
+    A block that has its marker already is not read again: its worker died after the marker and before it could tell.
+
     Returns
     -------
     dict
         The marker's record: ``fingerprint``, and ``digests`` (SHA-256 by band).
     """
+    name = f"{task.block.name}.json"
+    with contextlib.suppress(FileNotFoundError):
+        found: dict[str, Any] = json.loads(task.markers.read(name))
+        if found["fingerprint"] == task.fingerprint:
+            return found
     sensor = SENSORS[task.block.sensor]
     digests = {}
     bands = read_bands(
@@ -103,10 +111,10 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         resampling=task.resampling,
         harmonize=task.harmonize,
     )
-    for name, values in bands:
-        digests[name] = write_block(task.cubes, task.aoi_index, task.block, name, values)
+    for band, values in bands:
+        digests[band] = write_block(task.cubes, task.aoi_index, task.block, band, values)
     record = {"fingerprint": task.fingerprint, "digests": digests}
-    task.markers.write(f"{task.block.name}.json", canonical_json(record))
+    task.markers.write(name, canonical_json(record))
     return record
 
 
@@ -194,7 +202,7 @@ def build_cubes(
     layout.make(config)
     with hold(layout.root):
         engine.wait_for_stragglers(layout.root.url)
-        layout.cubes.sweep()
+        layout.sweep()
         board = StatusBoard(layout.root, aois)
         wanted = [a for a in named if not retry_failed or board[a.index].status is AoiState.FAILED]
         run = _Run(config, layout, board, catalog or open_catalog(config), access_of(config), progress)

@@ -335,8 +335,8 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
     with disk_errors(f"{cubes}/{name}"):
         array[roi] = values
         if cubes.is_local:
-            base = cubes.path / name / block.sensor / band / "c"
-            _sync([base / key for key in _chunk_keys(block, array.chunks[-1])], base)
+            base = cubes.path / name / block.sensor / band
+            _sync([base / "c" / key for key in _chunk_keys(block, array.chunks[-1])], base)
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
