@@ -139,6 +139,11 @@ class _Building:
         total = sum(len(self.plan.blocks(s.key)) for s in self.plan.sensors) - len(self.left_out)
         return round(len(self.records) / total, 4)
 
+    @property
+    def bytes_to_come(self) -> float:
+        """Bytes that the model expects of the blocks that are not on disk yet."""
+        return estimate_cost(self.plan).store_bytes * (1 - self.share_done)
+
 
 @dataclass(frozen=True)
 class BuildSummary:
@@ -383,8 +388,8 @@ class _Run:
                 return
             self._check_access(plan)
             self._update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan))
-            self._check_room(plan)
             kept = self._keep_what_is_right(plan)
+            self._check_room(_Building(plan, kept))
             write_template(self.layout.cubes, plan)
         except Skipped as skipped:
             _LOG.info("AOI %06d: skipped: %s", aoi.index, skipped.reason)
@@ -438,12 +443,14 @@ class _Run:
             if problem := check_access(asset.href, self.access):
                 raise ReadError(scene.id, asset.key, problem)
 
-    def _check_room(self, plan: CubePlan) -> None:
-        free, needed = self.layout.cubes.free_bytes(), estimate_cost(plan).store_bytes
-        if free is not None and free < needed:
+    def _check_room(self, cube: _Building) -> None:
+        """See that a cube fits beside what those that are being built have still to write."""
+        free, needed = self.layout.cubes.free_bytes(), cube.bytes_to_come
+        promised = sum(other.bytes_to_come for other in self.building.values())
+        if free is not None and free < needed + promised:
             raise DiskFullError(
-                f"{self.layout.cubes}: {free / 1e9:.1f} GB are free, and this cube takes about {needed / 1e9:.1f} GB; "
-                "make room and run again"
+                f"{self.layout.cubes}: {free / 1e9:.1f} GB are free, and this cube takes about {needed / 1e9:.1f} GB "
+                f"beside {promised / 1e9:.1f} GB of others; make room and run again"
             )
 
     def _is_current(self, plan: CubePlan) -> bool:

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
+import dask.config
+
 from .config import ComputeConfig
-from .errors import ClusterError, ConfigError
+from .errors import ClusterError, ConfigError, GelosError
 
 if TYPE_CHECKING:
     from distributed import Client, Scheduler, Worker
@@ -29,6 +31,8 @@ _LOG = logging.getLogger(__name__)
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_CORES_PER_WORKER = 2
+"""A worker's threads keep that many cores busy, since GDAL and the codecs work without Python's lock."""
 _THREADS_PER_WORKER = 4
 """Reads wait on the network, so a worker has more threads than cores."""
 _CONNECT_S = 20
@@ -37,6 +41,15 @@ _AHEAD = 2
 _LIVES = 8
 """How often a task is handed in again after the scheduler gave it up, having lost several workers under it."""
 _LOOK_AGAIN_S = 0.5
+_NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
+_WORKER_ENVIRON = {
+    # What glibc adapts to by itself. Dask's own 64 KiB gives every freed array back to the system, and half of a worker's
+    # time would go into having its pages cleared again.
+    "MALLOC_TRIM_THRESHOLD_": 64 << 20,
+    "MALLOC_MMAP_THRESHOLD_": 32 << 20,
+    "OMP_NUM_THREADS": 1,
+    "OPENBLAS_NUM_THREADS": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -138,9 +151,9 @@ class DaskEngine:
                 return cast("Client", self._stack.enter_context(Client(address, timeout=_CONNECT_S)))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
-        with _workers_ignore_interrupts():
+        with _workers_ignore_interrupts(), dask.config.set({_NANNY_ENVIRON: _WORKER_ENVIRON}):
             cluster = LocalCluster(
-                n_workers=self._compute.workers or os.cpu_count() or 1,
+                n_workers=self._compute.workers or max((os.cpu_count() or 1) // _CORES_PER_WORKER, 1),
                 threads_per_worker=self._compute.threads or _THREADS_PER_WORKER,
                 memory_limit=self._compute.memory_limit,
                 dashboard_address=":0",
@@ -177,7 +190,8 @@ class DaskEngine:
 
         def submit(some: Iterable[Task]) -> None:
             for task in some:
-                future = self._client.submit(function, task, key=f"{prefix}{uuid.uuid4().hex}", pure=False)
+                key = f"{prefix}{uuid.uuid4().hex}"
+                future = self._client.submit(_attempt, function, task, key=key, pure=False)
                 pending[future] = task
                 finished.add(future)
 
@@ -187,7 +201,7 @@ class DaskEngine:
                 submit(_take(source, self.slots * _AHEAD - len(pending)))
                 future = next(finished)
                 task = pending.pop(future)
-                outcome = _outcome(task, future)
+                outcome = _received(task, future)
                 if isinstance(outcome.error, CancelledError):
                     raise self._lost()
                 if isinstance(outcome.error, KilledWorker) and lives.setdefault(id(task), _LIVES) > 0:
@@ -271,6 +285,22 @@ def _outcome(task: Task, future: Any) -> Outcome[Task, Any]:
         return Outcome(task, future.result())
     except Exception as error:  # noqa: BLE001  whatever ended the task is what became of it
         return Outcome(task, error=error)
+
+
+def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | None, GelosError | None]:
+    """Do a task in a worker; an error of ours is a result, or the worker would print its traceback."""
+    try:
+        return function(task), None
+    except GelosError as error:
+        return None, error
+
+
+def _received(task: Task, future: Any) -> Outcome[Task, Any]:
+    outcome = _outcome(task, future)
+    if outcome.error is not None:
+        return outcome
+    value, error = outcome.get()
+    return Outcome(task, value, error)
 
 
 def _scheduler(compute: ComputeConfig) -> str:

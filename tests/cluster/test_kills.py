@@ -6,11 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from chaos import storm
+from chaos import Storm, files, storm
 from crash_points import Death
 
 from cube.testing import Archive
@@ -85,3 +87,29 @@ def test_kills_of_client_scheduler_and_workers_change_no_byte(
     assert sum(found.kills.values()) == 25
     assert set(found.kills) == {"client", "worker", "scheduler"}
     assert found.blocks_kept > 0
+
+
+def test_a_build_whose_workers_are_killed_every_few_seconds_finishes(
+    sample_archive: Archive, tmp_path: Path
+) -> None:
+    """Its own workers, that is: those of the cluster that it starts on this machine."""
+    (tmp_path / "archive").symlink_to(sample_archive.path)
+    with Storm(tmp_path, seed=2, aois=[4, 5], latency_s=0.15) as one:
+        expected = one.undisturbed()
+        one.start_client("--set", "compute.workers=2", "--set", "compute.threads=1")
+        client = one.cluster.processes["client"]
+        killed = 0
+        deadline = time.monotonic() + 240
+        while client.poll() is None:
+            assert time.monotonic() < deadline, (tmp_path / "client.log").read_text()[-2000:]
+            time.sleep(3)
+            workers = [
+                p for p in psutil.Process(client.pid).children() if "spawn_main" in " ".join(p.cmdline())
+            ]
+            if workers and one.markers():
+                one.random.choice(workers).kill()
+                killed += 1
+        assert client.returncode == 0, (tmp_path / "client.log").read_text()[-2000:]
+        assert killed >= 3
+        made = files(one.working / "demo")
+        assert [name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name)] == []

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
+WORKERS = ("worker-0", "worker-1")
+QUIET = "--no-dashboard"
 VICTIMS = {"client": 9, "worker": 12, "scheduler": 4}
 """How often each is chosen, out of 25."""
 FEW = ("s2l2a.bands=[B02, B05]", "s2l2a.cloud_band=SCL", "lc2l2.bands=[red]", "s1rtc.bands=[vv]")
@@ -54,6 +56,52 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
+class Cluster:
+    """A scheduler and two workers, each a process that was started by itself, and whatever else is started beside them.
+
+    Parameters
+    ----------
+    folder
+        Holds the processes' logs and the workers' scratch.
+    environment
+        Of the processes.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment | {"PYTHONPATH": str(ROOT)}
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            with process:  # waits for it
+                process.kill()
+
+    def start_all(self) -> None:
+        """Start the scheduler and the workers that are not there."""
+        port = self.address.rpartition(":")[2]
+        self.start(
+            "scheduler", "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, QUIET
+        )
+        for name in WORKERS:
+            scratch = ("--local-directory", str(self.folder / "scratch"))
+            module = ("-m", "distributed.cli.dask_worker", self.address)
+            self.start(name, *module, "--no-nanny", "--nthreads", "2", "--name", name, *scratch, QUIET)
+
+    def start(self, name: str, *arguments: str) -> None:
+        """Start a process, if it is not there."""
+        running = self.processes.get(name)
+        if running is None or running.poll() is not None:
+            with (self.folder / f"{name}.log").open("ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, *arguments], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+                )
+
+
 @dataclass
 class Findings:
     """What a storm of kills has shown."""
@@ -78,15 +126,14 @@ class Storm:
         Of the victims and the moments.
     aois
         Indices of the AOIs to build.
+    latency_s
+        Of the service.
     """
 
-    def __init__(self, folder: Path, seed: int, aois: list[int]) -> None:
-        self.folder, self.aois = folder, aois
+    def __init__(self, folder: Path, seed: int, aois: list[int], latency_s: float = 0.02) -> None:
+        self.folder, self.aois, self.latency_s = folder, aois, latency_s
         self.random = random.Random(seed)
         self.found = Findings()
-        self.port = free_port()
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.environment = dict(os.environ) | {"PYTHONPATH": str(ROOT)}
         self.finished: dict[Path, int] = {}
         """Chunks of finished blocks: their inodes, which a second fetch would change."""
 
@@ -94,46 +141,31 @@ class Storm:
         for old in [self.folder / "undisturbed", *self.folder.glob("build-*")]:
             shutil.rmtree(old, ignore_errors=True)
         self.service = subprocess.Popen(
-            [sys.executable, "-m", "cube.testing.service", str(self.folder / "archive"), "--latency", "0.02"],
-            env=self.environment,
+            [
+                sys.executable,
+                "-m",
+                "cube.testing.service",
+                self.folder / "archive",
+                "--latency",
+                str(self.latency_s),
+            ],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
         )
         assert self.service.stdout is not None
         addresses = json.loads(self.service.stdout.readline())
         self.url = addresses["url"]
-        self.environment |= addresses["environment"]
+        self.cluster = Cluster(self.folder, os.environ | addresses["environment"])
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for process in [*self.processes.values(), self.service]:
-            with process:  # closes its pipe, and waits for it
-                process.kill()
+    def __exit__(self, *error: object) -> None:
+        self.cluster.__exit__(*error)
+        with self.service:  # closes its pipe, and waits for it
+            self.service.kill()
 
-    def start(self, name: str) -> None:
-        """Start a part that is not there."""
-        running = self.processes.get(name)
-        if running is not None and running.poll() is None:
-            return
-        address = f"tcp://127.0.0.1:{self.port}"
-        local = ["--local-directory", str(self.folder / "scratch")]
-        command = {
-            "scheduler": [
-                "-m",
-                "distributed.cli.dask_scheduler",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(self.port),
-            ],
-            "worker": ["-m", "distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "2", *local],
-            "client": ["scripts/build_cubes.py", *self.arguments(self.working), "--scheduler", address],
-        }[name.partition("-")[0]]
-        if not name.startswith("client"):
-            command += ["--no-dashboard"]
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, env=self.environment, stdout=log, stderr=log
-            )
+    def start_client(self, *more: str) -> None:
+        """Start the build, if it is not running."""
+        self.cluster.start("client", "scripts/build_cubes.py", *self.arguments(self.working), *more)
 
     def arguments(self, working: Path) -> list[str]:
         settings = {
@@ -163,7 +195,7 @@ class Storm:
                 "compute.workers=0",
             ],
             cwd=ROOT,
-            env=self.environment,
+            env=self.cluster.environment,
             check=True,
             capture_output=True,
         )
@@ -179,7 +211,7 @@ class Storm:
     def wait_for_progress(self, steps: int) -> None:
         """Wait until some more steps are done, or the client has ended."""
         client, seen, last, deadline = (
-            self.processes["client"],
+            self.cluster.processes["client"],
             self.done(),
             -1,
             time.monotonic() + PATIENCE_S,
@@ -210,9 +242,9 @@ class Storm:
         """Kill until it is enough, and let the last build finish."""
         expected = self.undisturbed()
         while True:
-            for name in ("scheduler", "worker-0", "worker-1", "client"):
-                self.start(name)
-            client = self.processes["client"]
+            self.cluster.start_all()
+            self.start_client("--scheduler", self.cluster.address)
+            client = self.cluster.processes["client"]
             enough = sum(self.found.kills.values()) >= kills
             self.wait_for_progress(10**9 if enough else self.random.choice((0, 1, 2)))
             if not enough:
@@ -235,8 +267,8 @@ class Storm:
 
     def kill(self) -> None:
         kind = self.random.choices(list(VICTIMS), list(VICTIMS.values()))[0]
-        name = self.random.choice(("worker-0", "worker-1")) if kind == "worker" else kind
-        process = self.processes[name]
+        name = self.random.choice(WORKERS) if kind == "worker" else kind
+        process = self.cluster.processes[name]
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.wait()
