@@ -25,7 +25,7 @@ from .aoi import Aoi, load_aois
 from .candidates import candidate_classes, count_candidates, needed_blocks
 from .catalog import Catalog, catalog_file, open_catalog
 from .config import Config, SensorConfig, Sentinel2Config
-from .engine import Engine, Outcome
+from .engine import Engine, Outcome, stop_if_given_up
 from .errors import CatalogError, ConfigError, DiskFullError, GelosError, ReadError, StoreError
 from .estimate import estimate_cost
 from .grid import Block
@@ -94,12 +94,19 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     -------
     dict
         The marker's record: ``fingerprint``, and ``digests`` (SHA-256 by band).
+
+    Raises
+    ------
+    StoreError
+        If the cube is sealed: the block was made, and is made again only because its worker died since.
     """
     name = f"{task.block.name}.json"
     with contextlib.suppress(FileNotFoundError):
         found: dict[str, Any] = json.loads(task.markers.read(name))
         if found["fingerprint"] == task.fingerprint:
             return found
+    if read_seal(task.cubes, task.aoi_index) is not None:
+        raise StoreError(f"block {task.block.name}: its cube is sealed already")
     sensor = SENSORS[task.block.sensor]
     digests = {}
     bands = read_bands(
@@ -112,6 +119,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         harmonize=task.harmonize,
     )
     for band, values in bands:
+        stop_if_given_up()
         digests[band] = write_block(task.cubes, task.aoi_index, task.block, band, values)
     record = {"fingerprint": task.fingerprint, "digests": digests}
     task.markers.write(name, canonical_json(record))
