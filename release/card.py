@@ -94,7 +94,7 @@ def _what(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
     head = ("sensor", "key", "dates", "bands", "pixel", "size", "dtype", "nodata")
     return f"""# {recipe.name} {recipe.version}
 
-{len(tracker):,} chips of {recipe.chip_size} m a side, from {tracker["aoi_index"].nunique():,} areas of
+{len(tracker):,} chips of {recipe.chips.chip_size} m a side, from {tracker["aoi_index"].nunique():,} areas of
 interest. Each shows one land cover, seen by every sensor below at the same place, on the same grid corners,
 once in each of {len(recipe.ranges)} time ranges: {", ".join(map(str, recipe.ranges)) or "none"}.
 Made for embedding and benchmarking geospatial foundation models. `report.html` shows it.
@@ -171,20 +171,20 @@ Without this project: split the comma lists of `{{sensor}}_paths`, open each wit
 
 
 def _how(selection: Selection, recipe: Recipe) -> str:
-    chips = recipe.config["chips"]
+    chips = recipe.chips
     factor = recipe.sampling_factor
     balance = (
         f"The largest class holds at most {factor} times the smallest; chips given up were drawn by lot "
-        f"(seed {recipe.config['release']['seed']}), from the areas that had most of their class."
+        f"(seed {recipe.release.seed}), from the areas that had most of their class."
         if factor
         else "Classes are not balanced."
     )
     reasons = ", ".join(f"{count:,} {name}" for name, count in selection.funnel) or "none"
     return f"""## How it was made
 
-One aligned cube per area of interest; every window of {recipe.sample_size} m scored; chosen by these rules:
-purity at least {chips["min_purity"]:g}, classes {", ".join(map(str, chips["classes"]))}, no pixel of class
-{", ".join(map(str, chips["forbidden"])) or "any"}, and the clear and valid shares in `config.json`.
+One aligned cube per area of interest; every window of {recipe.chips.sample_size} m scored; chosen by these rules:
+purity at least {chips.min_purity:g}, classes {", ".join(map(str, chips.classes))}, no pixel of class
+{", ".join(map(str, chips.forbidden)) or "any"}, and the clear and valid shares in `config.json`.
 {balance}
 
 Of {selection.windows:,} windows, {selection.windows - len(selection.chips):,} are not here: {reasons}.

@@ -71,9 +71,7 @@ class Release:
 
     def bounds(self, chip_id: int) -> Bounds:
         """Return the chip's box in its UTM zone, metres."""
-        row = self.table.loc[chip_id]
-        left, top = int(row["left_m"]) - self.recipe.margin_m, int(row["top_m"]) + self.recipe.margin_m
-        return Bounds(left, top - self.recipe.chip_size, left + self.recipe.chip_size, top)
+        return self.recipe.bounds(self.table.loc[chip_id])
 
     def paths(self, chip_id: int, sensor: str) -> list[str]:
         """Return the names of a sensor's rasters, one per date."""
@@ -171,7 +169,7 @@ def _read_pixels(opened: Release, name: str, indexes: list[int]) -> NDArray[Any]
 
 def _pixels(name: str, data: bytes, indexes: list[int]) -> NDArray[Any]:
     try:
-        with MemoryFile(data) as memory, memory.open() as raster:
+        with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             pixels: NDArray[Any] = raster.read(indexes)
     except RasterioError as error:
         raise ReleaseError(f"{name}: cannot be read ({error}); verify the release") from None
@@ -202,13 +200,13 @@ def chip_arrays(
         ``bounds``, west, south, east, north in metres.
     """
     row = opened.table.loc[chip_id]
-    classes = list(opened.recipe.config["chips"]["classes"])
+    classes = sorted(opened.recipe.chips.classes)
     box = opened.bounds(chip_id)
     sample: Sample = {
         f"image_{sensor}": opened.read(chip_id, sensor, (bands or {}).get(sensor, ())) for sensor in sensors
     }
     code = int(row["lulc"])
-    sample |= {"label": sorted(classes).index(code), "lulc": code, "id": int(chip_id)}
+    sample |= {"label": classes.index(code), "lulc": code, "id": int(chip_id)}
     return sample | {"crs": f"EPSG:{row['epsg']}", "bounds": (box.left, box.bottom, box.right, box.top)}
 
 

@@ -51,7 +51,7 @@ class Thumbnails:
 
 
 def _draw(data: bytes, name: str) -> bytes:
-    with MemoryFile(data) as memory, memory.open() as raster:
+    with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
         values = raster.read(1, masked=True)
     pixels = _class_colours(values.filled(0)) if name.startswith("lulc") else _greys(values)
     buffer = io.BytesIO()
@@ -140,7 +140,7 @@ def _facts(selection: Selection, tracker: gpd.GeoDataFrame, windows: gpd.GeoData
         "areas of interest": f"{tracker['aoi_index'].nunique():,}",
         "classes": str(sum(1 for count in selection.after.values() if count)),
         "windows scored": f"{len(windows):,}",
-        "chip side": f"{recipe.chip_size} m",
+        "chip side": f"{recipe.chips.chip_size} m",
         "time ranges": str(len(recipe.ranges)),
         "UTM zones": str(tracker["epsg"].nunique()),
         "largest : smallest class": f"at most {factor} : 1" if factor else "not balanced",
@@ -348,7 +348,7 @@ def _aoi_table(aois: Mapping[str, Any] | None) -> str:
 
 
 def _gallery(tracker: gpd.GeoDataFrame, recipe: Recipe, thumbnails: Thumbnails) -> str:
-    seed = recipe.config["release"]["seed"]
+    seed = recipe.release.seed
     parts = []
     for code in sorted(set(tracker["lulc"]), key=int):
         group = tracker[tracker["lulc"] == code]

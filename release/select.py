@@ -12,7 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
 from typing import NamedTuple
 
 import pandas as pd
@@ -127,12 +127,12 @@ def dates_fit(text: str, ranges: Sequence[TimeRange]) -> bool:
     return len(dates) == len(ranges) and all(map(_within, dates, ranges))
 
 
-def _within(date: str, period: TimeRange) -> bool:
+def _within(text: str, period: TimeRange) -> bool:
     try:
-        day = datetime.strptime(date, "%Y%m%d").replace(tzinfo=UTC)
+        day = date.fromisoformat(text if len(text) == 8 and text.isdecimal() else "")
     except ValueError:
         return False
-    return period.start.date() <= day.date() <= period.end.date()
+    return period.start.date() <= day <= period.end.date()
 
 
 def _counts(chips: pd.DataFrame, classes: Iterable[int]) -> dict[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import geopandas as gpd
@@ -25,6 +25,7 @@ __all__ = [
     "chip_files",
     "read_metadata",
     "read_tracker",
+    "rows_of",
     "to_csv",
     "to_geojson",
     "to_parquet",
@@ -198,6 +199,12 @@ def _centres(table: pd.DataFrame, config: Config) -> tuple[pd.Series, pd.Series]
         )
         lon[group.index], lat[group.index] = x.round(7), y.round(7)
     return lat, lon
+
+
+def rows_of(table: pd.DataFrame, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the named fields of each row, one by one: all rows at once as dicts would take many times the table."""
+    for values in zip(*(table[name] for name in names), strict=True):
+        yield dict(zip(names, values, strict=True))
 
 
 def to_geojson(table: gpd.GeoDataFrame) -> bytes:

@@ -90,7 +90,10 @@ def _write_moved(folder: Path, files: Mapping[str, bytes], row: Mapping[str, Any
         written = data if name.endswith("png") else data.replace(_tie_point(data), new)
         (folder / name).write_bytes(written)
         digests[name] = sha256(written)
-    (folder / "chip.json").write_text(json.dumps({"cell": row["cell"], "files": digests}))
+    left, top, side = row["left_m"], row["top_m"], LAND.side
+    facts = {"cell": row["cell"], "bounds": [left, top - side, left + side, top], "files": digests}
+    sensors = {key: {"dates": landscape.DATES.get(key, ())} for key in LAND.sensors}
+    (folder / "chip.json").write_text(json.dumps({**facts, "sensors": sensors}))
 
 
 def _tie_point(data: bytes) -> bytes:
