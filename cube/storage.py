@@ -275,8 +275,7 @@ class Folder:
     def files(self) -> Iterator[str]:
         """Names of all files below, relative and sorted."""
         if self.is_local:
-            root = self.path
-            yield from sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+            yield from sorted(_walk(str(self.path), ""))
             return
         fs, root_key = self._fs
         fs.invalidate_cache()
@@ -431,6 +430,16 @@ class Folder:
         if target.is_local:
             return LocalStore(target.path, read_only=read_only)
         return FsspecStore.from_url(target.url, storage_options=dict(self.options), read_only=read_only)
+
+
+def _walk(root: str, below: str) -> Iterator[str]:
+    """Names of the files in a local folder; strings all the way, since there may be hundreds of thousands."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{root}/{below}") as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, f"{below}{entry.name}/")
+            elif entry.is_file():
+                yield f"{below}{entry.name}"
 
 
 def _write_file(path: Path, data: bytes) -> None:

@@ -10,9 +10,15 @@ from .recipe import Recipe
 from .select import Selection
 from .tracker import CSV_NAME, GELOS_FIELDS, GEOJSON_NAME, OUR_FIELDS, PARQUET_NAME
 
-__all__ = ["CARD_NAME", "make_card"]
+__all__ = ["CARD_NAME", "SPLIT_NOTE", "make_card"]
 
 CARD_NAME = "README.md"
+
+SPLIT_NOTE = (
+    "Whole spatial blocks are assigned, and blocks that touch go together where that leaves every split room. "
+    "A chip nearer than a chip's side to a block of another split is in none of them, so that no two splits see "
+    "the same ground: leave those out."
+)
 
 _FIELD_NOTES = {
     "original_id": "`chip_index` of the window among all that were scored",
@@ -121,10 +127,7 @@ def _splits(tracker: gpd.GeoDataFrame) -> str:
         part = tracker.loc[tracker["split"] == name, "lulc"]
         rows.append((name, len(part), *(int((part == code).sum()) for code in codes)))
     head = ("split", "chips", *(CLASS_NAMES[int(code)] for code in codes))
-    return (
-        "## Splits\n\nWhole spatial blocks are assigned; a chip nearer than a chip's side to a block "
-        "of another split is in `none`: leave it out.\n\n" + _table(head, rows)
-    )
+    return f"## Splits\n\n{SPLIT_NOTE}\n\n" + _table(head, rows)
 
 
 def _files(recipe: Recipe) -> str:

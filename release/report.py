@@ -22,6 +22,7 @@ from shapely.geometry import shape
 from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
 
 from . import svg
+from .card import SPLIT_NOTE
 from .recipe import Recipe
 from .select import Selection, lot
 
@@ -246,7 +247,10 @@ def _splits(tracker: gpd.GeoDataFrame) -> str:
         )
         for name in names
     ]
-    return _table(("split", "chips", *(CLASS_NAMES[int(code)] for code in codes)), rows) if names else ""
+    if not names:
+        return ""
+    table = _table(("split", "chips", *(CLASS_NAMES[int(code)] for code in codes)), rows)
+    return f'<p class="muted">{escape(SPLIT_NOTE)}</p>{table}'
 
 
 def _dates(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:

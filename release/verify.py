@@ -132,8 +132,9 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     recipe, table, wrong = _check_documents(files, sums, names)
     faults += wrong
     rows = _sound_rows(table, recipe) if table is not None and recipe is not None else {}
-    del table
-    findings = _check_chips(files, _Tasks(sums, names, rows), recipe, workers)
+    tasks = _Tasks(sums, names, rows)
+    del names, table
+    findings = _check_chips(files, tasks, recipe, workers)
     return sorted({*faults, *findings.faults, *_check_alignment(findings.alignments, recipe)})
 
 
@@ -594,7 +595,6 @@ def _check_alignment(alignments: Mapping[tuple[str, int], Alignment], recipe: Re
 
 def _check_zip(files: Files, recipe: Recipe | None) -> list[Fault]:
     """Compare a zip, byte for byte, with the one that its files, or the folder beside it, make."""
-    order = [SUMS_NAME, *(name for name in files.names() if name != SUMS_NAME)]
     if isinstance(files, ZipFiles):
         folder, name, root = files.folder, files.name, files.root.rstrip("/")
     elif isinstance(files, FolderFiles) and recipe is not None:
@@ -605,6 +605,7 @@ def _check_zip(files: Files, recipe: Recipe | None) -> list[Fault]:
             return []
     else:
         return []
+    order = [SUMS_NAME, *(one for one in files.names() if one != SUMS_NAME)]
     try:
         with folder.open(name) as archive:
             same = zip_equals(archive, zip_chunks(root, order, files.read))
