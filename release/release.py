@@ -155,18 +155,21 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
         If the chips do not allow the release, or a different one of this version is there.
     """
     working, output = _folders(config)
-    windows = _read_windows(working)
-    selection = select(windows, config)
-    tracker = tracker_table(selection.chips, config)
-    chips = _find_chips(working / "chips", selection, config)
-    recipe = _recipe(chips, selection)
-    documents = _documents(working, windows, selection, tracker, chips, recipe)
+    selection, chips, documents = _prepare(working, config)
     sums = chips.sums | {name: sha256(data) for name, data in documents.items()}
     output.make()
     with hold(output):
         output.sweep()
         written = _write(output, chips, documents, sums, force=force, progress=progress)
     return _summary(output, selection, config, format_sums(sums), written=written)
+
+
+def _prepare(working: Folder, config: Config) -> tuple[Selection, _Chips, dict[str, bytes]]:
+    """Choose the chips, find their files, and make every other file of the release."""
+    windows = _read_windows(working)
+    selection = select(windows, config)
+    chips = _find_chips(working / "chips", selection, config)
+    return selection, chips, _documents(working, windows, selection, chips)
 
 
 def _write(
@@ -281,11 +284,10 @@ def _documents(
     working: Folder,
     windows: gpd.GeoDataFrame,
     selection: Selection,
-    tracker: gpd.GeoDataFrame,
     chips: _Chips,
-    recipe: Recipe,
 ) -> dict[str, bytes]:
     """Make every file of the release that is no chip's."""
+    tracker, recipe = tracker_table(selection.chips, chips.config), _recipe(chips, selection)
     documents = {
         GEOJSON_NAME: to_geojson(tracker),
         CSV_NAME: to_csv(tracker),

@@ -214,20 +214,18 @@ def to_geojson(table: gpd.GeoDataFrame) -> bytes:
 
 def _geojson_lines(table: gpd.GeoDataFrame) -> Iterator[bytes]:
     yield b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
-    records = _records(table)
-    shapes = [json.loads(text) for text in shapely.to_geojson(table.geometry.to_numpy())]
-    for index, (properties, shape) in enumerate(zip(records, shapes, strict=True)):
-        feature = {"type": "Feature", "properties": properties, "geometry": shape}
+    shapes = shapely.to_geojson(table.geometry.to_numpy())
+    for index, (properties, shape) in enumerate(zip(_records(table), shapes, strict=True)):
+        feature = {"type": "Feature", "properties": properties, "geometry": json.loads(shape)}
         comma = b",\n" if index else b""
         yield comma + json.dumps(feature, ensure_ascii=False, allow_nan=False).encode()
     yield b"\n]\n}\n"
 
 
-def _records(table: gpd.GeoDataFrame) -> list[dict[str, Any]]:
-    """Return plain values; an absent number is None."""
+def _records(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
+    """Yield rows of plain values; an absent number is None."""
     plain = pd.DataFrame(table.drop(columns="geometry")).astype(object)
-    filled = plain.where(plain.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in filled.to_dict("records")]
+    return rows_of(plain.where(plain.notna(), None), list(plain.columns))
 
 
 def to_csv(table: gpd.GeoDataFrame) -> bytes:

@@ -275,8 +275,9 @@ def _sound_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> dict[int, dict[str, 
 
 def _table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
     expected = [*GELOS_FIELDS, *OUR_FIELDS]
-    if table.crs is None or table.crs.to_epsg() != 4326:
-        yield f"its CRS is {table.crs}, expected EPSG:4326"
+    epsg = None if table.crs is None else table.crs.to_epsg()
+    if epsg != 4326:
+        yield f"its CRS is {epsg}, expected 4326"
         return
     if list(table.columns[: len(expected)]) != expected or table.columns[-1] != "geometry":
         missing = [name for name in expected if name not in table] or ["their order"]
