@@ -134,6 +134,8 @@ def _file_problems(
     name: str, data: bytes, what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
 ) -> tuple[list[str], NDArray[Any] | None]:
     """Say what is wrong with a file, and return a raster's pixels where they can be read."""
+    if not data:  # rasterio would take it for a raster that is to be written
+        return ["is empty"], None
     if name.endswith(".png"):
         return _picture_problems(data, what.layout), None
     try:

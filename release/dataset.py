@@ -184,6 +184,8 @@ def _read_pixels(opened: Release, name: str, indexes: list[int]) -> NDArray[Any]
 
 
 def _pixels(name: str, data: bytes, indexes: list[int]) -> NDArray[Any]:
+    if not data:  # rasterio would take it for a raster that is to be written
+        raise ReleaseError(f"{name}: is empty; verify the release")
     try:
         with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             pixels: NDArray[Any] = raster.read(indexes)
