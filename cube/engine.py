@@ -204,7 +204,8 @@ class DaskEngine:
     @property
     def slots(self) -> int:
         """Threads of all workers at this moment."""
-        return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
+        with self._asked():
+            return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
 
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
@@ -256,6 +257,14 @@ class DaskEngine:
             if self._client.status == "running":
                 self._client.cancel(list(pending))
 
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Ask the scheduler something; that it does not answer is one line."""
+        try:
+            yield
+        except OSError:  # Dask's own, too
+            raise self._lost() from None
+
     def _lost(self) -> ClusterError:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it would tell the same in fifty lines
         address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
@@ -270,8 +279,9 @@ class DaskEngine:
             return
         mark, told = _mark(scope), False
         while True:
-            keys = set(self._client.run_on_scheduler(_unfinished, mark=mark))
-            keys = keys.union(*self._client.run(_running, mark=mark).values())
+            with self._asked():
+                keys = set(self._client.run_on_scheduler(_unfinished, mark=mark))
+                keys = keys.union(*self._client.run(_running, mark=mark, on_error="ignore").values())
             if not keys:
                 return
             if not told:
