@@ -31,6 +31,8 @@ __all__ = ["REPORT_NAME", "Thumbnails", "make_report"]
 REPORT_NAME = "report.html"
 _GALLERY = 3
 """Chips per class that are shown."""
+_NO_COLOR = 136
+"""Grey of a class without a colour, and of flat ground."""
 _BINS = 24
 _HISTOGRAM_WORDS = ("purity", "clear", "valid", "cloud")
 _MAX_AOI_ROWS = 500
@@ -61,7 +63,8 @@ def _draw(data: bytes, name: str) -> bytes:
 
 
 def _class_colours(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    table = np.zeros((256, 3), dtype=np.uint8)
+    table = np.full((256, 3), _NO_COLOR, dtype=np.uint8)
+    table[0] = 0
     for code, color in CLASS_COLORS.items():
         table[code] = ImageColor.getrgb(color)[:3]
     return np.asarray(table[codes.astype(np.uint8)])
@@ -71,7 +74,9 @@ def _greys(values: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
     heights = np.where(np.ma.getmaskarray(values), np.nan, values.data).astype(float)
     seen = heights[np.isfinite(heights)]
     low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
-    share = (np.nan_to_num(heights, nan=low) - low) / max(high - low, 1e-9)
+    if high == low:
+        return np.full(heights.shape, _NO_COLOR, dtype=np.uint8)
+    share = (np.nan_to_num(heights, nan=low) - low) / (high - low)
     return np.asarray(40 + 200 * share, dtype=np.uint8)
 
 
@@ -154,8 +159,8 @@ def _facts(selection: Selection, tracker: gpd.GeoDataFrame, windows: gpd.GeoData
         (
             f"{SENSORS[key].title} ({key})",
             ", ".join(layout.bands),
-            f"{layout.resolution} m",
-            f"{layout.size_px} x {layout.size_px}",
+            f"{layout.resolution}\N{NO-BREAK SPACE}m",
+            f"{layout.size_px}\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}{layout.size_px}",
             layout.dtype,
         )
         for key, layout in recipe.layout.items()
@@ -238,18 +243,15 @@ def _classes(selection: Selection) -> str:
 
 def _splits(tracker: gpd.GeoDataFrame) -> str:
     names = sorted(set(tracker["split"]) - {""})
-    codes = sorted(set(tracker["lulc"]), key=int)
-    rows = [
-        (
-            name,
-            f"{int((tracker['split'] == name).sum()):,}",
-            *(f"{int(((tracker['split'] == name) & (tracker['lulc'] == code)).sum()):,}" for code in codes),
-        )
-        for name in names
-    ]
     if not names:
         return ""
-    table = _table(("split", "chips", *(CLASS_NAMES[int(code)] for code in codes)), rows)
+    counts = pd.crosstab(tracker["lulc"], tracker["split"])
+    rows = [
+        (CLASS_NAMES[int(code)], *(f"{counts.loc[code, name]:,}" for name in names))
+        for code in sorted(counts.index, key=int)
+    ]
+    total = ("all", *(f"{counts[name].sum():,}" for name in names))
+    table = _table(("class", *names), [*rows, total])
     return f'<p class="muted">{escape(SPLIT_NOTE)}</p>{table}'
 
 
@@ -268,24 +270,27 @@ def _dates(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
         found = [_day(text) for joined in tracker[f"{key}_dates"] for text in joined.split(",")]
         counts = Counter(min((day - first).days * weeks // days, weeks - 1) for day in found)
         drawing = svg.strip([counts.get(week, 0) for week in range(weeks)], edges, f"Dates of {key}")
-        parts.append(f"<h3>{escape(SENSORS[key].title)}</h3>{drawing}{_season_table(tracker, key, recipe)}")
-    return '<p class="muted">Images per week, and the time ranges (shaded).</p>' + "".join(parts)
+        parts.append(f"<h3>{escape(SENSORS[key].title)}</h3>{drawing}{_season_table(tracker, key)}")
+    ranges = ", ".join(
+        f"{number}: {period}".replace("/", " to ") for number, period in enumerate(recipe.ranges, start=1)
+    )
+    note = f"Images per week, and the time ranges (shaded): {ranges}."
+    return f'<p class="muted">{escape(_whole(note))}</p>' + "".join(parts)
 
 
 def _day(text: str) -> date:
     return datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC).date()
 
 
-def _season_table(tracker: gpd.GeoDataFrame, key: str, recipe: Recipe) -> str:
+def _season_table(tracker: gpd.GeoDataFrame, key: str) -> str:
     columns = list(zip(*(text.split(",") for text in tracker[f"{key}_dates"]), strict=True))
     rows = []
-    for number, (period, dates) in enumerate(zip(recipe.ranges, columns, strict=True), start=1):
+    for number, dates in enumerate(columns, start=1):
         ordered = sorted(dates)
-        span = f"{number}: {period}".replace("/", " to ")
         rows.append(
-            (span, len(set(dates)), _day(ordered[0]), _day(ordered[len(dates) // 2]), _day(ordered[-1]))
+            (number, len(set(dates)), _day(ordered[0]), _day(ordered[len(dates) // 2]), _day(ordered[-1]))
         )
-    return _table(("time range", "dates", "earliest", "median", "latest"), rows)
+    return _table(("range", "dates", "earliest", "median", "latest"), rows)
 
 
 def _histograms(tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame) -> str:
@@ -301,11 +306,13 @@ def _histograms(tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame) -> str:
             continue
         low, high = float(min(everything.min(), 0)), float(max(everything.max(), 1))
         counts = [np.histogram(v, bins=_BINS, range=(low, high))[0].tolist() for v in (everything, values)]
-        labels = (f"{low:g}", f"{high:g}")
+        ends = f'<div class="ends"><span>{low:g}</span><span>{high:g}</span></div>'
         parts.append(
             f"<figure><figcaption>{escape(name)}</figcaption>"
-            f"<p>all windows</p>{svg.histogram(counts[0], labels, name, 'var(--muted)')}"
-            f"<p>chips of the release</p>{svg.histogram(counts[1], labels, name)}</figure>"
+            f"<p>all windows (max {max(counts[0]):,})</p>"
+            f"{svg.histogram(counts[0], name, 'var(--muted)')}{ends}"
+            f"<p>chips (max {max(counts[1]):,})</p>"
+            f"{svg.histogram(counts[1], name)}{ends}</figure>"
         )
     note = (
         f'<p class="muted">The same for every window: {escape(", ".join(constant))}.</p>' if constant else ""
@@ -385,13 +392,13 @@ def _image(thumbnails: Thumbnails, name: str, caption: str) -> str:
     data = base64.b64encode(thumbnails.png(name)).decode()
     return (
         f'<figure><a href="{escape(name)}"><img loading="lazy" alt="{escape(caption)}" '
-        f'src="data:image/png;base64,{data}"></a><figcaption>{_unbroken(caption)}</figcaption></figure>'
+        f'src="data:image/png;base64,{data}"></a><figcaption>{escape(_whole(caption))}</figcaption></figure>'
     )
 
 
-def _unbroken(text: str) -> str:
-    """Escape a caption so that no line ends within a date."""
-    return escape(text).replace("-", "&#8209;")
+def _whole(text: str) -> str:
+    """Write a text so that no line ends within a date."""
+    return text.replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def _files(files: Sequence[str]) -> str:
@@ -432,6 +439,7 @@ margin:.35rem 0;font-size:.9rem}
 .track div{position:absolute;left:0;top:0;bottom:0;border-radius:3px;min-width:1px}
 .ghost{background:var(--line)}.fill{border:1px solid var(--muted)}.fill.step{background:var(--accent)}
 .fill.loss{background:var(--bad);opacity:.7}
+.ends{display:flex;justify-content:space-between;font-size:.75rem;color:var(--muted)}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1.4rem}
 figure{margin:0}.figures p{font-size:.8rem;color:var(--muted);margin:.4rem 0 0}figcaption{font-size:.75rem}
 .card{background:var(--wash);border-radius:8px;padding:.7rem .8rem;margin:.6rem 0}
@@ -444,6 +452,6 @@ figure{margin:0}.figures p{font-size:.8rem;color:var(--muted);margin:.4rem 0 0}f
 .bar .track{grid-row:2;grid-column:1/3}
 .figures{grid-template-columns:1fr 1fr}.rows{display:block}.row{grid-template-columns:repeat(4,1fr);gap:.25rem}
 .row figcaption{font-size:.6rem;line-height:1.2}
-svg text{font-size:28px}.figures svg text{font-size:24px}}
+svg text{font-size:28px}th,td{padding-right:.5rem}.wrap td{min-width:0}}
 @media print{nav{display:none}}
 """

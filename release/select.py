@@ -36,6 +36,8 @@ __all__ = [
 
 NO_SPLIT = "none"
 """Split of a chip that lies too near to another split's block."""
+_MOST_LOST = 0.25
+"""Share of chips that lie too near to another split; more are worth a warning."""
 _CLUSTER_SHARE = 0.2
 """Most of the smallest split that blocks which go together may hold."""
 _EARTH_RADIUS_M = 6_371_000
@@ -91,6 +93,7 @@ def select(windows: pd.DataFrame, config: Config) -> Selection:
         dropped["unbalanced"] = len(chips) - len(balanced)
     numbered = number(balanced)
     numbered["split"] = _splits(numbered, config)
+    warnings += _split_warnings(numbered)
     funnel = tuple(sorted(dropped.items(), key=lambda item: (-item[1], item[0])))
     return Selection(numbered, funnel, before, _counts(numbered, config.chips.classes), warnings)
 
@@ -230,6 +233,14 @@ def _splits(chips: pd.DataFrame, config: Config) -> pd.Series:
     margin = config.chips.margin_m
     boxes = chips.assign(left_m=chips["left_m"] - margin, top_m=chips["top_m"] + margin)
     return split(boxes, shares, config.release.block_m, config.chips.chip_size, config.release.seed)
+
+
+def _split_warnings(chips: pd.DataFrame) -> tuple[str, ...]:
+    lost = int((chips["split"] == NO_SPLIT).sum())
+    if lost <= _MOST_LOST * len(chips):
+        return ()
+    text = f"release.splits: {lost} of {len(chips)} chips lie too near to another split and are in none"
+    return (f"{text}; a larger release.block_m loses fewer",)
 
 
 def split(

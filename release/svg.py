@@ -29,24 +29,19 @@ def _n(value: float) -> str:
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
-def histogram(counts: Sequence[int], labels: tuple[str, str], name: str, color: str = "var(--accent)") -> str:
-    """Draw a histogram: bars of equal width, the first and last edge labelled, each bar with a tooltip."""
-    width, height, base = 320.0, 120.0, 100.0
+def histogram(counts: Sequence[int], name: str, color: str = "var(--accent)") -> str:
+    """Draw a histogram: bars of equal width, each with a tooltip, on a line."""
+    width, height = 320.0, 100.0
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
-    bars = [
-        f'<rect x="{_n(i * step + 0.5)}" y="{_n(base - tall)}" width="{_n(step - 1)}" '
+    bars = "".join(
+        f'<rect x="{_n(i * step + 0.5)}" y="{_n(height - tall)}" width="{_n(step - 1)}" '
         f'height="{_n(tall)}" fill="{color}"><title>{count}</title></rect>'
         for i, count in enumerate(counts)
-        if (tall := max(count / top * 88, 1.5 * bool(count)))
-    ]
-    text = (
-        f'<line x1="0" x2="{_n(width)}" y1="{_n(base)}" y2="{_n(base)}" class="axis"/>'
-        f'<text x="0" y="116">{escape(labels[0])}</text>'
-        f'<text x="{_n(width)}" y="116" text-anchor="end">{escape(labels[1])}</text>'
-        f'<text x="{_n(width)}" y="10" text-anchor="end" class="muted">max {top}</text>'
+        if (tall := max(count / top * 92, 1.5 * bool(count)))
     )
-    return picture(width, height, "".join(bars) + text, name)
+    line = f'<line x1="0" x2="{_n(width)}" y1="{_n(height)}" y2="{_n(height)}" class="axis"/>'
+    return picture(width, height, bars + line, name)
 
 
 def strip(

@@ -178,6 +178,11 @@ def test_the_report_escapes(tmp_path: Path) -> None:
     config = working_folder(tmp_path, Land({1: 2}))
     aois = Path(config.directory.working) / VERSION / "aoi_metadata.geojson"
     aois.write_text(aois.read_text().replace("no scene", "<script>alert(1)</script>"))
+    metadata = aois.with_name("chip_metadata.csv")
+    table = pd.read_csv(metadata, dtype=str, keep_default_na=False)
+    table = table.rename(columns={"s2l2a_clear": 'clear"><script>alert(2)</script>'})
+    table["status"] = table["status"].replace("impure", "<script>alert(3)</script>")
+    table.to_csv(metadata, index=False)
     page = (Path(make_release(config).folder) / "report.html").read_text()
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert all(f"&lt;script&gt;alert({number})" in page for number in (1, 2, 3))

@@ -126,7 +126,10 @@ def test_the_torch_dataset_gives_the_same_arrays(folder: Path, archive: Path) ->
                 np.testing.assert_array_equal(
                     sample[f"image_{key}"].numpy(), with_rasterio(folder, chip_id, key)
                 )
-        loader = torch.utils.data.DataLoader(torch_dataset(path), batch_size=2, num_workers=0)
-        batch = next(iter(loader))
-        assert batch["image"].shape == (2, 2, 4, 30, 30)
-        assert batch["bounds"].shape == (2, 4)
+        loader = torch.utils.data.DataLoader(torch_dataset(path), batch_size=2, num_workers=2)
+        batches = list(loader)
+        assert batches[0]["image"].shape == (2, 2, 4, 30, 30)
+        assert batches[0]["bounds"].shape == (2, 4)
+        for batch in batches:  # workers share the parent's opened zip
+            for chip_id, image in zip(batch["id"].tolist(), batch["image"].numpy(), strict=True):
+                np.testing.assert_array_equal(image, with_rasterio(folder, chip_id, "s2l2a"))

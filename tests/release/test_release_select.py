@@ -176,6 +176,19 @@ def test_areas_far_apart_are_kept_whole_and_no_chip_is_lost() -> None:
     assert (split(table, shares, BLOCK, SIDE, 1) != names).any()
 
 
+def test_blocks_so_small_that_borders_are_everywhere_are_a_warning(tmp_path: Path) -> None:
+    land = Land({1: 1, 2: 1, 5: 1}, side=960, sensors=("s2l2a", "lulc"))
+    table = windows({1: 300, 2: 300, 5: 300})
+    settings = {"release.splits": {"train": 0.5, "test": 0.5}, "release.block_m": 1920}
+    found = select(table, write_config(tmp_path, land, settings))
+    lost = int((found.chips["split"] == NO_SPLIT).sum())
+    assert lost > 225
+    text = f"release.splits: {lost} of 900 chips lie too near to another split and are in none"
+    assert found.warnings == (f"{text}; a larger release.block_m loses fewer",)
+    settings["release.block_m"] = 96_000
+    assert select(table, write_config(tmp_path, land, settings)).warnings == ()
+
+
 def test_another_zone_is_no_way_round_the_gap() -> None:
     """Two chips in two UTM zones that touch on the ground are never in different splits."""
     one = windows({1: 30}, epsg=32632).assign(left_m=lambda t: 735_360 + 960 * (t.index % 2))

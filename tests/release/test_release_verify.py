@@ -17,7 +17,7 @@ from release_changes import only, reseal, rewrite_raster, rewrite_tracker
 from release_landscape import VERSION, Land, working_folder
 
 from release import Fault, ReleaseError, make_release, verify
-from release.package import SUMS_NAME
+from release.package import SUMS_NAME, zip_chunks
 from release.tracker import read_tracker
 
 DAMAGES = int(os.environ.get("GELOS_DAMAGES", "30"))
@@ -256,6 +256,32 @@ def test_the_zip_beside_the_folder(folder: Path, archive: Path, tmp_path: Path) 
         opened.writestr("tiny_v0.1/extra", b"")
     only(verify(copied), beside.name, "is not, byte for byte, the zip that the folder's files make")
     assert {fault.file for fault in verify(beside)} == {"extra", beside.name}
+
+
+def test_a_zip_and_a_folder_of_the_same_files_have_the_same_faults(copy: Path, tmp_path: Path) -> None:
+    (copy / "s2l2a_000001_20230115.tif").write_bytes(b"")
+    (copy / "dem_000002.tif").unlink()
+    (copy / "lulc_000003.tif").write_bytes((copy / "lulc_000004.tif").read_bytes())
+    (copy / "stray.txt").write_text("x")
+    rewrite_raster(copy / "lc2l2_000005_20230120.tif", crs="EPSG:32601")
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    names = [SUMS_NAME, *sorted(path.name for path in copy.iterdir() if path.name != SUMS_NAME)]
+    beside = tmp_path / "zip" / "damaged.zip"
+    beside.parent.mkdir()
+    beside.write_bytes(b"".join(zip_chunks("damaged", names, lambda name: (copy / name).read_bytes())))
+    found = verify(copy)
+    assert {fault.file for fault in found} == {
+        "s2l2a_000001_20230115.tif",
+        "dem_000002.tif",
+        "lulc_000003.tif",
+        "stray.txt",
+        "lc2l2_000005_20230120.tif",
+        "config.json",
+    }
+    assert verify(beside) == found
+    reseal(copy)
+    beside.write_bytes(b"".join(zip_chunks("damaged", names, lambda name: (copy / name).read_bytes())))
+    assert verify(beside) == verify(copy) != []
 
 
 def _damage(rng: np.random.Generator, folder: Path, names: list[str]) -> set[str]:
