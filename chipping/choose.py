@@ -1,6 +1,6 @@
 """The choice: from scores and thresholds to one verdict per window. Pure; no pixel is read.
 
-Rules are tried in the order of :data:`VERDICTS`, and a window gets the name of the first that it breaks:
+Rules are tried in the order of :func:`verdict_names`, and a window gets the name of the first that it breaks:
 
 1.  ``nodata``: the sample window holds a land-cover pixel of class 0, and ``chips.forbidden`` names 0.
 2.  ``forbidden_class``: it holds a pixel of another forbidden class.
@@ -42,17 +42,17 @@ from .footprints import footprints, may_overlap, overlapping
 from .scores import ScoreTable, Which
 
 __all__ = [
-    "VERDICTS",
     "ScoreSet",
     "Verdict",
     "choose",
     "cloudy",
     "count_land_cover_chips",
     "missing",
+    "verdict_names",
 ]
 
 Codes = NDArray[np.int8]
-"""Verdicts as positions in :data:`VERDICTS`."""
+"""Verdicts as positions in :func:`verdict_names`."""
 
 
 class Verdict(StrEnum):
@@ -74,18 +74,17 @@ def cloudy(sensor: str) -> str:
     return f"{sensor}_cloudy"
 
 
-VERDICTS: tuple[str, ...] = (
-    Verdict.SUCCESS,
-    *LandCoverRule,
-    Verdict.NOT_FETCHED,
-    *(missing(key) for key in SENSORS),
-    *(cloudy(key) for key, sensor in SENSORS.items() if sensor.mask is not MaskRule.NONE),
-    Verdict.DUPLICATE,
-    Verdict.CAPPED,
-)
-"""Every verdict, in the order in which its rule is tried."""
-
-_POSITION = {verdict: position for position, verdict in enumerate(VERDICTS)}
+def verdict_names() -> tuple[str, ...]:
+    """Return every verdict, in the order in which its rule is tried."""
+    return (
+        Verdict.SUCCESS,
+        *LandCoverRule,
+        Verdict.NOT_FETCHED,
+        *(missing(key) for key in SENSORS),
+        *(cloudy(key) for key, sensor in SENSORS.items() if sensor.mask is not MaskRule.NONE),
+        Verdict.DUPLICATE,
+        Verdict.CAPPED,
+    )
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
     Returns
     -------
     numpy.ndarray
-        int8 per window, positions in :data:`VERDICTS`.
+        int8 per window, positions in :func:`verdict_names`.
     """
     assert all(table.geometry == WindowGeometry.from_config(chips) for table in scores.tables)
     judged = [_judge(table, chips) for table in scores.stacks]
@@ -208,8 +207,9 @@ def _judge(table: ScoreTable, chips: ChipsConfig) -> Codes:
     """Try the rules that concern one window alone."""
     verdicts = np.zeros(len(table), np.int8)
     land_cover = land_cover_rules(table.columns, table.sample_px, chips)
+    names = verdict_names()
     for verdict, broken in itertools.chain(land_cover, _imagery_rules(table, chips)):
-        verdicts[broken & (verdicts == 0)] = _POSITION[verdict]
+        verdicts[broken & (verdicts == 0)] = names.index(verdict)
     return verdicts
 
 
@@ -267,7 +267,7 @@ def _reject_duplicates(verdicts: Codes, scores: ScoreSet) -> None:
     cuts = np.searchsorted(later, scores.starts)
     for start, stop in itertools.pairwise(cuts.tolist()):
         both = (verdicts[earlier[start:stop]] == 0) & (verdicts[later[start:stop]] == 0)
-        verdicts[later[start:stop][both]] = _POSITION[Verdict.DUPLICATE]
+        verdicts[later[start:stop][both]] = verdict_names().index(Verdict.DUPLICATE)
 
 
 def _reject_over_cap(verdicts: Codes, scores: ScoreSet, cap: int, seed: int) -> None:
@@ -282,4 +282,4 @@ def _reject_over_cap(verdicts: Codes, scores: ScoreSet, cap: int, seed: int) -> 
     order = np.lexsort((scores.lots(seed)[chosen], group))
     group = group[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
-    verdicts[chosen[order[rank >= cap]]] = _POSITION[Verdict.CAPPED]
+    verdicts[chosen[order[rank >= cap]]] = verdict_names().index(Verdict.CAPPED)

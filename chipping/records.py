@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cube.sensors import SENSORS
 
-from .choose import VERDICTS, ScoreSet
+from .choose import ScoreSet, verdict_names
 from .footprints import footprints
 from .scores import ScoreTable, Which
 
@@ -21,7 +21,6 @@ __all__ = ["CHIP_METADATA", "chip_metadata_csv", "count_verdicts"]
 CHIP_METADATA = "chip_metadata.csv"
 _WKT_DECIMALS = 9
 """A tenth of a millimetre."""
-_SERIES = tuple(key for key, sensor in SENSORS.items() if not sensor.is_static)
 
 
 def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> bytes:
@@ -35,9 +34,10 @@ def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> bytes:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_header())
+    names = verdict_names()
     for number, table in enumerate(scores.tables):
         start = scores.starts[number]
-        status = [VERDICTS[code] for code in verdicts[start : start + len(table)].tolist()]
+        status = [names[code] for code in verdicts[start : start + len(table)].tolist()]
         writer.writerows(_rows(table, start, status))
     return buffer.getvalue().encode()
 
@@ -47,7 +47,7 @@ def _header() -> list[str]:
         "chip_index",
         "aoi_index",
         "cell",
-        *(f"{key}_dates" for key in _SERIES),
+        *(f"{key}_dates" for key in SENSORS.series),
         "lulc",
         "purity",
         "chip_footprint",
@@ -57,7 +57,7 @@ def _header() -> list[str]:
         "left_m",
         "top_m",
         *(f"{key}_min_valid" for key in SENSORS),
-        *(f"{key}_min_clear" for key in _SERIES),
+        *(f"{key}_min_clear" for key in SENSORS.series),
     ]
 
 
@@ -74,7 +74,7 @@ def _rows(table: ScoreTable, start: int, status: list[str]) -> Iterator[tuple[ob
         range(start, start + size),
         every(cube.aoi_index),
         table.cells,
-        *(every(",".join(table.dates(key))) for key in _SERIES),
+        *(every(",".join(table.dates(key))) for key in SENSORS.series),
         table.columns["lulc"].tolist(),
         table.purity().tolist(),
         shapely.to_wkt(outlines, rounding_precision=_WKT_DECIMALS).tolist() if size else [],
@@ -84,7 +84,7 @@ def _rows(table: ScoreTable, start: int, status: list[str]) -> Iterator[tuple[ob
         left.tolist(),
         top.tolist(),
         *(_worst(table, key, "valid") for key in SENSORS),
-        *(_worst(table, key, "clear") for key in _SERIES),
+        *(_worst(table, key, "clear") for key in SENSORS.series),
         strict=True,
     )
 
@@ -105,10 +105,11 @@ def _worst(table: ScoreTable, key: str, which: Which) -> list[object]:
 def count_verdicts(scores: ScoreSet, verdicts: NDArray[np.int8]) -> dict[int, dict[str, int]]:
     """Return, per AOI index, how many windows got each verdict, in the order of the rules."""
     counts = {}
+    names = verdict_names()
     for number, table in enumerate(scores.tables):
         found = verdicts[scores.starts[number] : scores.starts[number + 1]]
-        bins = np.bincount(found, minlength=len(VERDICTS)).tolist()
+        bins = np.bincount(found, minlength=len(names)).tolist()
         counts[table.cube.aoi_index] = {
-            str(name): count for name, count in zip(VERDICTS, bins, strict=True) if count
+            str(name): count for name, count in zip(names, bins, strict=True) if count
         }
     return counts

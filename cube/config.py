@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path, PurePath, PurePosixPath
@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
+from .rows import SensorRow, sensor_rows
 from .sensors import CLASS_NAMES, SENSORS, BandKind, ChoiceRule, Sensor
 
 __all__ = [
@@ -508,6 +509,8 @@ class Config(_Section):
     log_errors: bool = True
     """Write the reasons of failures into a log file in the working folder."""
     catalog: CatalogConfig = CatalogConfig()
+    extra_sensors: dict[str, SensorRow] = {}
+    """Further rows of the sensor table, by key; each key is then a section like the built-in sensors' (docs/add-a-sensor.md)."""
     sensors: dict[str, SensorConfig] = Field(default_factory=dict, exclude=False)
     chips: ChipsConfig = ChipsConfig()
     release: ReleaseConfig = ReleaseConfig()
@@ -710,7 +713,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         Names the file, the key, the value and what is allowed.
     """
     path = Path(path)
-    data = {key: {} if value is None and key in SENSORS else value for key, value in _read_yaml(path).items()}
+    data = _read_yaml(path)
+    sensors = {*SENSORS.built_in, *(data.get("extra_sensors") or {})}
+    data = {key: {} if value is None and key in sensors else value for key, value in data.items()}
     for override in overrides:
         _apply_override(data, override)
     data = {key: value for key, value in data.items() if value is not None}
@@ -723,15 +728,30 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _parse(data: Mapping[str, Any], path: Path) -> Config:
+    known = Config.model_fields.keys() - {"path", "sensors"}
+    _extend_table(data.get("extra_sensors", {}), known)
     sections = {
         key: _given(value, _model_at(Config, [key])) for key, value in data.items() if key not in SENSORS
     }
-    known = Config.model_fields.keys() - {"path", "sensors"}
     for name in sections:
         if name not in known:
             raise ConfigError(_unknown(name, [*sorted(known), *SENSORS]))
     sensors = {key: _parse_section(key, sensor, data[key]) for key, sensor in SENSORS.items() if key in data}
     return Config(**{**sections, "sensors": sensors, "path": path})
+
+
+def _extend_table(section: object, known: Iterable[str]) -> None:
+    """Put a config's further rows into the sensor table."""
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"extra_sensors: found {section!r}; expected a section of sensors by key")
+    for key, row in section.items():
+        try:
+            sensor_rows({key: row}, frozenset({*known, *SENSORS.built_in}))
+        except ValidationError as error:
+            raise ConfigError(_explain(error, SensorRow, f"extra_sensors.{key}")) from None
+        except ValueError as error:
+            raise ConfigError(f"extra_sensors.{error}") from None
+    SENSORS.extend(sensor_rows(section, frozenset()))
 
 
 def sensor_model(sensor: Sensor) -> type[SensorConfig]:
@@ -743,11 +763,23 @@ def _parse_section(key: str, sensor: Sensor, section: object) -> SensorConfig:
     model = sensor_model(sensor)
     if not isinstance(section, Mapping):
         raise ConfigError(f"{key}: found {section!r}; expected a section of keys")
-    given = {"collection": sensor.collection, "resolution": sensor.resolution, **_given(section, model)}
+    given: dict[str, Any] = {
+        "collection": sensor.collection,
+        "resolution": sensor.resolution,
+        **_dtype(sensor),
+    }
+    given |= _given(section, model)
     try:
         return model(**given)
     except ValidationError as error:
         raise ConfigError(_explain(error, model, key)) from None
+
+
+def _dtype(sensor: Sensor) -> dict[str, str]:
+    """Return the dtype of class codes, which are exported as they are; other sensors have their model's default."""
+    dtypes = {band.dtype for band in sensor.bands if band.kind is BandKind.CLASSES}
+    is_map = sensor.is_static and len(sensor.bands) == len(dtypes) == 1
+    return {"dtype": dtypes.pop()} if is_map and sensor.key not in SENSORS.built_in else {}
 
 
 def _given(section: Any, model: type[BaseModel]) -> Any:

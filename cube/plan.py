@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -172,7 +172,7 @@ class CubePlan:
 
 def _sensor_recipe(plan: SensorPlan) -> dict[str, Any]:
     sensor = plan.sensor
-    return {
+    return _row_recipe(sensor, plan.bands) | {
         "bands": {
             name: {"dtype": sensor.band(name).dtype, "asset": sensor.band(name).asset_key}
             for name in plan.bands
@@ -193,6 +193,14 @@ def _sensor_recipe(plan: SensorPlan) -> dict[str, Any]:
             for date in plan.dates
         ],
     }
+
+
+def _row_recipe(sensor: Sensor, bands: Iterable[str]) -> dict[str, Any]:
+    """Return what a config's own row says of the pixels; the built-in rows are part of the program."""
+    if sensor.key in SENSORS.built_in:
+        return {}
+    row = {name: [sensor.band(name).kind, str(sensor.band(name).nodata)] for name in bands}
+    return {"row": {**row, "nodata": [str(sensor.source_nodata), sensor.zero_is_nodata]}}
 
 
 def plan_cube(

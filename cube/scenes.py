@@ -250,6 +250,7 @@ def choose_orbit(
     ranges: Sequence[TimeRange],
     target: BaseGeometry,
     anchors: Sequence[datetime],
+    sensor: str = "s1rtc",
 ) -> SensorChoice:
     """Choose one Sentinel-1 pass per time range, all of one relative orbit, nearest in time to the anchors.
 
@@ -261,6 +262,8 @@ def choose_orbit(
         As for :func:`choose_tile`; ``delta_days`` is an upper limit that may be reached.
     anchors
         Times to be near, one per range: those of the Sentinel-2 scenes.
+    sensor
+        Key of the sensor, for the record.
 
     Raises
     ------
@@ -278,7 +281,7 @@ def choose_orbit(
         return None
 
     rule = _Rule(
-        "s1rtc",
+        sensor,
         "orbit",
         eligible,
         lambda one, index: (-round(one.coverage, 1), days(one, index), one.time, one.name),
@@ -295,6 +298,7 @@ def choose_path(
     ranges: Sequence[TimeRange],
     target: BaseGeometry,
     anchors: Sequence[datetime],
+    sensor: str = "lc2l2",
 ) -> SensorChoice:
     """Choose one Landsat date per time range, all of one WRS path, least cloudy first.
 
@@ -303,7 +307,7 @@ def choose_path(
 
     Parameters
     ----------
-    scenes, settings, ranges, target, anchors
+    scenes, settings, ranges, target, anchors, sensor
         As for :func:`choose_orbit`; ``cloud_cover`` is a strict upper limit for each scene, percent.
 
     Raises
@@ -329,7 +333,7 @@ def choose_path(
         if scene.cloud_cover >= settings.cloud_cover
     ]
     rule = _Rule(
-        "lc2l2",
+        sensor,
         "path",
         eligible,
         lambda one, _: (one.tier, -round(one.coverage, 1), one.cloud_cover, one.time, one.name),
@@ -338,7 +342,7 @@ def choose_path(
         "is less cloudy on average",
     )
     other = [
-        Candidate(s.id, "lc2l2", _path(s), chosen=False, reason=f"platform {s.properties.get('platform')}")
+        Candidate(s.id, sensor, _path(s), chosen=False, reason=f"platform {s.properties.get('platform')}")
         for s in others
     ]
     return _choose(rule, _acquire(clear, target, _path, _platform), ranges, rejected=cloudy, lost=other)
@@ -537,7 +541,7 @@ def _refused(rule: _Rule, rejected: Sequence[tuple[Scene, _Rejection]]) -> list[
 
 
 def _group_of(rule: _Rule, scene: Scene) -> str:
-    return {"lc2l2": _path}.get(rule.sensor, _tile)(scene)
+    return (_path if rule.noun == "path" else _tile)(scene)
 
 
 @dataclass(frozen=True)

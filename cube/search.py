@@ -130,9 +130,9 @@ class _Planner:
             return choose_tile(scenes, settings, ranges, target, self._measure(settings))
         anchors = self._anchors(choices)
         if isinstance(settings, Sentinel1Config):
-            return choose_orbit(scenes, settings, ranges, target, anchors)
+            return choose_orbit(scenes, settings, ranges, target, anchors, key)
         assert isinstance(settings, LandsatConfig)
-        return choose_path(scenes, settings, ranges, target, anchors)
+        return choose_path(scenes, settings, ranges, target, anchors, key)
 
     def _measure(self, settings: Sentinel2Config) -> Callable[[Acquisition], float] | None:
         if settings.rank != "aoi" or self.clear_share is None:

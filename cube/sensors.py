@@ -1,18 +1,28 @@
 """The sensor table: every fact about a collection that the program relies on, as rows of data.
 
-A sixth sensor is a row here and, if none of the rules fits, a rule in :mod:`cube.scenes` (which dates) or
-:mod:`chipping.scores` (what counts as clear).
+A sixth sensor is a row, in a config's ``extra_sensors`` (see :mod:`cube.rows`), and, if none of the rules fits, a rule in
+:mod:`cube.scenes` (which dates) or :mod:`chipping.scores` (what counts as clear).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-__all__ = ["CLASS_COLORS", "CLASS_NAMES", "SENSORS", "Band", "BandKind", "ChoiceRule", "MaskRule", "Sensor"]
+__all__ = [
+    "CLASS_COLORS",
+    "CLASS_NAMES",
+    "SENSORS",
+    "Band",
+    "BandKind",
+    "ChoiceRule",
+    "MaskRule",
+    "Sensor",
+    "SensorTable",
+]
 
 
 class BandKind(StrEnum):
@@ -125,6 +135,54 @@ class Sensor:
         raise KeyError(name)
 
 
+class SensorTable(Mapping[str, Sensor]):
+    """Rows by key: the built-in ones, and those that the config in use adds.
+
+    There is one table in a process, :data:`SENSORS`, as there is one registry of codecs or of filesystems. Loading a
+    config sets its further rows; engines carry them to their workers, and a release's ``config.json`` to its readers.
+    """
+
+    def __init__(self, rows: Iterable[Sensor]) -> None:
+        self._built_in = {row.key: row for row in rows}
+        self.extra: tuple[Sensor, ...] = ()
+        """Rows beside the built-in ones."""
+
+    def extend(self, rows: Iterable[Sensor]) -> None:
+        """Put rows after the built-in ones, in place of those that an earlier call put there."""
+        self.extra = tuple(rows)
+        assert not self._built_in.keys() & {row.key for row in self.extra}
+
+    @property
+    def built_in(self) -> tuple[str, ...]:
+        """Keys of the rows that are always there."""
+        return tuple(self._built_in)
+
+    def __getitem__(self, key: str) -> Sensor:
+        """Return the row called `key`."""
+        if key in self._built_in:
+            return self._built_in[key]
+        return {row.key: row for row in self.extra}[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the keys: built-in ones first."""
+        yield from self._built_in
+        yield from (row.key for row in self.extra)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._built_in) + len(self.extra)
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Keys of the sensors with dates."""
+        return tuple(key for key, sensor in self.items() if not sensor.is_static)
+
+    @property
+    def static(self) -> tuple[str, ...]:
+        """Keys of the sensors without a time axis."""
+        return tuple(key for key, sensor in self.items() if sensor.is_static)
+
+
 CLASS_NAMES: dict[int, str] = {
     0: "No data",
     1: "Water",
@@ -205,106 +263,108 @@ def _reflectance(name: str, long_name: str, scale: float, offset: float) -> Band
     return Band(name, BandKind.REFLECTANCE, "uint16", 0, "1", long_name, scale=scale, offset=offset)
 
 
-SENSORS: dict[str, Sensor] = {
-    "s2l2a": Sensor(
-        key="s2l2a",
-        title="Sentinel-2 L2A",
-        collection="sentinel-2-l2a",
-        choice=ChoiceRule.TILE,
-        mask=MaskRule.CODES,
-        resolution=10,
-        # Sentinel-2 products: reflectance = DN / 10000 once the baseline's offset is taken off.
-        bands=(
-            *(_reflectance(name, text, 1e-4, 0.0) for name, text in _S2_NAMES.items()),
-            Band("SCL", BandKind.CLASSES, "uint8", 0, "1", "scene classification", flags=_SCL_FLAGS),
-        ),
-        source_nodata=0,
-        baseline_offset=True,
-        required=("eo:cloud_cover", "s2:mgrs_tile", "s2:processing_baseline"),
-        resampling="nearest",
-        attribution="Contains modified Copernicus Sentinel data",
-        licence="Copernicus Sentinel data: free, full and open",
-    ),
-    "s1rtc": Sensor(
-        key="s1rtc",
-        title="Sentinel-1 RTC",
-        collection="sentinel-1-rtc",
-        choice=ChoiceRule.ORBIT,
-        mask=MaskRule.NONE,
-        resolution=10,
-        bands=(
-            Band("vv", BandKind.BACKSCATTER, "float32", np.nan, "1", "gamma naught, VV, linear power"),
-            Band("vh", BandKind.BACKSCATTER, "float32", np.nan, "1", "gamma naught, VH, linear power"),
-        ),
-        source_nodata=-32768,
-        zero_is_nodata=True,
-        required=("sat:relative_orbit",),
-        attribution="Contains modified Copernicus Sentinel data, terrain-corrected by Catalyst",
-        licence="CC BY 4.0",
-    ),
-    "lc2l2": Sensor(
-        key="lc2l2",
-        title="Landsat Collection 2 Level-2",
-        collection="landsat-c2-l2",
-        choice=ChoiceRule.PATH,
-        mask=MaskRule.BITS,
-        resolution=30,
-        # Landsat Collection 2 Level-2 Science Product Guide: reflectance = DN * 0.0000275 - 0.2.
-        bands=(
-            *(_reflectance(name, text, 2.75e-5, -0.2) for name, text in _LANDSAT_NAMES.items()),
-            Band("qa_pixel", BandKind.FLAGS, "uint16", 1, "1", "pixel quality bits", flags=_QA_FLAGS),
-        ),
-        source_nodata=0,
-        required=("eo:cloud_cover", "landsat:wrs_path"),
-        resampling="cubic",
-        attribution="Landsat Level-2 products courtesy of the U.S. Geological Survey",
-        licence="Public domain",
-    ),
-    "dem": Sensor(
-        key="dem",
-        title="Copernicus DEM GLO-30",
-        collection="cop-dem-glo-30",
-        choice=ChoiceRule.PERIOD,
-        mask=MaskRule.NONE,
-        resolution=30,
-        bands=(
-            Band(
-                "elevation",
-                BandKind.ELEVATION,
-                "float32",
-                np.nan,
-                "m",
-                "height above the EGM2008 geoid",
-                asset="data",
+SENSORS = SensorTable(
+    (
+        Sensor(
+            key="s2l2a",
+            title="Sentinel-2 L2A",
+            collection="sentinel-2-l2a",
+            choice=ChoiceRule.TILE,
+            mask=MaskRule.CODES,
+            resolution=10,
+            # Sentinel-2 products: reflectance = DN / 10000 once the baseline's offset is taken off.
+            bands=(
+                *(_reflectance(name, text, 1e-4, 0.0) for name, text in _S2_NAMES.items()),
+                Band("SCL", BandKind.CLASSES, "uint8", 0, "1", "scene classification", flags=_SCL_FLAGS),
             ),
+            source_nodata=0,
+            baseline_offset=True,
+            required=("eo:cloud_cover", "s2:mgrs_tile", "s2:processing_baseline"),
+            resampling="nearest",
+            attribution="Contains modified Copernicus Sentinel data",
+            licence="Copernicus Sentinel data: free, full and open",
         ),
-        source_nodata=np.nan,
-        attribution="Copernicus DEM: (c) DLR e.V. 2010-2014 and (c) Airbus Defence and Space GmbH 2014-2018 "
-        "provided under COPERNICUS by the European Union and ESA; all rights reserved",
-        licence="Copernicus DEM licence: free of charge, attribution required",
-    ),
-    "lulc": Sensor(
-        key="lulc",
-        title="Impact Observatory annual land cover",
-        collection="io-lulc-annual-v02",
-        choice=ChoiceRule.PERIOD,
-        mask=MaskRule.NONE,
-        resolution=10,
-        bands=(
-            Band(
-                "lulc",
-                BandKind.CLASSES,
-                "uint8",
-                0,
-                "1",
-                "land cover class",
-                asset="data",
-                flags=tuple((code, name.lower().replace(" ", "_")) for code, name in CLASS_NAMES.items()),
+        Sensor(
+            key="s1rtc",
+            title="Sentinel-1 RTC",
+            collection="sentinel-1-rtc",
+            choice=ChoiceRule.ORBIT,
+            mask=MaskRule.NONE,
+            resolution=10,
+            bands=(
+                Band("vv", BandKind.BACKSCATTER, "float32", np.nan, "1", "gamma naught, VV, linear power"),
+                Band("vh", BandKind.BACKSCATTER, "float32", np.nan, "1", "gamma naught, VH, linear power"),
             ),
+            source_nodata=-32768,
+            zero_is_nodata=True,
+            required=("sat:relative_orbit",),
+            attribution="Contains modified Copernicus Sentinel data, terrain-corrected by Catalyst",
+            licence="CC BY 4.0",
         ),
-        source_nodata=0,
-        resampling="nearest",
-        attribution="Impact Observatory, Microsoft and Esri annual land use land cover",
-        licence="CC BY 4.0",
-    ),
-}
+        Sensor(
+            key="lc2l2",
+            title="Landsat Collection 2 Level-2",
+            collection="landsat-c2-l2",
+            choice=ChoiceRule.PATH,
+            mask=MaskRule.BITS,
+            resolution=30,
+            # Landsat Collection 2 Level-2 Science Product Guide: reflectance = DN * 0.0000275 - 0.2.
+            bands=(
+                *(_reflectance(name, text, 2.75e-5, -0.2) for name, text in _LANDSAT_NAMES.items()),
+                Band("qa_pixel", BandKind.FLAGS, "uint16", 1, "1", "pixel quality bits", flags=_QA_FLAGS),
+            ),
+            source_nodata=0,
+            required=("eo:cloud_cover", "landsat:wrs_path"),
+            resampling="cubic",
+            attribution="Landsat Level-2 products courtesy of the U.S. Geological Survey",
+            licence="Public domain",
+        ),
+        Sensor(
+            key="dem",
+            title="Copernicus DEM GLO-30",
+            collection="cop-dem-glo-30",
+            choice=ChoiceRule.PERIOD,
+            mask=MaskRule.NONE,
+            resolution=30,
+            bands=(
+                Band(
+                    "elevation",
+                    BandKind.ELEVATION,
+                    "float32",
+                    np.nan,
+                    "m",
+                    "height above the EGM2008 geoid",
+                    asset="data",
+                ),
+            ),
+            source_nodata=np.nan,
+            attribution="Copernicus DEM: (c) DLR e.V. 2010-2014 and (c) Airbus Defence and Space GmbH 2014-2018 "
+            "provided under COPERNICUS by the European Union and ESA; all rights reserved",
+            licence="Copernicus DEM licence: free of charge, attribution required",
+        ),
+        Sensor(
+            key="lulc",
+            title="Impact Observatory annual land cover",
+            collection="io-lulc-annual-v02",
+            choice=ChoiceRule.PERIOD,
+            mask=MaskRule.NONE,
+            resolution=10,
+            bands=(
+                Band(
+                    "lulc",
+                    BandKind.CLASSES,
+                    "uint8",
+                    0,
+                    "1",
+                    "land cover class",
+                    asset="data",
+                    flags=tuple((code, name.lower().replace(" ", "_")) for code, name in CLASS_NAMES.items()),
+                ),
+            ),
+            source_nodata=0,
+            resampling="nearest",
+            attribution="Impact Observatory, Microsoft and Esri annual land use land cover",
+            licence="CC BY 4.0",
+        ),
+    )
+)

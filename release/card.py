@@ -8,7 +8,7 @@ from cube.sensors import CLASS_NAMES, SENSORS
 
 from .recipe import Recipe
 from .select import Selection
-from .tracker import CSV_NAME, GELOS_FIELDS, GEOJSON_NAME, OUR_FIELDS, PARQUET_NAME
+from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, tracker_fields
 
 __all__ = ["CARD_NAME", "SPLIT_NOTE", "make_card"]
 
@@ -147,10 +147,10 @@ def _files(recipe: Recipe) -> str:
 
 def _fields(tracker: gpd.GeoDataFrame) -> str:
     rows: list[tuple[object, ...]] = []
-    for name in [*GELOS_FIELDS, *OUR_FIELDS]:
+    for name in tracker_fields():
         pattern = next((text for end, text in _PATTERN_NOTES.items() if name.endswith(end)), "")
         rows.append((f"`{name}`", _FIELD_NOTES.get(name, pattern)))
-    further = [name for name in tracker.columns if name not in (*GELOS_FIELDS, *OUR_FIELDS, "geometry")]
+    further = [name for name in tracker.columns if name not in (*tracker_fields(), "geometry")]
     rows.extend((f"`{name}`", "as recorded when the chip was scored") for name in further)
     rows.append(("`geometry`", "the chip's footprint, EPSG:4326"))
     return "## Fields of the tracker\n\n" + _table(("field", "what it is"), rows)

@@ -17,6 +17,7 @@ from rasterio.io import MemoryFile
 
 from cube.config import ChipsConfig, Config, DatasetConfig, ReleaseConfig, TimeRange
 from cube.grid import Bounds
+from cube.rows import sensor_rows
 from cube.sensors import SENSORS
 from cube.windows import WindowGeometry
 
@@ -155,6 +156,7 @@ def parse_recipe(data: bytes) -> Recipe:
     """
     try:
         raw = json.loads(data)
+        use_sensors(raw["config"])
         layout = {key: _layout(one) for key, one in raw["layout"].items() if key in SENSORS}
         before = {int(code): int(n) for code, n in raw["chips_per_class_before_balancing"].items()}
         dataset = DatasetConfig(name=raw["name"], version=raw["version"])
@@ -169,6 +171,11 @@ def parse_recipe(data: bytes) -> Recipe:
     if problem:
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({problem})")
     return recipe
+
+
+def use_sensors(settings: Mapping[str, Any]) -> None:
+    """Let the sensor table have the further rows that a release was made with."""
+    SENSORS.extend(sensor_rows(settings.get("extra_sensors", {}), frozenset(SENSORS.built_in)))
 
 
 def _layout(raw: Mapping[str, Any]) -> SensorLayout:

@@ -29,15 +29,13 @@ __all__ = [
     "to_csv",
     "to_geojson",
     "to_parquet",
+    "tracker_fields",
     "tracker_table",
 ]
 
 GEOJSON_NAME = "gelos_chip_tracker.geojson"
 CSV_NAME = "gelos_chip_tracker.csv"
 PARQUET_NAME = "gelos_chip_tracker.parquet"
-
-_SERIES = tuple(key for key, sensor in SENSORS.items() if not sensor.is_static)
-_STATIC = tuple(key for key, sensor in SENSORS.items() if sensor.is_static)
 
 GELOS_FIELDS = (
     "original_id",
@@ -72,12 +70,20 @@ OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
 """Fields that follow GELOS's, before whatever further columns the chips came with."""
 
 _INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
-_TEXTS = (
-    "cell",
-    "status",
-    *(f"{key}_dates" for key in _SERIES),
-    *(f"{key}_scene_ids" for key in SENSORS),
-)
+
+
+def tracker_fields() -> tuple[str, ...]:
+    """Return the fields that every tracker begins with: GELOS's, ours, and those of the config's further sensors."""
+    further = []
+    for sensor in SENSORS.extra:
+        kinds = ("scene_ids", "paths") if sensor.is_static else ("dates", "scene_ids", "thumbs", "paths")
+        further += [f"{sensor.key}_{kind}" for kind in kinds]
+    return (*GELOS_FIELDS, *OUR_FIELDS, *further)
+
+
+def _text_columns() -> tuple[str, ...]:
+    dates, scenes = (f"{key}_dates" for key in SENSORS.series), (f"{key}_scene_ids" for key in SENSORS)
+    return ("cell", "status", *dates, *scenes)
 
 
 def read_metadata(data: bytes) -> gpd.GeoDataFrame:
@@ -94,11 +100,12 @@ def read_metadata(data: bytes) -> gpd.GeoDataFrame:
         raise ReleaseError(
             f"chip_metadata.csv: not a table ({str(error).strip()}); run chip.py again"
         ) from None
-    needed = (*_INTEGERS, *_TEXTS, "purity", "chip_footprint")
+    texts = _text_columns()
+    needed = (*_INTEGERS, *texts, "purity", "chip_footprint")
     if missing := [name for name in needed if name not in table]:
         raise ReleaseError(f"chip_metadata.csv: column {missing[0]} is missing; run chip.py again")
     try:
-        for name in table.columns.difference([*_TEXTS, "chip_footprint"], sort=False):
+        for name in table.columns.difference([*texts, "chip_footprint"], sort=False):
             table[name] = _typed(table[name], required=name in _INTEGERS)
         footprint = gpd.GeoSeries.from_wkt(table.pop("chip_footprint"), crs=4326)
     except (ValueError, shapely.errors.GEOSException) as error:
@@ -159,23 +166,23 @@ def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
     Returns
     -------
     GeoDataFrame
-        :data:`GELOS_FIELDS`, :data:`OUR_FIELDS`, further columns of `chips`, ``geometry`` (EPSG:4326).
+        :func:`tracker_fields`, further columns of `chips`, ``geometry`` (EPSG:4326).
         ``lat`` and ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
     """
     table = chips.rename(columns={"chip_index": "original_id"}).copy()
     table["lat"], table["lon"] = _centres(table, config)
     table["category"] = table["lulc"].map(CLASS_NAMES)
     table["color"] = table["lulc"].map(CLASS_COLORS).fillna("")
-    for key in _SERIES:
+    for key in SENSORS.series:
         present = key in config.sensors
         table[f"{key}_dates"] = table[f"{key}_dates"] if present else ""
         table[f"{key}_paths"] = _joined(table, key, "tif") if present else ""
         table[f"{key}_thumbs"] = _joined(table, key, "png", config.release.thumbnail_url) if present else ""
-    for key in _STATIC:
+    for key in SENSORS.static:
         names = [static_name(key, chip_id) for chip_id in table["id"]]
         table[f"{key}_paths"] = names if key in config.sensors else ""
     table["lulc"] = table["lulc"].astype(int).astype(str)
-    first = [*GELOS_FIELDS, *OUR_FIELDS]
+    first = tracker_fields()
     further = [name for name in table.columns if name not in first and name != "geometry"]
     return gpd.GeoDataFrame(table[[*first, *further, "geometry"]], geometry="geometry", crs=4326)
 

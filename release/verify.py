@@ -51,20 +51,19 @@ from .package import (
     zip_chunks,
     zip_equals,
 )
-from .recipe import RECIPE_NAME, Recipe, parse_recipe
+from .recipe import RECIPE_NAME, Recipe, parse_recipe, use_sensors
 from .report import REPORT_NAME
 from .select import dates_fit, drop_counts, split
 from .tracker import (
     CSV_NAME,
-    GELOS_FIELDS,
     GEOJSON_NAME,
-    OUR_FIELDS,
     PARQUET_NAME,
     read_tracker,
     rows_of,
     series_name,
     static_name,
     to_csv,
+    tracker_fields,
 )
 
 __all__ = ["verify"]
@@ -258,7 +257,7 @@ def _row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
 
 def _rows(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
     """Rows of the fields that are checked, one by one."""
-    return rows_of(table, (*GELOS_FIELDS, *OUR_FIELDS))
+    return rows_of(table, tracker_fields())
 
 
 def _sound_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> dict[int, dict[str, Any]]:
@@ -274,7 +273,7 @@ def _sound_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> dict[int, dict[str, 
 
 
 def _table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
-    expected = [*GELOS_FIELDS, *OUR_FIELDS]
+    expected = list(tracker_fields())
     epsg = None if table.crs is None else table.crs.to_epsg()
     if epsg != 4326:
         yield f"its CRS is {epsg}, expected 4326"
@@ -529,6 +528,8 @@ def _start_worker(files: Files, recipe: Recipe | None) -> None:
     global _worker  # noqa: PLW0603  a worker's own
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
     _worker = files, recipe
+    if recipe is not None:
+        use_sensors(recipe.config)
 
 
 def _check_batch(batch: Sequence[ChipTask]) -> Findings:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from chipping.chip import chip, engine_for, score_cubes
-from chipping.choose import VERDICTS, ScoreSet, choose
+from chipping.choose import ScoreSet, choose, verdict_names
 from chipping.cubes import CubeInfo, SensorInfo
 from chipping.footprints import footprints
 from chipping.scores import MaskSettings, ScoreTable
@@ -120,7 +120,7 @@ def test_verdicts_agree_with_a_slow_reading_of_the_rules(chips: ChipsConfig, see
     rng = np.random.default_rng(seed)
     tables = [make_table(rng, 2), make_table(rng, 5, shift_m=300), make_table(rng, 9, shift_m=300)]
     scores = ScoreSet(tables)
-    found = [VERDICTS[code] for code in choose(scores, chips, lot)]
+    found = [verdict_names()[code] for code in choose(scores, chips, lot)]
     taken: set[str] = set()
     for number, table in enumerate(tables):
         verdicts = found[scores.starts[number] : scores.starts[number + 1]]
@@ -181,7 +181,7 @@ def test_of_two_chips_of_different_zones_on_one_place_the_lower_aoi_stays(
     verdicts = choose(ScoreSet(tables), chips)
     outlines = [footprints(t.geometry, t.cube.epsg, t.columns["left_m"], t.columns["top_m"]) for t in tables]
     kept = [verdicts[:36] == 0, verdicts[36:] == 0]
-    rejected = verdicts[36:] == VERDICTS.index("duplicate")
+    rejected = verdicts[36:] == verdict_names().index("duplicate")
     assert rejected.any()
 
     def square(outline: Any, zone: int) -> Any:
