@@ -92,10 +92,12 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     """
     settings = export_settings(config)
     report = progress or (lambda *_: None)
-    root = Layout.of(config).root
+    layout = Layout.of(config)
+    root = layout.root
     root.make()
     with hold(root), engine_for(config, engine) as running:
         running.wait_for_stragglers(root.url)
+        layout.sweep()
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
         # A power cut can leave hollow files under a good seal: after one, read chips before believing them.
@@ -181,7 +183,6 @@ def _export(
     layout = Layout.of(config)
     chips = layout.chips
     chips.make()
-    chips.sweep()
     tasks = list(_export_tasks(layout, scores, verdicts, settings, verify=verify))
     removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})
     written = kept = 0

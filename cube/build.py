@@ -24,7 +24,7 @@ from .aoi import Aoi, load_aois
 from .candidates import candidate_classes, count_candidates, needed_blocks
 from .catalog import Catalog, catalog_file, open_catalog
 from .config import Config, SensorConfig, Sentinel2Config
-from .engine import Engine, Outcome
+from .engine import Engine, Outcome, stop_if_given_up
 from .errors import CatalogError, ConfigError, DiskFullError, GelosError, ReadError, StoreError
 from .estimate import estimate_cost
 from .grid import Block
@@ -83,15 +83,31 @@ class BlockTask:
     access: Access
     fingerprint: str
 
+    @property
+    def marker(self) -> str:
+        """Name of the file that says that the block is on disk."""
+        return f"{self.block.name}.json"
+
 
 def build_block(task: BlockTask) -> dict[str, Any]:
     """Read a block band by band, write it, and leave its marker; runs in a worker.
+
+    A block that has its marker already is not read again: its worker died after the marker and before it could tell.
 
     Returns
     -------
     dict
         The marker's record: ``fingerprint``, and ``digests`` (SHA-256 by band).
+
+    Raises
+    ------
+    StoreError
+        If the cube is sealed: the block was made, and is made again only because its worker died since.
     """
+    if (record := _record_of(task)) is not None:
+        return record
+    if read_seal(task.cubes, task.aoi_index) is not None:
+        raise StoreError(f"block {task.block.name}: its cube is sealed already")
     sensor = SENSORS[task.block.sensor]
     digests = {}
     bands = read_bands(
@@ -103,11 +119,24 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         resampling=task.resampling,
         harmonize=task.harmonize,
     )
-    for name, values in bands:
-        digests[name] = write_block(task.cubes, task.aoi_index, task.block, name, values)
+    for band, values in bands:
+        stop_if_given_up()
+        # A worker that was cut off from its scheduler may have made the same block meanwhile.
+        if (record := _record_of(task)) is not None:
+            return record
+        digests[band] = write_block(task.cubes, task.aoi_index, task.block, band, values)
     record = {"fingerprint": task.fingerprint, "digests": digests}
-    task.markers.write(f"{task.block.name}.json", canonical_json(record))
+    task.markers.write(task.marker, canonical_json(record))
     return record
+
+
+def _record_of(task: BlockTask) -> dict[str, Any] | None:
+    """Return the marker's record if the block is on disk as the task would make it."""
+    try:
+        record: dict[str, Any] = json.loads(task.markers.read(task.marker))
+    except FileNotFoundError:
+        return None
+    return record if record["fingerprint"] == task.fingerprint else None
 
 
 @dataclass
@@ -130,6 +159,11 @@ class _Building:
         """Share of the blocks wanted that are on disk."""
         total = sum(len(self.plan.blocks(s.key)) for s in self.plan.sensors) - len(self.left_out)
         return round(len(self.records) / total, 4)
+
+    @property
+    def bytes_to_come(self) -> float:
+        """Bytes that the model expects of the blocks that are not on disk yet."""
+        return estimate_cost(self.plan).store_bytes * (1 - self.share_done)
 
 
 @dataclass(frozen=True)
@@ -194,7 +228,7 @@ def build_cubes(
     layout.make(config)
     with hold(layout.root):
         engine.wait_for_stragglers(layout.root.url)
-        layout.cubes.sweep()
+        layout.sweep()
         board = StatusBoard(layout.root, aois)
         wanted = [a for a in named if not retry_failed or board[a.index].status is AoiState.FAILED]
         run = _Run(config, layout, board, catalog or open_catalog(config), access_of(config), progress)
@@ -375,8 +409,8 @@ class _Run:
                 return
             self._check_access(plan)
             self._update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan))
-            self._check_room(plan)
             kept = self._keep_what_is_right(plan)
+            self._check_room(_Building(plan, kept))
             write_template(self.layout.cubes, plan)
         except Skipped as skipped:
             _LOG.info("AOI %06d: skipped: %s", aoi.index, skipped.reason)
@@ -430,12 +464,14 @@ class _Run:
             if problem := check_access(asset.href, self.access):
                 raise ReadError(scene.id, asset.key, problem)
 
-    def _check_room(self, plan: CubePlan) -> None:
-        free, needed = self.layout.cubes.free_bytes(), estimate_cost(plan).store_bytes
-        if free is not None and free < needed:
+    def _check_room(self, cube: _Building) -> None:
+        """See that a cube fits beside what those that are being built have still to write."""
+        free, needed = self.layout.cubes.free_bytes(), cube.bytes_to_come
+        promised = sum(other.bytes_to_come for other in self.building.values())
+        if free is not None and free < needed + promised:
             raise DiskFullError(
-                f"{self.layout.cubes}: {free / 1e9:.1f} GB are free, and this cube takes about {needed / 1e9:.1f} GB; "
-                "make room and run again"
+                f"{self.layout.cubes}: {free / 1e9:.1f} GB are free, and this cube takes about {needed / 1e9:.1f} GB "
+                f"beside {promised / 1e9:.1f} GB of others; make room and run again"
             )
 
     def _is_current(self, plan: CubePlan) -> bool:

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,18 @@ class _OurLines(logging.Filter):
         return record.levelno >= logging.WARNING or record.name.split(".")[0] in _PACKAGES
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk cuts short: what is worse is said elsewhere, and no log may end a run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the library's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _logging(config: Config) -> Iterator[None]:
     """Log warnings to stderr, and everything to the working folder's run.log if ``log_errors`` is set."""
@@ -109,7 +121,7 @@ def _logging(config: Config) -> Iterator[None]:
     layout = Layout.of(config)
     if config.log_errors and layout.root.is_local:
         layout.make(config)
-        file = logging.FileHandler(layout.root.path / "run.log", encoding="utf-8")
+        file = _LogFile(layout.root.path / "run.log", encoding="utf-8")
         file.setFormatter(logging.Formatter(_LOG_FORMAT))
         handlers.append(file)
     for handler in handlers:

@@ -451,7 +451,7 @@ class ComputeConfig(_Section):
     """Engine. Nothing here changes a byte of what is made."""
 
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Worker processes (empty: one per core; 0: threads of this process)."""
+    """Worker processes (empty: one per two cores; 0: threads of this process)."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads per worker (empty: 4, since reads wait on the network)."""
     memory_limit: Annotated[str, BeforeValidator(_number_to_text)] = "auto"

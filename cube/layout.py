@@ -44,6 +44,11 @@ class Layout:
         except StoreError as error:
             raise ConfigError(f"{config.path}: directory.working: {error}") from None
 
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written; only while the folder is held."""
+        for folder in (self.root, self.plans, self.blocks, self.cubes, self.scores, self.chips):
+            folder.sweep()
+
     @property
     def cubes(self) -> Folder:
         """Cubes, ``aoi_000003.zarr``."""

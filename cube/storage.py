@@ -110,7 +110,7 @@ class Folder:
         """
         if self.is_local:
             with disk_errors(self.url):
-                self.path.mkdir(parents=True, exist_ok=True)
+                _make_folders(self.path)
         else:
             _ = self._fs
 
@@ -171,7 +171,7 @@ class Folder:
             return
         target = self.path / name
         with disk_errors(str(target)):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(target.parent)
             handle, temporary = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=target.parent)
             try:
                 with os.fdopen(handle, "wb") as file:
@@ -447,6 +447,14 @@ def _write_file(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
         os.fchmod(file.fileno(), 0o644)
+
+
+def _make_folders(path: Path) -> None:
+    """Make a folder and those above it, and force the names of new ones onto the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _fsync_dir(folder.parent)
 
 
 def _fsync_dir(path: Path) -> None:

@@ -263,8 +263,9 @@ def _band_attributes(band: Band, epsg: int) -> dict[str, Any]:
 def write_template(cubes: Folder, plan: CubePlan) -> None:
     """Write everything of a cube but its chunks and its root; what is there already and equal is left alone."""
     target = cubes / cube_name(plan.aoi_index)
+    there = set(target.files())
     for path, data in make_template(plan).items():
-        if not (target.exists(path) and target.read(path) == data):
+        if path not in there or target.read(path) != data:
             target.write(path, data)
 
 
@@ -335,8 +336,8 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
     with disk_errors(f"{cubes}/{name}"):
         array[roi] = values
         if cubes.is_local:
-            base = cubes.path / name / block.sensor / band / "c"
-            _sync([base / key for key in _chunk_keys(block, array.chunks[-1])], base)
+            base = cubes.path / name / block.sensor / band
+            _sync([base / "c" / key for key in _chunk_keys(block, array.chunks[-1])], base)
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 

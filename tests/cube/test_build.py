@@ -21,11 +21,12 @@ import rasterio.windows
 from shapely import box
 
 from cube.aoi import Aoi
-from cube.build import BlockTask, build_block, build_cubes, plan_cubes
+from cube.build import build_cubes, plan_cubes
 from cube.catalog import open_catalog
 from cube.config import Config
 from cube.engine import Outcome, ThreadEngine
-from cube.errors import BusyError, ConfigError, DiskFullError
+from cube.errors import BusyError, ConfigError
+from cube.estimate import estimate_cost
 from cube.grid import aoi_bounds
 from cube.layout import Layout
 from cube.lock import hold
@@ -367,25 +368,34 @@ class TestFailures:
         assert again.exit_code == 0
         assert len(engine.ran) == len(failed)
 
-    def test_a_full_disk_is_said_and_nothing_is_sealed(
+    def test_a_cube_that_would_not_fit_is_not_begun(
         self, demo_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import errno
+        config = demo_config(tmp_path)
+        plans = [plan for _, plan in plan_cubes(config, only=[4, 5]) if isinstance(plan, CubePlan)]
+        room = max(estimate_cost(plan).store_bytes for plan in plans) * 1.5
+        monkeypatch.setattr("cube.storage.Folder.free_bytes", lambda _: int(room))
+        begun = set[int]()
 
-        config = demo_config(tmp_path, *FEW)
+        class Patient(ThreadEngine):
+            """Does nothing before both AOIs have been begun."""
 
-        def full(task: BlockTask) -> dict[str, Any]:
-            if task.block.time == 2:
-                raise DiskFullError(f"{task.cubes}: no space left") from OSError(errno.ENOSPC, "full")
-            return build_block(task)
+            def run(self, function: Any, tasks: Iterable[Any], scope: str) -> Iterator[Outcome[Any, Any]]:
+                del scope
+                drawn = []
+                while len(begun) < 2:
+                    drawn += list(tasks)
+                    time.sleep(0.01)
+                for task in [*drawn, *tasks]:
+                    yield Outcome(task, function(task))
 
-        monkeypatch.setattr("cube.build.build_block", full)
-        summary = build_cubes(config, ThreadEngine(), only=[5])
+        summary = build_cubes(config, Patient(), only=[4, 5], progress=lambda index, _: begun.add(index))
         assert summary.exit_code == 3
-        assert "no space left" in summary.rows[5].reason
-        assert not (cubes_of(config) / "aoi_000005.zarr" / "zarr.json").exists()
-        monkeypatch.undo()
-        assert build_cubes(config, ThreadEngine(), only=[5]).exit_code == 0
+        # One fits, and the other would take what the first has still to write.
+        assert sorted(row.status for row in summary.rows.values()) == [AoiState.BUILT, AoiState.FAILED]
+        [reason] = [row.reason for row in summary.rows.values() if row.reason]
+        assert "GB are free" in reason
+        assert "make room and run again" in reason
 
     def test_a_second_run_on_the_folder_is_refused(
         self, demo_config: Callable[..., Config], tmp_path: Path
@@ -399,18 +409,6 @@ class TestFailures:
 
 def _items(archive: Archive) -> list[dict[str, Any]]:
     return list(json.loads(Path(archive.items).read_text())["features"])
-
-
-@pytest.mark.parametrize("overrides", [("compute.workers=1", "compute.threads=4"), ("compute.workers=2",)])
-def test_a_cluster_makes_the_same_bytes(
-    demo_config: Callable[..., Config], tmp_path: Path, overrides: tuple[str, ...], demo: Config
-) -> None:
-    from cube.engine import open_engine
-
-    config = demo_config(tmp_path, *overrides)
-    with open_engine(config.compute) as engine:
-        build_cubes(config, engine, only=[5])
-    assert files(cubes_of(config) / "aoi_000005.zarr") == files(cubes_of(demo) / "aoi_000005.zarr")
 
 
 def test_real_pixels(shared: Path, tmp_path: Path) -> None:

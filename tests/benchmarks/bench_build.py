@@ -1,0 +1,519 @@
+"""Phase one beside plain loads of the same scenes: wall time, peak memory, bytes and requests.
+
+Everything is read over real sockets from the stand-in, a process of its own, at 0 and at 60 ms latency. The references are
+``odc.stac.load`` of the same items, bands and GeoBox into memory and a Zarr with the same chunks and codec, and stackstac the
+same way (where it is installed)::
+
+    python tests/benchmarks/bench_build.py [--only reference workers growth size write candidates] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from square import make_square  # noqa: E402
+
+SIDE_M = 23_040
+LATENCIES_S = (0.0, 0.06)
+THREADS = 4
+"""Of a worker, and of odc.stac.load's pool for each core."""
+RUNS = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took."""
+
+    seconds: float
+    peak_mib: int
+    """Resident memory of all its processes together, at its highest."""
+    largest_mib: int
+    """That of the largest process."""
+    megabytes: float
+    """Sent by the stand-in for it."""
+    requests: int
+
+
+class Service:
+    """The stand-in in a process of its own."""
+
+    def __init__(self, archive: Path, latency_s: float) -> None:
+        command = [sys.executable, "-m", "cube.testing.service", str(archive), "--latency", str(latency_s)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert self._process.stdout is not None
+        addresses = json.loads(self._process.stdout.readline())
+        self.url, self.environment = addresses["url"], addresses["environment"]
+        self._origin = f"http://{addresses['proxy']}/stand-in"
+        self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ask(self, name: str, method: str = "GET") -> Any:
+        """Return what it has on record."""
+        with self._direct.open(urllib.request.Request(f"{self._origin}/{name}", method=method)) as answer:
+            return json.load(answer)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+
+@contextmanager
+def serve(archive: Path, latency_s: float) -> Iterator[Service]:
+    """Run the stand-in over an archive."""
+    service = Service(archive, latency_s)
+    try:
+        yield service
+    finally:
+        service.stop()
+
+
+def measure(command: list[str], service: Service | None = None, **more: str) -> Cost:
+    """Run a command from start to end, and watch it."""
+    if service is not None:
+        service.ask("reset", "POST")
+    environment = os.environ | (service.environment if service else {}) | more
+    began = time.perf_counter()
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        peaks: list[tuple[int, int]] = [(0, 0)]
+        stop = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), peaks, stop))
+        watcher.start()
+        _, errors = process.communicate()
+        seconds = time.perf_counter() - began
+        stop.set()
+        watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {errors[-2000:]}")
+    summary = service.ask("summary") if service else {"bytes_sent": {}, "counts": {}}
+    sent, asked = sum(summary["bytes_sent"].values()), sum(summary["counts"].values())
+    together, largest = (max(peak[i] for peak in peaks) >> 20 for i in range(2))
+    return Cost(seconds, together, largest, sent / 1e6, asked)
+
+
+def _watch(process: psutil.Process, peaks: list[tuple[int, int]], stop: threading.Event) -> None:
+    while not stop.wait(0.05):
+        try:
+            sizes = [one.memory_info().rss for one in (process, *process.children(recursive=True))]
+            peaks.append((sum(sizes), max(sizes)))
+        except psutil.Error:
+            continue
+
+
+def build_command(archive: Path, catalog: str, working: Path, workers: int, *more: str) -> list[str]:
+    """Return phase one's command on a square."""
+    settings = {
+        "catalog.url": catalog,
+        "catalog.sign": "planetary-computer" if catalog.startswith("http") else "none",
+        "aoi.path": archive / "aois.geojson",
+        "directory.working": working,
+        "directory.output": working / "out",
+        "compute.workers": workers,
+        "compute.threads": THREADS,
+    }
+    pairs = [f"{key}={value}" for key, value in settings.items()] + list(more)
+    sets = [part for pair in pairs for part in ("--set", pair)]
+    return [sys.executable, "scripts/build_cubes.py", "-c", "configs/demo.yaml", *sets]
+
+
+def fresh(folder: Path) -> Path:
+    """Return a folder that is not there yet."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def median(costs: list[Cost]) -> Cost:
+    """Return the costs of the run that took the middle time."""
+    return sorted(costs, key=lambda cost: cost.seconds)[len(costs) // 2]
+
+
+def plan_of(archive: Path, folder: Path) -> Path:
+    """Plan the square once, from the files, and return the plan's file; references load what it names."""
+    from cube.build import plan_cubes
+    from cube.config import load_config
+    from cube.plan import CubePlan
+
+    command = build_command(archive, str(archive / "items.json"), folder / "plan", 0)
+    overrides = [part for part in command if "=" in part]
+    [(_, plan)] = plan_cubes(load_config(ROOT / "configs/demo.yaml", overrides))
+    assert isinstance(plan, CubePlan)
+    (folder / "plan.json").write_text(json.dumps(plan.to_json()))
+    return folder / "plan.json"
+
+
+def compare_references(folder: Path) -> list[dict[str, Any]]:
+    """Phase one, odc.stac.load and stackstac on a 23 km square, in turn."""
+    archive = folder / "square"
+    make_square(archive, SIDE_M)
+    plan = plan_of(archive, folder)
+    me = str(Path(__file__).resolve())
+    contenders: dict[str, Callable[[Service], list[str]]] = {
+        "phase one, 2 workers": lambda s: build_command(archive, s.url, fresh(folder / "ours"), 2),
+        "phase one, 1 worker": lambda s: build_command(archive, s.url, fresh(folder / "ours"), 1),
+        "phase one, threads of the client": lambda s: build_command(archive, s.url, fresh(folder / "ours"), 0),
+        "odc.stac.load, then Zarr": lambda s: [
+            sys.executable, me, "--load", "odc", str(plan), s.url, str(fresh(folder / "theirs"))
+        ],
+    }  # fmt: skip
+    if importlib.util.find_spec("stackstac"):
+        contenders["stackstac, then Zarr"] = lambda s: [
+            sys.executable, me, "--load", "stackstac", str(plan), s.url, str(fresh(folder / "theirs"))
+        ]  # fmt: skip
+    rows = []
+    for latency_s in LATENCIES_S:
+        with serve(archive, latency_s) as service:
+            costs: dict[str, list[Cost]] = {name: [] for name in contenders}
+            for _ in range(RUNS):
+                for name, command in contenders.items():
+                    costs[name].append(measure(command(service), service))
+        plain = [cost.seconds for cost in costs["odc.stac.load, then Zarr"]]
+        for name, found in costs.items():
+            ratio = statistics.median(cost.seconds / other for cost, other in zip(found, plain, strict=True))
+            rows.append([f"{latency_s * 1000:.0f} ms", name, *_cells(median(found)), f"{ratio:.2f}"])
+    columns = ["latency", "who", "seconds", "peak MiB", "MB fetched", "requests", "times odc.stac.load"]
+    title = f"A square of {SIDE_M / 1000:g} km, five sensors, four dates, from an empty folder to the end of the process"
+    return [{"title": title, "columns": columns, "rows": rows, "note": f"Median of {RUNS} runs in turn."}]
+
+
+def compare_workers(folder: Path) -> list[dict[str, Any]]:
+    """One worker and two, at 60 ms latency, on eight small AOIs."""
+    archive = folder / "workers"
+    make_square(archive, 24_000, [(x * 4800, y * 4800, 4800) for y in range(2) for x in range(4)])
+    rows = []
+    with serve(archive, LATENCIES_S[-1]) as service:
+        for threads, connections in ((1, 4), (4, 4), (4, 16)):
+            found: dict[int, list[Cost]] = {1: [], 2: []}
+            more = (f"compute.threads={threads}", f"compute.max_connections={connections}")
+            for _ in range(RUNS):
+                for workers, costs in found.items():
+                    command = build_command(archive, service.url, fresh(folder / "w"), workers, *more)
+                    costs.append(measure(command, service))
+            ratio = statistics.median(
+                one.seconds / two.seconds for one, two in zip(found[1], found[2], strict=True)
+            )
+            rows += [
+                [
+                    threads,
+                    connections,
+                    workers,
+                    *_cells(median(costs)),
+                    f"{ratio:.2f}" if workers == 2 else "",
+                ]
+                for workers, costs in found.items()
+            ]
+    columns = [
+        "threads each",
+        "connections each",
+        "workers",
+        "seconds",
+        "peak MiB",
+        "MB",
+        "requests",
+        "speed-up",
+    ]
+    title = "One worker and two at 60 ms latency: eight AOIs of 4.8 km, started processes included"
+    return [{"title": title, "columns": columns, "rows": rows, "note": f"Median of {RUNS} runs in turn."}]
+
+
+def growth(folder: Path) -> list[dict[str, Any]]:
+    """From 1 to 16 AOIs of 4.8 km."""
+    archive = folder / "growth"
+    make_square(archive, 24_000, [(x * 4800, y * 4800, 4800) for y in range(4) for x in range(4)])
+    rows = []
+    with serve(archive, LATENCIES_S[-1]) as service:
+        for count in (1, 2, 4, 8, 16):
+            command = build_command(archive, service.url, fresh(folder / "g"), 2)
+            cost = measure([*command, "--aoi", *map(str, range(count))], service)
+            rows.append([count, *_cells(cost), f"{cost.seconds / count:.2f}"])
+    columns = ["AOIs", "seconds", "peak MiB", "MB fetched", "requests", "seconds an AOI"]
+    return [{"title": "From 1 to 16 AOIs of 4.8 km, 2 workers, 60 ms", "columns": columns, "rows": rows}]
+
+
+def sizes(folder: Path) -> list[dict[str, Any]]:
+    """From 5 to 110 km, from files, so that the stand-in takes no processor time."""
+    rows = []
+    for side_m in (4_800, 11_520, 23_040, 46_080, 109_440):
+        archive = fresh(folder / "size")
+        make_square(archive, side_m)
+        working = fresh(folder / "s")
+        cost = measure(build_command(archive, str(archive / "items.json"), working, 2))
+        raw = (side_m / 10) ** 2 * (4 * (12 * 2 + 1 + 8) + 1) + (side_m / 30) ** 2 * (4 * 16 + 4)
+        stored = sum(path.stat().st_size for path in working.rglob("*") if path.is_file())
+        rows.append(
+            [
+                f"{side_m / 1000:g} km",
+                f"{cost.seconds:.1f}",
+                cost.largest_mib,
+                f"{raw / 1e9:.2f}",
+                f"{stored / 1e9:.2f}",
+                f"{raw / 1e6 / cost.seconds:.0f}",
+            ]
+        )
+    columns = ["side", "seconds", "MiB, largest worker", "GB raw", "GB stored", "MB raw a second"]
+    note = f"Two workers of {THREADS} threads; peak resident memory."
+    return [{"title": "From 5 to 110 km, read from files", "columns": columns, "rows": rows, "note": note}]
+
+
+def candidates(folder: Path) -> list[dict[str, Any]]:
+    """The sample archive with ``aoi.fetch: all`` and ``candidates``: bytes, and whether the chips are the same."""
+    from cube.testing import make_archive
+
+    archive = folder / "sample"
+    if not archive.exists():
+        make_archive(archive)
+        (archive / "aois.geojson").symlink_to("map_sample.geojson")
+    rows = []
+    for classes in ("[1, 2, 5, 7, 8, 11]", "[7, 8]", "[8]"):
+        made: dict[str, dict[str, bytes]] = {}
+        costs: dict[str, Cost] = {}
+        for fetch in ("all", "candidates"):
+            more = (
+                f"aoi.fetch={fetch}",
+                f"chips.classes={classes}",
+                "chips.sample_size=960",
+                "chips.chip_size=960",
+            )
+            working = fresh(folder / fetch)
+            with serve(archive, 0) as service:
+                command = build_command(archive, service.url, working, 0, *more)
+                costs[fetch] = measure(command, service)
+                measure(["scripts/chip.py" if part == "scripts/build_cubes.py" else part for part in command])
+            chips = working / "demo" / "chips"
+            made[fetch] = {str(p.relative_to(chips)): p.read_bytes() for p in chips.rglob("*.tif")}
+        rows.append(
+            [
+                classes,
+                f"{costs['all'].megabytes:.1f}",
+                f"{costs['candidates'].megabytes:.1f}",
+                f"{costs['candidates'].megabytes / costs['all'].megabytes:.2f}",
+                len({name.split("/")[0] for name in made["all"]}),
+                "yes" if made["all"] == made["candidates"] else "NO",
+            ]
+        )
+    columns = ["chips.classes", "MB, all", "MB, candidates", "ratio", "chips", "the same"]
+    note = "Chips of 960 m; GeoTIFFs compared byte by byte."
+    return [{"title": "aoi.fetch on the sample archive", "columns": columns, "rows": rows, "note": note}]
+
+
+def writing(folder: Path) -> list[dict[str, Any]]:
+    """Blocks written by two processes, fsync and markers included, reading left out."""
+    archive = folder / "square"
+    if not archive.exists():
+        make_square(archive, SIDE_M)
+    plan = plan_of(archive, folder)
+    rows = []
+    for processes, threads in ((1, 1), (1, THREADS), (2, THREADS)):
+        target = fresh(folder / "written")
+        with ProcessPoolExecutor(processes) as pool:
+            list(pool.map(_warm, range(processes * 4)))
+            _template(plan, target)
+            began = time.perf_counter()
+            raw = sum(
+                pool.map(_write_share, [(plan, target, n, processes, threads) for n in range(processes)])
+            )
+            seconds = time.perf_counter() - began
+        stored = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+        rows.append(
+            [processes, threads, f"{raw / 1e6:.0f}", f"{stored / 1e6:.0f}", f"{raw / 1e6 / seconds:.0f}"]
+        )
+    columns = ["processes", "threads each", "MB raw", "MB stored", "MB raw a second"]
+    title = "Writing the blocks of a 23 km cube: Zarr, fsync of chunks and folders, markers"
+    return [{"title": title, "columns": columns, "rows": rows}]
+
+
+def _warm(_: int) -> None:
+    import cube.build  # noqa: F401
+
+    time.sleep(0.2)
+
+
+def _read_plan(path: Path) -> Any:
+    from cube.plan import CubePlan
+
+    return CubePlan.from_json(json.loads(path.read_text()))
+
+
+def _template(plan: Path, target: Path) -> None:
+    from cube.storage import Folder
+    from cube.store import write_template
+
+    write_template(Folder(str(target / "cubes")), _read_plan(plan))
+
+
+def _write_share(share: tuple[Path, Path, int, int, int]) -> int:
+    """Write every n-th block with pixels of the square, and its marker; return the raw bytes."""
+    import numpy as np
+    from square import _ground
+
+    from cube.plan import canonical_json
+    from cube.storage import Folder
+    from cube.store import write_block
+
+    path, target, number, of, threads = share
+    plan, cubes, markers = _read_plan(path), Folder(str(target / "cubes")), Folder(str(target / "markers"))
+    blocks = [block for s in plan.sensors for block in plan.blocks(s.key)][number::of]
+    ground = np.tile(_ground(), (3, 3))
+    pixels = {dtype: ground.astype(dtype) for dtype in ("uint16", "float32")} | {
+        "uint8": np.full(ground.shape, 2, "uint8")
+    }
+
+    def write(block: Any) -> int:
+        sensor, digests, raw = plan.sensor(block.sensor), {}, 0
+        for band in sensor.bands:
+            dtype = str(sensor.sensor.band(band).np_dtype)
+            values = pixels[dtype][: block.height, : block.width]
+            digests[band] = write_block(cubes, plan.aoi_index, block, band, values)
+            raw += values.nbytes
+        record = {"fingerprint": plan.block_fingerprint(block), "digests": digests}
+        markers.write(f"{block.name}.json", canonical_json(record))
+        return raw
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(write, blocks))
+
+
+def load_plainly(how: str, plan_path: Path, url: str, target: Path) -> None:
+    """Load what a plan names with another library into memory, and write it; runs in a process of its own."""
+    import planetary_computer
+    from pystac_client import Client
+
+    from cube.store import _CODEC
+
+    plan = _read_plan(plan_path)
+    client = Client.open(url)
+    for sensor_plan in plan.sensors:
+        sensor, geobox = sensor_plan.sensor, plan.geobox(sensor_plan.key)
+        ids = [scene.id for scene in sensor_plan.scenes]
+        items = list(client.search(collections=[sensor.collection], ids=ids).items())
+        bands = {sensor.band(name).asset_key: sensor.band(name) for name in sensor_plan.bands}
+        load = _load_odc if how == "odc" else _load_stackstac
+        dataset = load(items, bands, geobox, sensor_plan.resampling, planetary_computer.sign)
+        side = 768 if sensor_plan.resolution == 10 else 256
+        encoding = {
+            str(name): {"chunks": (1, side, side), "compressors": (_CODEC,)} for name in dataset.data_vars
+        }
+        for variable in dataset.variables.values():
+            variable.attrs.clear()
+        dataset.to_zarr(
+            target, group=sensor_plan.key, encoding=encoding, mode="a", zarr_format=3, consolidated=False
+        )
+
+
+def _load_odc(items: list[Any], bands: dict[str, Any], geobox: Any, resampling: str, sign: Any) -> Any:
+    import odc.stac
+
+    odc.stac.configure_rio(cloud_defaults=True)
+    types = {name: str(band.np_dtype) for name, band in bands.items()}
+    config = {
+        "*": {"assets": {n: {"data_type": t, "nodata": float(bands[n].nodata)} for n, t in types.items()}}
+    }
+    return odc.stac.load(
+        items,
+        bands=list(bands),
+        geobox=geobox,
+        dtype=types,
+        resampling={"*": resampling} | {n: "nearest" for n, band in bands.items() if band.is_mask},
+        stac_cfg=config,
+        patch_url=sign,
+        pool=THREADS * (os.cpu_count() or 1),
+    )
+
+
+def _load_stackstac(items: list[Any], bands: dict[str, Any], geobox: Any, resampling: str, sign: Any) -> Any:
+    import dask
+    import numpy as np
+    import stackstac
+    import xarray as xr
+    from rasterio.enums import Resampling
+
+    box = geobox.boundingbox.bbox
+    arrays = {}
+    for name, band in bands.items():
+        arrays[name] = (
+            stackstac.stack(
+                [sign(item) for item in items],
+                assets=[name],
+                epsg=geobox.crs.epsg,
+                bounds=tuple(box),
+                resolution=int(geobox.resolution.x),
+                dtype=band.np_dtype,
+                fill_value=band.np_dtype.type(0 if band.np_dtype.kind in "iu" else np.nan),
+                rescale=False,
+                resampling=Resampling.nearest if band.is_mask else Resampling[resampling],
+            )
+            .isel(band=0, drop=True)
+            .reset_coords(drop=True)
+            .drop_vars("id", errors="ignore")
+        )
+    with dask.config.set(scheduler="threads", num_workers=THREADS * (os.cpu_count() or 1)):
+        return xr.Dataset(arrays).compute()
+
+
+def _cells(cost: Cost) -> list[Any]:
+    return [f"{cost.seconds:.1f}", cost.peak_mib, f"{cost.megabytes:.0f}", cost.requests]
+
+
+PARTS = {
+    "reference": compare_references,
+    "workers": compare_workers,
+    "growth": growth,
+    "size": sizes,
+    "write": writing,
+    "candidates": candidates,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--json", action="store_true", help="print tables as JSON")
+    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument("--load", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.load:
+        how, plan, url, target = arguments.load
+        load_plainly(how, Path(plan), url, Path(target))
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        for name in arguments.only:
+            for table in PARTS[name](Path(folder)):
+                show(table, as_json=arguments.json)
+
+
+def show(table: dict[str, Any], *, as_json: bool) -> None:
+    """Print a table, for people or for the benchmark page."""
+    if as_json:
+        print(json.dumps(table), flush=True)
+        return
+    lines = [table["columns"], *table["rows"]]
+    widths = [max(len(str(line[i])) for line in lines) for i in range(len(table["columns"]))]
+    print(f"\n{table['title']}")
+    for line in lines:
+        print("  ".join(str(cell).rjust(width) for cell, width in zip(line, widths, strict=True)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
