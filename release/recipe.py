@@ -115,7 +115,10 @@ def make_recipe(config: Config, layout: Mapping[str, SensorLayout], before: Mapp
     for key, sensor in config.sensors.items():
         settings[key] = {**sensor.model_dump(mode="json"), "bands": list(config.bands(key))}
     settings["time_ranges"] = [str(one) for one in config.ranges]
-    return _of_settings(config.dataset, settings, layout, before)
+    recipe = _of_settings(config.dataset, settings, layout, before)
+    if problem := next(_problems(recipe), None):
+        raise ReleaseError(f"{config.path}: no release can be made of this ({problem})")
+    return recipe
 
 
 def _of_settings(
