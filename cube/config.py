@@ -651,6 +651,8 @@ def _size_problems(config: Config) -> Iterator[str]:
         for name, size in sizes.items():
             if size % settings.resolution:
                 yield f"{name} = {size:g} m is not a multiple of {key}.resolution {settings.resolution} m"
+    if config.release.splits and config.release.block_m < chips.chip_size:
+        yield f"release.block_m {config.release.block_m} is smaller than chips.chip_size {chips.chip_size}"
     side = config.aoi.max_side_m
     if side is not None and side < max(LATTICE_M, chips.chip_size):
         yield f"aoi.max_side_m {side} is smaller than a chip or a lattice cell ({max(LATTICE_M, chips.chip_size)} m)"

@@ -16,7 +16,7 @@ CARD_NAME = "README.md"
 
 SPLIT_NOTE = (
     "Whole spatial blocks are assigned, and blocks that touch go together where that leaves every split room. "
-    "A chip nearer than a chip's side to a block of another split is in none of them, so that no two splits see "
+    "A chip nearer than a chip's side to a block of another split has the split none, so that no two splits see "
     "the same ground: leave those out."
 )
 

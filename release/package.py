@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 import struct
 import zipfile
@@ -202,18 +203,17 @@ def parse_sums(data: bytes) -> tuple[dict[str, str], list[str]]:
     """
     sums: dict[str, str] = {}
     wrong: list[str] = []
-    lines = data.decode("utf-8", errors="replace").split("\n")
-    if lines.pop() != "":
+    if not data.endswith(b"\n"):
         wrong.append("ends within a line")
-    for number, line in enumerate(lines, start=1):
-        match = _SUMS_LINE.fullmatch(line)
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        match = _SUMS_LINE.fullmatch(line.decode("utf-8", errors="replace").removesuffix("\n"))
         if match is None:
             wrong.append(f"line {number} is not a checksum and a name")
         elif match[2] in sums:
             wrong.append(f"line {number} names {match[2]} again")
         else:
             sums[match[2]] = match[1]
-    if list(sums) != sorted(sums):
+    if any(one > other for one, other in itertools.pairwise(sums)):
         wrong.append("names are not in order")
     return sums, wrong
 

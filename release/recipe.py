@@ -22,12 +22,14 @@ from cube.sensors import SENSORS
 from cube.windows import WindowGeometry
 
 from .errors import ReleaseError
+from .faults import first_line
 
 __all__ = ["RECIPE_NAME", "Recipe", "SensorLayout", "layout_of", "make_recipe", "parse_recipe"]
 
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
 _NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}
+_DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 _MOST_RASTER_BYTES = 1 << 30
 _MOST_THUMBNAIL_PX = 1 << 13
 
@@ -116,7 +118,10 @@ def make_recipe(config: Config, layout: Mapping[str, SensorLayout], before: Mapp
     for key, sensor in config.sensors.items():
         settings[key] = {**sensor.model_dump(mode="json"), "bands": list(config.bands(key))}
     settings["time_ranges"] = [str(one) for one in config.ranges]
-    return _of_settings(config.dataset, settings, layout, before)
+    recipe = _of_settings(config.dataset, settings, layout, before)
+    if problem := next(_problems(recipe), None):
+        raise ReleaseError(f"{config.path}: no release can be made of this ({problem})")
+    return recipe
 
 
 def _of_settings(
@@ -167,7 +172,7 @@ def parse_recipe(data: bytes) -> Recipe:
         where = ".".join(map(str, first["loc"]))
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({where}: {first['msg']})") from None
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise ReleaseError(f"{RECIPE_NAME}: not a release's ({type(error).__name__}: {error})") from None
+        raise ReleaseError(f"{RECIPE_NAME}: not a release's ({type(error).__name__}: {first_line(error)})") from None
     if problem:
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({problem})")
     return recipe
@@ -179,9 +184,12 @@ def use_sensors(settings: Mapping[str, Any]) -> None:
 
 
 def _layout(raw: Mapping[str, Any]) -> SensorLayout:
+    if raw["dtype"] not in _DTYPES:  # numpy would parse it as an expression
+        msg = f"{raw['dtype']!r} is no dtype of a raster"
+        raise ValueError(msg)
     return SensorLayout(
         tuple(map(str, raw["bands"])),
-        str(np.dtype(raw["dtype"])),
+        raw["dtype"],
         _nodata_value(raw["nodata"]),
         int(raw["resolution"]),
         int(raw["size_px"]),
@@ -209,8 +217,6 @@ def _layout_problems(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator
     chip_m, dates = recipe.chips.chip_size, 1 if SENSORS[key].is_static else len(recipe.ranges)
     if layout.resolution < 1 or layout.resolution * layout.size_px != chip_m:
         yield f"{layout.size_px} px of {layout.resolution} m are no chip of {chip_m} m"
-    if np.dtype(layout.dtype).kind not in "iuf":
-        yield f"{layout.dtype} is no dtype of a raster"
     if layout.raster_bytes > _MOST_RASTER_BYTES or (layout.thumbnail_px or 0) > _MOST_THUMBNAIL_PX:
         yield f"a raster of {layout.raster_bytes:,} bytes, a picture of {layout.thumbnail_px} px a side"
     if len(layout.min_valid) != dates:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from release_landscape import Land, write_config
 
+from cube.errors import ConfigError
 from release.errors import ReleaseError
 from release.select import NO_SPLIT, balance, clean, drop_counts, number, select, split
 
@@ -187,6 +188,13 @@ def test_blocks_so_small_that_borders_are_everywhere_are_a_warning(tmp_path: Pat
     assert found.warnings == (f"{text}; a larger release.block_m loses fewer",)
     settings["release.block_m"] = 96_000
     assert select(table, write_config(tmp_path, land, settings)).warnings == ()
+
+
+def test_a_block_smaller_than_a_chip_is_refused(tmp_path: Path) -> None:
+    land = Land({1: 1}, side=960, sensors=("s2l2a", "lulc"))
+    settings = {"release.splits": {"train": 0.5, "test": 0.5}, "release.block_m": 480}
+    with pytest.raises(ConfigError, match=r"release\.block_m 480 is smaller than chips\.chip_size 960"):
+        write_config(tmp_path, land, settings)
 
 
 def test_another_zone_is_no_way_round_the_gap() -> None:

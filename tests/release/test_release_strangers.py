@@ -200,7 +200,7 @@ CLAIMS: dict[str, tuple[str, object, str]] = {
     "folder": ("name", "../../other", "name: String should match"),
     "pixels": ("layout.s2l2a.size_px", 60_000, "s2l2a: 60000 px of 10 m are no chip of 300 m"),
     "nothing": ("layout.s2l2a.resolution", 0, "30 px of 0 m are no chip"),
-    "dtype": ("layout.s2l2a.dtype", "O", "object is no dtype of a raster"),
+    "dtype": ("layout.s2l2a.dtype", "O", "'O' is no dtype of a raster"),
     "band": ("layout.s2l2a.bands", ["B99"], "there is no band B99"),
     "blocks": ("config.release.block_m", 1, "block_m 1 is smaller than a chip"),
     "factor": ("config.lulc.sampling_factor", 0, "sampling_factor is 0"),
