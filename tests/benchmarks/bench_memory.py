@@ -22,6 +22,8 @@ from shapely.geometry import box, mapping
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from figures import Table, add_json_flag, show
+
 from cube.build import build_cubes
 from cube.config import load_config
 from cube.engine import open_engine
@@ -105,6 +107,7 @@ def main() -> None:
     parser.add_argument("--side-km", type=float, default=30.72)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=4)
+    add_json_flag(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -132,9 +135,32 @@ def main() -> None:
         watcher.join()
         row = summary.rows[0]
         stored = sum(p.stat().st_size for p in Layout.of(config).cubes.path.rglob("*") if p.is_file())
-        print(f"{row.status} {row.reason} {(row.width_m or 0) / 1000:g} x {(row.height_m or 0) / 1000:g} km")
-        print(f"{seconds:.1f} s, {stored / 1e6:.0f} MB stored, {summary.fetched_blocks} blocks")
-        print("peak of each process, MiB:", sorted((p // 2**20 for p in peaks.values()), reverse=True))
+        found = Table(
+            "Memory of phase one",
+            [
+                "extent",
+                "workers",
+                "threads each",
+                "seconds",
+                "blocks",
+                "MB stored",
+                "peak of each process, MiB",
+            ],
+            "Five sensors, four seasons, files of noise on this disk: the processor's share, without a network's.",
+        )
+        extent = f"{(row.width_m or 0) / 1000:g} x {(row.height_m or 0) / 1000:g} km"
+        highest = ", ".join(str(peak // 2**20) for peak in sorted(peaks.values(), reverse=True))
+        assert row.status == "built", row.reason
+        found.add(
+            extent,
+            arguments.workers,
+            arguments.threads,
+            f"{seconds:.1f}",
+            summary.fetched_blocks,
+            f"{stored / 1e6:.0f}",
+            highest,
+        )
+        show(found, as_json=arguments.json)
 
 
 if __name__ == "__main__":
