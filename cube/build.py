@@ -7,7 +7,6 @@ made is kept, and a block whose marker lies on disk is not read again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -25,7 +24,7 @@ from .aoi import Aoi, load_aois
 from .candidates import candidate_classes, count_candidates, needed_blocks
 from .catalog import Catalog, catalog_file, open_catalog
 from .config import Config, SensorConfig, Sentinel2Config
-from .engine import Engine, Outcome
+from .engine import Engine, Outcome, stop_if_given_up
 from .errors import CatalogError, ConfigError, DiskFullError, GelosError, ReadError, StoreError
 from .estimate import estimate_cost
 from .grid import Block
@@ -84,6 +83,11 @@ class BlockTask:
     access: Access
     fingerprint: str
 
+    @property
+    def marker(self) -> str:
+        """Name of the file that says that the block is on disk."""
+        return f"{self.block.name}.json"
+
 
 def build_block(task: BlockTask) -> dict[str, Any]:
     """Read a block band by band, write it, and leave its marker; runs in a worker.
@@ -94,12 +98,16 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     -------
     dict
         The marker's record: ``fingerprint``, and ``digests`` (SHA-256 by band).
+
+    Raises
+    ------
+    StoreError
+        If the cube is sealed: the block was made, and is made again only because its worker died since.
     """
-    name = f"{task.block.name}.json"
-    with contextlib.suppress(FileNotFoundError):
-        found: dict[str, Any] = json.loads(task.markers.read(name))
-        if found["fingerprint"] == task.fingerprint:
-            return found
+    if (record := _record_of(task)) is not None:
+        return record
+    if read_seal(task.cubes, task.aoi_index) is not None:
+        raise StoreError(f"block {task.block.name}: its cube is sealed already")
     sensor = SENSORS[task.block.sensor]
     digests = {}
     bands = read_bands(
@@ -112,10 +120,23 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         harmonize=task.harmonize,
     )
     for band, values in bands:
+        stop_if_given_up()
+        # A worker that was cut off from its scheduler may have made the same block meanwhile.
+        if (record := _record_of(task)) is not None:
+            return record
         digests[band] = write_block(task.cubes, task.aoi_index, task.block, band, values)
     record = {"fingerprint": task.fingerprint, "digests": digests}
-    task.markers.write(name, canonical_json(record))
+    task.markers.write(task.marker, canonical_json(record))
     return record
+
+
+def _record_of(task: BlockTask) -> dict[str, Any] | None:
+    """Return the marker's record if the block is on disk as the task would make it."""
+    try:
+        record: dict[str, Any] = json.loads(task.markers.read(task.marker))
+    except FileNotFoundError:
+        return None
+    return record if record["fingerprint"] == task.fingerprint else None
 
 
 @dataclass

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import dask.config
@@ -22,9 +23,9 @@ from .config import ComputeConfig
 from .errors import ClusterError, ConfigError, GelosError
 
 if TYPE_CHECKING:
-    from distributed import Client, Scheduler, Worker
+    from distributed import Client, LocalCluster, Scheduler, Worker
 
-__all__ = ["Engine", "Outcome", "ThreadEngine", "open_engine"]
+__all__ = ["Engine", "Outcome", "ThreadEngine", "open_engine", "stop_if_given_up"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ _AHEAD = 2
 _LIVES = 8
 """How often a task is handed in again after the scheduler gave it up, having lost several workers under it."""
 _LOOK_AGAIN_S = 0.5
+_MISSED_S = 20.0
+"""After which a worker that died counts as lost: a busy machine takes seconds to start one."""
 _NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
 _WORKER_ENVIRON = {
     # What glibc adapts to by itself. Dask's own 64 KiB gives every freed array back to the system, and half of a worker's
@@ -107,7 +110,10 @@ class ThreadEngine:
     ) -> Iterator[Outcome[Task, Result]]:
         """Yield an outcome per task, as they come."""
         del scope
-        with ThreadPoolExecutor(self.slots) as pool:
+        given_up = threading.Event()
+        with ThreadPoolExecutor(
+            self.slots, initializer=_HERE.__setattr__, initargs=("given_up", given_up)
+        ) as pool:
             pending: dict[Future[Result], Task] = {}
             source = iter(tasks)
             try:
@@ -120,10 +126,40 @@ class ThreadEngine:
                     for future in done:
                         yield _outcome(pending.pop(future), future)
             finally:
+                given_up.set()
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def wait_for_stragglers(self, scope: str) -> None:
         """Return at once: threads die with their client."""
+
+
+_HERE = threading.local()
+
+
+class GivenUpError(Exception):
+    """Ends a task whose run was interrupted, or whose worker is closing; nobody waits for what becomes of it here."""
+
+
+def stop_if_given_up() -> None:
+    """End a task between two steps if nobody waits for it here any more: a thread can stop by itself alone.
+
+    Raises
+    ------
+    GivenUpError
+        In a thread of a run that was interrupted, and in a worker that is closing.
+    """
+    given_up: threading.Event | None = getattr(_HERE, "given_up", None)
+    if given_up.is_set() if given_up is not None else _is_worker_closing():
+        raise GivenUpError
+
+
+def _is_worker_closing() -> bool:
+    from distributed import Status, get_worker
+
+    try:
+        return get_worker().status in (Status.closing, Status.closed)
+    except ValueError:  # not in a worker
+        return False
 
 
 class DaskEngine:
@@ -157,7 +193,10 @@ class DaskEngine:
                 threads_per_worker=self._compute.threads or _THREADS_PER_WORKER,
                 memory_limit=self._compute.memory_limit,
                 dashboard_address=":0",
+                silence_logs=logging.CRITICAL,  # what matters is in ours
             )
+        self._stack.enter_context(_hear_of_deaths())
+        self._stack.enter_context(_keep_workers(cluster))
         client = Client(self._stack.enter_context(cluster))
         _LOG.info("dashboard: %s", client.dashboard_link)
         return cast("Client", self._stack.enter_context(client))
@@ -165,7 +204,8 @@ class DaskEngine:
     @property
     def slots(self) -> int:
         """Threads of all workers at this moment."""
-        return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
+        with self._asked():
+            return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
 
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
@@ -202,6 +242,7 @@ class DaskEngine:
                 future = next(finished)
                 task = pending.pop(future)
                 outcome = _received(task, future)
+                future.release()  # or it would be made again if the worker that holds it died
                 if isinstance(outcome.error, CancelledError):
                     raise self._lost()
                 if isinstance(outcome.error, KilledWorker) and lives.setdefault(id(task), _LIVES) > 0:
@@ -215,6 +256,14 @@ class DaskEngine:
         finally:
             if self._client.status == "running":
                 self._client.cancel(list(pending))
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Ask the scheduler something; that it does not answer is one line."""
+        try:
+            yield
+        except OSError:  # Dask's own, too
+            raise self._lost() from None
 
     def _lost(self) -> ClusterError:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it would tell the same in fifty lines
@@ -230,8 +279,9 @@ class DaskEngine:
             return
         mark, told = _mark(scope), False
         while True:
-            keys = set(self._client.run_on_scheduler(_unfinished, mark=mark))
-            keys = keys.union(*self._client.run(_running, mark=mark).values())
+            with self._asked():
+                keys = set(self._client.run_on_scheduler(_unfinished, mark=mark))
+                keys = keys.union(*self._client.run(_running, mark=mark, on_error="ignore").values())
             if not keys:
                 return
             if not told:
@@ -261,15 +311,73 @@ def _running(mark: str, dask_worker: Worker) -> list[str]:
 
 @contextlib.contextmanager
 def _workers_ignore_interrupts() -> Iterator[None]:
-    """Let processes that are started here ignore Ctrl-C: the client hears it, and ends them in order."""
+    """Let processes that are started here not hear Ctrl-C: the client does, once they are there, and ends them in order.
+
+    A blocked signal stays blocked in threads that are begun here, and in the processes that they start, now or later.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Its start would unblock the signal again.
+    resource_tracker.ensure_running()
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
+
+
+class _Heard(logging.Handler):
+    """Tells in our log what Dask says in its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _LOG.warning("%s", record.getMessage())
+
+
+@contextlib.contextmanager
+def _hear_of_deaths() -> Iterator[None]:
+    """Note workers that died, or were killed for their memory."""
+    nannies = logging.getLogger("distributed.nanny")
+    heard = _Heard(logging.WARNING)
+    nannies.addHandler(heard)
+    try:
+        yield
+    finally:
+        nannies.removeHandler(heard)
+
+
+@contextlib.contextmanager
+def _keep_workers(cluster: LocalCluster) -> Iterator[None]:
+    """Start workers anew that did not come back: a nanny whose worker dies while it starts gives up."""
+    wanted, missing_since = len(cluster.worker_spec), dict[Any, float]()
+    loop = cluster.loop
+    assert loop is not None
+
+    def look() -> None:
+        registered = {worker["name"] for worker in cluster.scheduler_info["workers"].values()}
+        for name in cluster.worker_spec:
+            if name in registered:
+                missing_since.pop(name, None)
+            elif time.monotonic() - missing_since.setdefault(name, time.monotonic()) > _MISSED_S:
+                _LOG.warning("worker %s did not come back in %g s; another takes its place", name, _MISSED_S)
+                del missing_since[name]
+                if (nanny := cluster.workers.pop(name, None)) is not None:
+                    loop.add_callback(nanny.close, timeout=1)
+                cluster.scale(wanted)
+
+    from tornado.ioloop import PeriodicCallback
+
+    watch = PeriodicCallback(look, _LOOK_AGAIN_S * 1000)
+    loop.add_callback(watch.start)
+    try:
+        yield
+    finally:
+        loop.add_callback(watch.stop)
 
 
 def _take(source: Iterator[Task], count: int) -> Iterator[Task]:
@@ -293,6 +401,10 @@ def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | N
         return function(task), None
     except GelosError as error:
         return None, error
+    except GivenUpError:
+        from distributed import Reschedule
+
+        raise Reschedule from None
 
 
 def _received(task: Task, future: Any) -> Outcome[Task, Any]:

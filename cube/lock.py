@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 
 from .errors import BusyError
-from .storage import Folder
+from .storage import Folder, disk_errors
 
 __all__ = ["hold"]
 
@@ -42,7 +42,8 @@ def hold(folder: Folder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hold_file(folder: Folder) -> Iterator[None]:
-    handle = os.open(folder.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    with disk_errors(f"{folder}/{_LOCK}"):
+        handle = os.open(folder.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,8 +51,10 @@ def _hold_file(folder: Folder) -> Iterator[None]:
             raise _busy(folder, os.pread(handle, 256, 0)) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, _owner(), 0)
-        yield
-        os.ftruncate(handle, 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 

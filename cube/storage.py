@@ -134,6 +134,30 @@ class Folder:
             return (self.path / name).read_bytes()
         return bytes(self._fs[0].cat_file(self._key(name)))
 
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """Return up to `size` bytes of a file from `start` on; holds nothing open, so any thread or process may.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        if self.is_local:
+            with (self.path / name).open("rb") as file:
+                file.seek(start)
+                return file.read(size)
+        return bytes(self._fs[0].cat_file(self._key(name), start=start, end=start + size)) if size else b""
+
+    def size(self, name: str) -> int:
+        """Return a file's bytes.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        return (self.path / name).stat().st_size if self.is_local else int(self._fs[0].size(self._key(name)))
+
     def write(self, name: str, data: bytes) -> None:
         """Write a file at once: readers see the old content or the new, never a part.
 
@@ -251,8 +275,7 @@ class Folder:
     def files(self) -> Iterator[str]:
         """Names of all files below, relative and sorted."""
         if self.is_local:
-            root = self.path
-            yield from sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+            yield from sorted(_walk(str(self.path), ""))
             return
         fs, root_key = self._fs
         fs.invalidate_cache()
@@ -329,23 +352,29 @@ class Folder:
             if file == seal:
                 held[file] = data
                 return
-            _write_file(stage / file, data, sync=sync)
+            _write_file(stage / file, data)
 
+        target, old = self.path / name, stage.with_name(f"{stage.name}-old")
         try:
             with disk_errors(f"{self.url}/{name}"):
                 yield put
                 for file, data in held.items():
-                    _write_file(stage / file, data, sync=sync)
+                    _write_file(stage / file, data)
                 stage.chmod(0o755)
                 if sync:
-                    _fsync_dir(stage)
-                self.remove_folder(name, seal)
-                stage.replace(self.path / name)
+                    os.sync()  # once: a release has hundreds of thousands of files
+                if target.exists():
+                    target.replace(old)  # at once: a kill must not leave a part of it under its name
+                stage.replace(target)
                 if sync:
                     _fsync_dir(self.path)
         except BaseException:
-            shutil.rmtree(stage, ignore_errors=True)
+            if old.exists() and not target.exists():
+                old.replace(target)
             raise
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
     def _staged_as_objects(
         self, name: str, seal: str, held: dict[str, bytes]
@@ -403,14 +432,21 @@ class Folder:
         return FsspecStore.from_url(target.url, storage_options=dict(self.options), read_only=read_only)
 
 
-def _write_file(path: Path, data: bytes, *, sync: bool) -> None:
+def _walk(root: str, below: str) -> Iterator[str]:
+    """Names of the files in a local folder; strings all the way, since there may be hundreds of thousands."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{root}/{below}") as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, f"{below}{entry.name}/")
+            elif entry.is_file():
+                yield f"{below}{entry.name}"
+
+
+def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(data)
-        file.flush()
         os.fchmod(file.fileno(), 0o644)
-        if sync:
-            os.fsync(file.fileno())
 
 
 def _make_folders(path: Path) -> None:

@@ -263,8 +263,9 @@ def _band_attributes(band: Band, epsg: int) -> dict[str, Any]:
 def write_template(cubes: Folder, plan: CubePlan) -> None:
     """Write everything of a cube but its chunks and its root; what is there already and equal is left alone."""
     target = cubes / cube_name(plan.aoi_index)
+    there = set(target.files())
     for path, data in make_template(plan).items():
-        if not (target.exists(path) and target.read(path) == data):
+        if path not in there or target.read(path) != data:
             target.write(path, data)
 
 

@@ -2,8 +2,9 @@
 
 from .dataset import Release, chip_arrays, open_release, torch_dataset
 from .errors import ReleaseError
+from .faults import Fault
 from .release import ReleaseSummary, make_release
-from .verify import Fault, verify
+from .verify import verify
 
 __all__ = [
     "Fault",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Alignment", "Offset", "edges", "surface"]
+__all__ = ["Alignment", "Edges", "Offset", "edges", "surface"]
 
 _MAX_LAG_PX = 12
 _MIN_CHIPS = 4
@@ -27,12 +27,23 @@ class Offset:
     east: int
 
 
-def edges(image: NDArray[Any], size: int) -> Image:
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Strength of an image's edges, ready to be correlated."""
+
+    spectrum: NDArray[np.complex128]
+    """Of a square; the half that a real image needs."""
+    size: int
+    energy: float
+    """Sum of squares."""
+
+
+def edges(image: NDArray[Any], size: int) -> Edges:
     """Return the strength of edges of ``(band, y, x)`` on a grid of `size` pixels, tapered to nought at its rim.
 
     Coarser images are repeated onto the grid first; values that are not finite count as the mean.
     """
-    layer: NDArray[Any] = np.asarray(image, dtype=np.float64).mean(axis=0)
+    layer: NDArray[Any] = image.mean(axis=0, dtype=np.float64)
     finite = np.isfinite(layer)
     layer = np.where(finite, layer, layer[finite].mean() if finite.any() else 0.0)
     if layer.shape != (size, size):
@@ -40,7 +51,8 @@ def edges(image: NDArray[Any], size: int) -> Image:
     smooth = _box(layer)
     strength = np.hypot(*np.gradient(smooth))
     strength -= strength.mean()
-    return np.asarray(strength * np.hanning(size)[:, None] * np.hanning(size)[None, :])
+    strength *= np.hanning(size)[:, None] * np.hanning(size)[None, :]
+    return Edges(np.fft.rfft2(strength), size, float((strength**2).sum()))
 
 
 def _box(layer: Image) -> Image:
@@ -50,8 +62,8 @@ def _box(layer: Image) -> Image:
     return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9)
 
 
-def surface(reference: Image, other: Image) -> Image | None:
-    """Correlate two edge images at every lag up to a few pixels.
+def surface(reference: Edges, other: Edges) -> Image | None:
+    """Correlate two images' edges at every lag up to a few pixels.
 
     Returns
     -------
@@ -59,12 +71,13 @@ def surface(reference: Image, other: Image) -> Image | None:
         ``(2 n + 1, 2 n + 1)``, no lag in the middle; positive lags: `other` lies further south, east. None
         where one of them has no edges.
     """
-    norm = float(np.sqrt((reference**2).sum() * (other**2).sum()))
+    norm = math.sqrt(reference.energy * other.energy)
     if norm < 1e-12:  # nothing but rounding
         return None
-    spectrum = np.conj(np.fft.rfft2(reference)) * np.fft.rfft2(other)
-    whole = np.fft.fftshift(np.fft.irfft2(spectrum, s=reference.shape)) / norm
-    middle, reach = reference.shape[0] // 2, _reach(reference.shape[0])
+    size = reference.size
+    product = np.conj(reference.spectrum) * other.spectrum
+    whole = np.fft.fftshift(np.fft.irfft2(product, s=(size, size))) / norm
+    middle, reach = size // 2, _reach(size)
     return np.asarray(whole[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1])
 
 

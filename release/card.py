@@ -10,9 +10,15 @@ from .recipe import Recipe
 from .select import Selection
 from .tracker import CSV_NAME, GELOS_FIELDS, GEOJSON_NAME, OUR_FIELDS, PARQUET_NAME
 
-__all__ = ["CARD_NAME", "make_card"]
+__all__ = ["CARD_NAME", "SPLIT_NOTE", "make_card"]
 
 CARD_NAME = "README.md"
+
+SPLIT_NOTE = (
+    "Whole spatial blocks are assigned, and blocks that touch go together where that leaves every split room. "
+    "A chip nearer than a chip's side to a block of another split is in none of them, so that no two splits see "
+    "the same ground: leave those out."
+)
 
 _FIELD_NOTES = {
     "original_id": "`chip_index` of the window among all that were scored",
@@ -94,7 +100,7 @@ def _what(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
     head = ("sensor", "key", "dates", "bands", "pixel", "size", "dtype", "nodata")
     return f"""# {recipe.name} {recipe.version}
 
-{len(tracker):,} chips of {recipe.chip_size} m a side, from {tracker["aoi_index"].nunique():,} areas of
+{len(tracker):,} chips of {recipe.chips.chip_size} m a side, from {tracker["aoi_index"].nunique():,} areas of
 interest. Each shows one land cover, seen by every sensor below at the same place, on the same grid corners,
 once in each of {len(recipe.ranges)} time ranges: {", ".join(map(str, recipe.ranges)) or "none"}.
 Made for embedding and benchmarking geospatial foundation models. `report.html` shows it.
@@ -121,10 +127,7 @@ def _splits(tracker: gpd.GeoDataFrame) -> str:
         part = tracker.loc[tracker["split"] == name, "lulc"]
         rows.append((name, len(part), *(int((part == code).sum()) for code in codes)))
     head = ("split", "chips", *(CLASS_NAMES[int(code)] for code in codes))
-    return (
-        "## Splits\n\nWhole spatial blocks are assigned; a chip nearer than a chip's side to a block "
-        "of another split is in `none`: leave it out.\n\n" + _table(head, rows)
-    )
+    return f"## Splits\n\n{SPLIT_NOTE}\n\n" + _table(head, rows)
 
 
 def _files(recipe: Recipe) -> str:
@@ -171,20 +174,20 @@ Without this project: split the comma lists of `{{sensor}}_paths`, open each wit
 
 
 def _how(selection: Selection, recipe: Recipe) -> str:
-    chips = recipe.config["chips"]
+    chips = recipe.chips
     factor = recipe.sampling_factor
     balance = (
         f"The largest class holds at most {factor} times the smallest; chips given up were drawn by lot "
-        f"(seed {recipe.config['release']['seed']}), from the areas that had most of their class."
+        f"(seed {recipe.release.seed}), from the areas that had most of their class."
         if factor
         else "Classes are not balanced."
     )
     reasons = ", ".join(f"{count:,} {name}" for name, count in selection.funnel) or "none"
     return f"""## How it was made
 
-One aligned cube per area of interest; every window of {recipe.sample_size} m scored; chosen by these rules:
-purity at least {chips["min_purity"]:g}, classes {", ".join(map(str, chips["classes"]))}, no pixel of class
-{", ".join(map(str, chips["forbidden"])) or "any"}, and the clear and valid shares in `config.json`.
+One aligned cube per area of interest; every window of {recipe.chips.sample_size} m scored; chosen by these rules:
+purity at least {chips.min_purity:g}, classes {", ".join(map(str, chips.classes))}, no pixel of class
+{", ".join(map(str, chips.forbidden)) or "any"}, and the clear and valid shares in `config.json`.
 {balance}
 
 Of {selection.windows:,} windows, {selection.windows - len(selection.chips):,} are not here: {reasons}.

@@ -20,7 +20,6 @@ from pystac.extensions.eo import EOExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, RasterExtension
 
-from cube.config import TimeRange
 from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, Band, BandKind
 
 from .recipe import Recipe, SensorLayout
@@ -34,7 +33,7 @@ ITEMS_NAME = "items.parquet"
 CROISSANT_NAME = "croissant.json"
 
 _GEOTIFF = "image/tiff; application=geotiff"
-_ITEMS_PER_CHUNK = 512
+_ITEMS_PER_CHUNK = 128
 _PARQUET = "application/vnd.apache.parquet"
 
 
@@ -160,14 +159,14 @@ def _item(template: str, row: Mapping[str, Any], shape: shapely.Polygon, recipe:
         "gelos:purity": float(row["purity"]),
         "gelos:split": row["split"],
     }
-    left, top = row["left_m"] - recipe.margin_m, row["top_m"] + recipe.margin_m
+    box = recipe.bounds(row)
     for key, layout in recipe.layout.items():
         hrefs = _hrefs(key, row)
         for name, (raster, picture) in zip(_asset_keys(key, recipe), hrefs, strict=True):
             step = float(layout.resolution)
             item["assets"][name] |= {
                 "href": f"./{raster}",
-                "proj:transform": [step, 0.0, float(left), 0.0, -step, float(top)],
+                "proj:transform": [step, 0.0, float(box.left), 0.0, -step, float(box.top)],
             }
             if picture:
                 item["assets"][f"{name}_thumbnail"]["href"] = f"./{picture}"
@@ -186,8 +185,7 @@ def _period(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]
     if dates:
         days = [datetime.strptime(d, "%Y%m%d").replace(tzinfo=UTC) for d in (dates[0], dates[-1])]
         return days[0], datetime.combine(days[1], time(23, 59, 59), tzinfo=UTC)
-    period = TimeRange.parse(recipe.config["lulc"]["year"])
-    return period.start, period.end.replace(microsecond=0)
+    return recipe.year.start, recipe.year.end.replace(microsecond=0)
 
 
 def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import xarray as xr
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
@@ -20,6 +21,7 @@ from cube.sensors import SENSORS
 from cube.storage import Folder
 
 from .errors import ReleaseError
+from .faults import first_line
 from .package import open_files
 from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
 from .tracker import PARQUET_NAME
@@ -44,13 +46,8 @@ class Release:
     def __init__(self, path: str | Path | Folder) -> None:
         self.path = path
         self._files = open_files(path)
-        try:
-            self.recipe: Recipe = parse_recipe(self._files.read(RECIPE_NAME))
-            table = gpd.read_parquet(io.BytesIO(self._files.read(PARQUET_NAME)))
-        except FileNotFoundError as error:
-            name = Path(str(error.filename or error)).name
-            raise ReleaseError(f"{path}: {name} is missing; this is no release, or not all of it") from None
-        self.table: gpd.GeoDataFrame = table.set_index("id", drop=False)
+        self.recipe: Recipe = parse_recipe(self.read_file(RECIPE_NAME))
+        self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind."""
@@ -71,9 +68,7 @@ class Release:
 
     def bounds(self, chip_id: int) -> Bounds:
         """Return the chip's box in its UTM zone, metres."""
-        row = self.table.loc[chip_id]
-        left, top = int(row["left_m"]) - self.recipe.margin_m, int(row["top_m"]) + self.recipe.margin_m
-        return Bounds(left, top - self.recipe.chip_size, left + self.recipe.chip_size, top)
+        return self.recipe.bounds(self.table.loc[chip_id])
 
     def paths(self, chip_id: int, sensor: str) -> list[str]:
         """Return the names of a sensor's rasters, one per date."""
@@ -99,7 +94,7 @@ class Release:
         """
         indexes = self.band_indexes(sensor, bands)
         return np.stack(
-            [_pixels(name, self._files.read(name), indexes) for name in self.paths(chip_id, sensor)]
+            [_pixels(name, self.read_file(name), indexes) for name in self.paths(chip_id, sensor)]
         )
 
     def _layout(self, sensor: str) -> SensorLayout:
@@ -109,7 +104,14 @@ class Release:
 
     def read_file(self, name: str) -> bytes:
         """Read a file of the release."""
-        return self._files.read(name)
+        try:
+            return self._files.read(name)
+        except FileNotFoundError:
+            raise ReleaseError(
+                f"{self.path}: {name} is missing; this is no release, or not all of it"
+            ) from None
+        except OSError as error:
+            raise ReleaseError(f"{self.path}: {name} {error}; verify the release") from None
 
     def band_indexes(self, sensor: str, bands: Sequence[str] = ()) -> list[int]:
         """Return the places of bands in a sensor's rasters, from 1; empty: of all."""
@@ -165,13 +167,27 @@ class Release:
         return xr.DataArray(stack, coords, ("time", "band", "y", "x"), sensor, attrs)
 
 
+def _read_table(data: bytes) -> gpd.GeoDataFrame:
+    try:
+        table = gpd.read_parquet(io.BytesIO(data)).set_index("id", drop=False)
+    except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+        text = first_line(error)
+        raise ReleaseError(f"{PARQUET_NAME}: cannot be read ({text}); verify the release") from None
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()][0]
+        raise ReleaseError(f"{PARQUET_NAME}: id {twice} is there twice; verify the release")
+    return table
+
+
 def _read_pixels(opened: Release, name: str, indexes: list[int]) -> NDArray[Any]:
     return _pixels(name, opened.read_file(name), indexes)
 
 
 def _pixels(name: str, data: bytes, indexes: list[int]) -> NDArray[Any]:
+    if not data:  # rasterio would take it for a raster that is to be written
+        raise ReleaseError(f"{name}: is empty; verify the release")
     try:
-        with MemoryFile(data) as memory, memory.open() as raster:
+        with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             pixels: NDArray[Any] = raster.read(indexes)
     except RasterioError as error:
         raise ReleaseError(f"{name}: cannot be read ({error}); verify the release") from None
@@ -202,13 +218,13 @@ def chip_arrays(
         ``bounds``, west, south, east, north in metres.
     """
     row = opened.table.loc[chip_id]
-    classes = list(opened.recipe.config["chips"]["classes"])
+    classes = sorted(opened.recipe.chips.classes)
     box = opened.bounds(chip_id)
     sample: Sample = {
         f"image_{sensor}": opened.read(chip_id, sensor, (bands or {}).get(sensor, ())) for sensor in sensors
     }
     code = int(row["lulc"])
-    sample |= {"label": sorted(classes).index(code), "lulc": code, "id": int(chip_id)}
+    sample |= {"label": classes.index(code), "lulc": code, "id": int(chip_id)}
     return sample | {"crs": f"EPSG:{row['epsg']}", "bounds": (box.left, box.bottom, box.right, box.top)}
 
 

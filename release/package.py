@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import numpy as np
+
 from cube.storage import Folder
 
-from .errors import ReleaseError
+from .errors import BadZipError, ReleaseError
 
 __all__ = [
+    "MOST_BYTES",
     "SUMS_NAME",
     "Files",
     "FolderFiles",
@@ -33,18 +38,24 @@ SUMS_NAME = "SHA256SUMS"
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _ZIP_MODE = 0o100644
 _ZIP_UNIX = 3
+_ZIP_HEADER = 30
+_ZIP_ENCRYPTED = 1
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0][^\0]*)")
 
 
+MOST_BYTES = 1 << 32
+"""No file of a release is larger."""
+
+
 class Files(Protocol):
-    """Where a release's files are read from."""
+    """Where a release's files are read from. What it reads may be anybody's: it never leaves the release."""
 
     def names(self) -> list[str]:
         """All file names, sorted."""
         ...
 
-    def read(self, name: str) -> bytes:
-        """Bytes of a file; FileNotFoundError if there is none, OSError if it cannot be read."""
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+        """Bytes of a file; FileNotFoundError if there is none, OSError if it cannot be read or is over `most`."""
         ...
 
 
@@ -58,34 +69,87 @@ class FolderFiles:
         """All file names, sorted."""
         return list(self.folder.files())
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Bytes of a file."""
+        if name.startswith("/") or ".." in name.split("/"):
+            raise OSError("lies outside the release")
+        _check_size(self.folder.size(name), most)
         return self.folder.read(name)
 
 
 class ZipFiles:
-    """The files of a zipped release, without the zip's top folder."""
+    """The files of a zipped release, without the zip's top folder.
+
+    Only where each file lies is kept, not the zip's own records of it (for 10,000 chips they take hundreds of
+    megabytes), and nothing is held open: threads and forked processes may share one.
+    """
 
     def __init__(self, folder: Folder, name: str) -> None:
         self.folder, self.name = folder, name
         try:
-            self._zip = zipfile.ZipFile(folder.path / name if folder.is_local else folder.open(name))
-        except (zipfile.BadZipFile, ValueError, EOFError, UnicodeDecodeError) as error:
-            raise ReleaseError(f"{folder}/{name}: not a zip that can be read ({error})") from None
-        self.root = _root(self._zip.namelist())
+            with folder.open(name) as file, zipfile.ZipFile(file) as archive:
+                entries, end = archive.infolist(), archive.start_dir
+            self._starts = np.array([entry.header_offset for entry in entries], dtype=np.int64)
+            self._sizes = np.array([entry.file_size for entry in entries], dtype=np.int64)
+        except (
+            zipfile.BadZipFile,
+            ArithmeticError,
+            ValueError,
+            EOFError,
+            OSError,
+            NotImplementedError,
+        ) as error:
+            raise BadZipError(f"{folder}/{name}: not a zip that can be read ({error})") from None
+        self._crcs = np.array([entry.CRC for entry in entries], dtype=np.uint32)
+        self._stored = np.array([_is_stored(entry) for entry in entries], dtype=bool)
+        # An entry ends where the next begins: no byte of a zip can be read as two files.
+        borders = np.append(np.sort(self._starts), max(end, self._starts.max(initial=0)))
+        self._ends = borders[np.searchsorted(borders[:-1], self._starts, side="right")]
+        self.root = _root(entry.filename for entry in entries)
+        self._names = [entry.filename.removeprefix(self.root) for entry in entries]
+        self._places = {name: place for place, name in enumerate(self._names)}
+
+    def __reduce__(self) -> tuple[type[ZipFiles], tuple[Folder, str]]:
+        """Open the zip again in another process."""
+        return ZipFiles, (self.folder, self.name)
 
     def names(self) -> list[str]:
         """All file names, sorted."""
-        return sorted(name.removeprefix(self.root) for name in self._zip.namelist())
+        return sorted(self._names)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Bytes of a file."""
-        try:
-            return self._zip.read(self.root + name)
-        except KeyError:
-            raise FileNotFoundError(name) from None
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
-            raise OSError(f"cannot be read from the zip ({error})") from None
+        if name not in self._places:
+            raise FileNotFoundError(name)
+        place = self._places[name]
+        if not self._stored[place]:
+            raise OSError("is compressed or encrypted; a release's zip holds its files as they are")
+        size, start, end = int(self._sizes[place]), int(self._starts[place]), int(self._ends[place])
+        _check_size(size, most)
+        data = b""
+        if size <= end - start:
+            data = _entry_data(self.folder.read_range(self.name, start, end - start), size)
+        if len(data) != size or zlib.crc32(data) != self._crcs[place]:
+            raise OSError("cannot be read from the zip (its entry is damaged)")
+        return data
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise OSError(f"holds {size:,} bytes, more than the {most:,} that it may")
+
+
+def _is_stored(entry: zipfile.ZipInfo) -> bool:
+    return entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & _ZIP_ENCRYPTED
+
+
+def _entry_data(entry: bytes, size: int) -> bytes:
+    """Return the content of a stored entry, which follows its header; less than `size` where it is damaged."""
+    if entry[:4] != b"PK\3\4" or len(entry) < _ZIP_HEADER:
+        return b""
+    name, extra = struct.unpack_from("<HH", entry, _ZIP_HEADER - 4)
+    start = _ZIP_HEADER + name + extra
+    return entry[start : start + size]
 
 
 def _root(names: Iterable[str]) -> str:
@@ -105,6 +169,8 @@ def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
     ------
     ReleaseError
         If there is nothing there.
+    BadZipError
+        If a zip cannot be read.
     """
     folder = release if isinstance(release, Folder) else Folder(str(release))
     parent, _, name = folder.url.rstrip("/").rpartition("/")

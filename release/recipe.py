@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from pydantic import ValidationError
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
-from cube.config import Config, TimeRange
+from cube.config import ChipsConfig, Config, DatasetConfig, ReleaseConfig, TimeRange
+from cube.grid import Bounds
 from cube.sensors import SENSORS
+from cube.windows import WindowGeometry
 
 from .errors import ReleaseError
 
@@ -23,13 +26,11 @@ __all__ = ["RECIPE_NAME", "Recipe", "SensorLayout", "layout_of", "make_recipe", 
 
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
-_NEEDED = {
-    "chips": ("min_purity", "classes", "forbidden"),
-    "release": ("seed", "splits", "block_m", "thumbnail_url"),
-    "lulc": ("year",),
-}
-"""Settings that readers of a release rely on, beside those that :class:`Recipe` has properties for."""
 _NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}
+_MOST_RASTER_BYTES = 1 << 30
+_MOST_THUMBNAIL_PX = 1 << 13
+
+Section = TypeVar("Section", ChipsConfig, ReleaseConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ class SensorLayout:
     thumbnail_px: int | None
     """Side of the pictures, pixels; None for a layer without pictures."""
 
+    @property
+    def raster_bytes(self) -> int:
+        """Memory that a raster takes."""
+        return len(self.bands) * self.size_px**2 * np.dtype(self.dtype).itemsize
+
     def is_nodata(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Where there is no value."""
         if self.nodata is None:
@@ -64,40 +70,27 @@ class Recipe:
     version: str
     config: Mapping[str, Any]
     """Settings as the config file groups them, without directories, catalog and compute."""
+    chips: ChipsConfig
+    release: ReleaseConfig
+    ranges: tuple[TimeRange, ...]
+    """Time ranges, one date of each sensor in each."""
+    year: TimeRange
+    """Of the land cover."""
+    sampling_factor: int | None
+    """The largest class holds at most this many times the smallest."""
     layout: Mapping[str, SensorLayout]
     before: Mapping[int, int]
     """Chips per class before balancing."""
 
-    @property
-    def sample_size(self) -> int:
-        """Side of the window whose land cover is judged, metres."""
-        return int(self.config["chips"]["sample_size"])
-
-    @property
-    def chip_size(self) -> int:
-        """Side of a chip, metres."""
-        return int(self.config["chips"]["chip_size"])
-
-    @property
-    def margin_m(self) -> int:
-        """Context around the sample window, metres."""
-        return (self.chip_size - self.sample_size) // 2
+    def bounds(self, row: Mapping[str, Any]) -> Bounds:
+        """Return the box of the chip in a row of the tracker, metres in its UTM zone."""
+        geometry = WindowGeometry.from_config(self.chips)
+        return geometry.bounds("chip", int(row["left_m"]), int(row["top_m"]))
 
     @property
     def series(self) -> tuple[str, ...]:
         """Sensors with dates."""
         return tuple(key for key in self.layout if not SENSORS[key].is_static)
-
-    @property
-    def ranges(self) -> tuple[TimeRange, ...]:
-        """Time ranges, one date of each sensor in each."""
-        return tuple(TimeRange.parse(text) for text in self.config["time_ranges"])
-
-    @property
-    def sampling_factor(self) -> int | None:
-        """The largest class holds at most this many times the smallest."""
-        factor = self.config["lulc"].get("sampling_factor")
-        return None if factor is None else int(factor)
 
     def to_json(self) -> bytes:
         """Write ``config.json``."""
@@ -122,41 +115,101 @@ def make_recipe(config: Config, layout: Mapping[str, SensorLayout], before: Mapp
     for key, sensor in config.sensors.items():
         settings[key] = {**sensor.model_dump(mode="json"), "bands": list(config.bands(key))}
     settings["time_ranges"] = [str(one) for one in config.ranges]
-    return Recipe(config.dataset.name, config.dataset.version, settings, dict(layout), dict(before))
+    return _of_settings(config.dataset, settings, layout, before)
+
+
+def _of_settings(
+    dataset: DatasetConfig,
+    settings: Mapping[str, Any],
+    layout: Mapping[str, SensorLayout],
+    before: Mapping[int, int],
+) -> Recipe:
+    """Read the settings that readers of a release rely on, by the config's own rules."""
+    lulc = settings["lulc"]
+    return Recipe(
+        dataset.name,
+        dataset.version,
+        settings,
+        _section(ChipsConfig, settings["chips"]),
+        _section(ReleaseConfig, settings["release"]),
+        tuple(TimeRange.parse(text) for text in settings["time_ranges"]),
+        TimeRange.parse(lulc["year"]),
+        None if lulc.get("sampling_factor") is None else int(lulc["sampling_factor"]),
+        layout,
+        before,
+    )
+
+
+def _section(model: type[Section], settings: Mapping[str, Any]) -> Section:
+    """Leave out keys that a later version may have added."""
+    return model.model_validate({key: settings[key] for key in settings if key in model.model_fields})
 
 
 def parse_recipe(data: bytes) -> Recipe:
-    """Read ``config.json``.
+    """Read ``config.json``, which may be anybody's.
 
     Raises
     ------
     ReleaseError
-        If it is not one.
+        If it is not one, or its numbers do not fit together.
     """
     try:
         raw = json.loads(data)
-        layout = {
-            key: SensorLayout(
-                tuple(one["bands"]),
-                str(np.dtype(one["dtype"])),
-                _nodata_value(one["nodata"]),
-                int(one["resolution"]),
-                int(one["size_px"]),
-                tuple(one["min_valid"]),
-                one["thumbnail_px"],
-            )
-            for key, one in raw["layout"].items()
-            if key in SENSORS
-        }
+        layout = {key: _layout(one) for key, one in raw["layout"].items() if key in SENSORS}
         before = {int(code): int(n) for code, n in raw["chips_per_class_before_balancing"].items()}
-        recipe = Recipe(str(raw["name"]), str(raw["version"]), raw["config"], layout, before)
-        _ = (recipe.margin_m, recipe.ranges, recipe.sampling_factor)
-        for section, keys in _NEEDED.items():
-            for key in keys:
-                _ = recipe.config[section][key]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        dataset = DatasetConfig(name=raw["name"], version=raw["version"])
+        recipe = _of_settings(dataset, raw["config"], layout, before)
+        problem = next(_problems(recipe), None)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ReleaseError(f"{RECIPE_NAME}: not a release's ({where}: {first['msg']})") from None
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({type(error).__name__}: {error})") from None
+    if problem:
+        raise ReleaseError(f"{RECIPE_NAME}: not a release's ({problem})")
     return recipe
+
+
+def _layout(raw: Mapping[str, Any]) -> SensorLayout:
+    return SensorLayout(
+        tuple(map(str, raw["bands"])),
+        str(np.dtype(raw["dtype"])),
+        _nodata_value(raw["nodata"]),
+        int(raw["resolution"]),
+        int(raw["size_px"]),
+        tuple(map(float, raw["min_valid"])),
+        None if raw["thumbnail_px"] is None else int(raw["thumbnail_px"]),
+    )
+
+
+def _problems(recipe: Recipe) -> Iterator[str]:
+    """Say where numbers of a recipe do not fit together, or would take more memory than any chip should."""
+    chips, settings = recipe.chips, recipe.release
+    if "lulc" not in recipe.layout:
+        yield "it has no layer lulc"
+    if unknown := sorted(set(recipe.before) - set(chips.classes)):
+        yield f"class {unknown[0]} is counted, but not kept"
+    if recipe.sampling_factor is not None and recipe.sampling_factor < 1:
+        yield f"sampling_factor is {recipe.sampling_factor}"
+    if settings.splits and settings.block_m < chips.chip_size:
+        yield f"block_m {settings.block_m} is smaller than a chip"
+    for key, layout in recipe.layout.items():
+        yield from (f"{key}: {text}" for text in _layout_problems(key, layout, recipe))
+
+
+def _layout_problems(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator[str]:
+    chip_m, dates = recipe.chips.chip_size, 1 if SENSORS[key].is_static else len(recipe.ranges)
+    if layout.resolution < 1 or layout.resolution * layout.size_px != chip_m:
+        yield f"{layout.size_px} px of {layout.resolution} m are no chip of {chip_m} m"
+    if np.dtype(layout.dtype).kind not in "iuf":
+        yield f"{layout.dtype} is no dtype of a raster"
+    if layout.raster_bytes > _MOST_RASTER_BYTES or (layout.thumbnail_px or 0) > _MOST_THUMBNAIL_PX:
+        yield f"a raster of {layout.raster_bytes:,} bytes, a picture of {layout.thumbnail_px} px a side"
+    if len(layout.min_valid) != dates:
+        yield f"{len(layout.min_valid)} valid shares for {dates} dates"
+    if unknown := sorted(set(layout.bands) - {band.name for band in SENSORS[key].bands}):
+        yield f"there is no band {unknown[0]}"
 
 
 def _nodata_text(value: float | None) -> float | str | None:
@@ -179,7 +232,7 @@ def layout_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, wh
     bands = SENSORS[key].exported(config.bands(key))
     size = config.chips.chip_size // settings.resolution
     try:
-        with MemoryFile(data) as memory, memory.open() as raster:
+        with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             found = (tuple(raster.descriptions), raster.dtypes[0], raster.width)
             nodata = raster.nodata
     except RasterioError as error:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import geopandas as gpd
+import pandas as pd
 
 from chipping.export import CHIP_SEAL
 from chipping.records import CHIP_METADATA
-from cube.config import Config
+from cube.config import Config, DatasetConfig
 from cube.layout import EXPORTING, Layout
+from cube.lock import hold
 from cube.status import AOI_METADATA
 from cube.storage import Folder
 from cube.windows import WindowGeometry
@@ -50,8 +52,10 @@ AOIS_NAME = "aois.geojson"
 _AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips")
 """What a release says of an AOI: what became of it, not how many tries it took."""
 _READ_THREADS = 8
-_BATCH = 64
-"""Chips whose files are in flight at once."""
+_BATCH = 16
+"""Chips, or files, in flight at once."""
+
+Item = TypeVar("Item")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -80,14 +84,52 @@ class ReleaseSummary:
     """SHA-256 of SHA256SUMS: equal for equal releases."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(NamedTuple):
     """A file of a chip in the working folder, and its name in the release."""
 
     cell: str
     name: str
     target: str
-    sha256: str
+
+
+@dataclass(frozen=True)
+class _Chips:
+    """The files of the chosen chips. Only their checksums are held: a release has hundreds of thousands."""
+
+    folder: Folder
+    table: pd.DataFrame
+    """Such as :attr:`release.select.Selection.chips`."""
+    config: Config
+    sums: dict[str, str] = field(default_factory=dict)
+    """SHA-256 by name in the release, as ``chip.json`` gives it."""
+
+    def sources(self, row: int) -> list[_Source]:
+        """Name the files of the chip in a row of the table (which is its id)."""
+        chip = self.row(row)
+        return [_Source(chip["cell"], *names) for names in chip_files(chip, self.config).items()]
+
+    def row(self, row: int) -> dict[str, Any]:
+        """Return a row of the table."""
+        return {str(name): value for name, value in self.table.iloc[row].items()}
+
+    def read(self, source: _Source) -> bytes:
+        """Read a file, and check that it is what chip.json says."""
+        folder = self.folder / source.cell
+        try:
+            data = folder.read(source.name)
+        except FileNotFoundError:
+            raise ReleaseError(f"chip {source.cell}: {source.name} is missing; run chip.py again") from None
+        if sha256(data) != self.sums[source.target]:
+            raise ReleaseError(
+                f"chip {source.cell}: {source.name} is not what its chip.json says; remove the folder "
+                f"{folder} and run chip.py again"
+            )
+        return data
+
+    def read_target(self, target: str) -> bytes:
+        """Read a file by its name in the release."""
+        row = int(target.split("_")[1].partition(".")[0])
+        return self.read(next(source for source in self.sources(row) if source.target == target))
 
 
 def make_release(config: Config, *, force: bool = False, progress: Progress | None = None) -> ReleaseSummary:
@@ -113,33 +155,47 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
         If the chips do not allow the release, or a different one of this version is there.
     """
     working, output = _folders(config)
+    selection, chips, documents = _prepare(working, config)
+    sums = chips.sums | {name: sha256(data) for name, data in documents.items()}
+    output.make()
+    with hold(output):
+        output.sweep()
+        written = _write(output, chips, documents, sums, force=force, progress=progress)
+    return _summary(output, selection, config, format_sums(sums), written=written)
+
+
+def _prepare(working: Folder, config: Config) -> tuple[Selection, _Chips, dict[str, bytes]]:
+    """Choose the chips, find their files, and make every other file of the release."""
     windows = _read_windows(working)
     selection = select(windows, config)
-    tracker = tracker_table(selection.chips, config)
-    sources = _find_sources(working / "chips", selection, config)
-    recipe = _recipe(working / "chips", sources, selection, config)
-    documents = _documents(working, windows, selection, tracker, sources, recipe)
-    sums = {source.target: source.sha256 for chip in sources for source in chip}
-    sums.update({name: sha256(data) for name, data in documents.items()})
-    seal = format_sums(sums)
+    chips = _find_chips(working / "chips", selection, config)
+    return selection, chips, _documents(working, windows, selection, chips)
 
-    output.sweep()
-    release, archive = output / config.dataset.version, _zip_name(config)
+
+def _write(
+    output: Folder,
+    chips: _Chips,
+    documents: Mapping[str, bytes],
+    sums: Mapping[str, str],
+    *,
+    force: bool,
+    progress: Progress | None,
+) -> bool:
+    """Write folder and zip where they are not there yet; return True where something was written."""
+    dataset, directory = chips.config.dataset, chips.config.directory
+    release, archive, seal = output / dataset.version, _zip_name(chips.config), format_sums(sums)
     found = _is_there(release, seal, sums)
     if found is False:
         _check_is_release(release, sums)
-    if found is False and not force:
-        raise ReleaseError(
-            f"{release}: a different release of this version is there; give --force to replace it"
-        )
-    if config.directory.zip_output and force and not found:
-        output.remove(archive)
+        if not force:
+            raise ReleaseError(
+                f"{release}: a different release of this version is there; give --force to replace it"
+            )
+        output.remove(archive)  # it is the zip of the other
     if not found:
-        _write_folder(output, config.dataset.version, working / "chips", sources, documents, seal, progress)
-    zip_written = config.directory.zip_output and _write_zip(
-        output, archive, release, sums, config, force=force
-    )
-    return _summary(release, output, selection, config, seal, written=not found or zip_written)
+        _write_folder(output, chips, documents, seal, progress)
+    zip_written = directory.zip_output and _write_zip(output, archive, release, sums, dataset, force=force)
+    return not found or zip_written
 
 
 def _folders(config: Config) -> tuple[Folder, Folder]:
@@ -158,27 +214,29 @@ def _read_windows(working: Folder) -> gpd.GeoDataFrame:
         raise ReleaseError(f"{working}/{error}") from None
 
 
-def _find_sources(chips: Folder, selection: Selection, config: Config) -> list[list[_Source]]:
+def _find_chips(folder: Folder, selection: Selection, config: Config) -> _Chips:
     """Find every file of every chip, with the checksum that its ``chip.json`` gives."""
+    chips = _Chips(folder, selection.chips, config)
 
-    def find(chip: dict[str, Any]) -> list[_Source]:
-        cell, wanted = str(chip["cell"]), chip_files(chip, config)
-        folder = chips / cell
-        there = set(folder.names())
-        for name in (CHIP_SEAL, *wanted):
+    def find(row: int) -> dict[str, str]:
+        chip, sources = chips.row(row), chips.sources(row)
+        cell = str(chip["cell"])
+        own = folder / cell
+        there = set(own.names())
+        for name in (CHIP_SEAL, *(source.name for source in sources)):
             if name not in there:
-                raise ReleaseError(f"chip {cell}: {folder}/{name} is missing; run chip.py again")
-        record = _read_seal(folder, cell)
+                raise ReleaseError(f"chip {cell}: {own}/{name} is missing; run chip.py again")
+        record = _read_seal(own, cell)
         _check_seal(record, chip, config)
-        digests = record["files"]
-        return [_Source(cell, name, target, digests.get(name, "")) for name, target in wanted.items()]
+        if unknown := [source.name for source in sources if source.name not in record["files"]]:
+            raise ReleaseError(f"chip {cell}: chip.json has no sha256 of {unknown[0]}; run chip.py again")
+        return {source.target: str(record["files"][source.name]) for source in sources}
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        sources = list(pool.map(find, selection.chips.to_dict("records")))
-    unknown = [source for chip in sources for source in chip if not source.sha256]
-    for source in unknown[:1]:
-        raise ReleaseError(f"chip {source.cell}: chip.json has no sha256 of {source.name}; run chip.py again")
-    return sources
+        for batch in _batches(range(len(selection.chips))):
+            for sums in pool.map(find, batch):
+                chips.sums.update(sums)
+    return chips
 
 
 def _read_seal(folder: Folder, cell: str) -> dict[str, Any]:
@@ -210,43 +268,26 @@ def _check_seal(record: Mapping[str, Any], chip: Mapping[str, Any], config: Conf
             )
 
 
-def _read_source(chips: Folder, source: _Source) -> bytes:
-    """Read a file of a chip, and check that it is what chip.json says."""
-    try:
-        data = (chips / source.cell).read(source.name)
-    except FileNotFoundError:
-        raise ReleaseError(f"chip {source.cell}: {source.name} is missing; run chip.py again") from None
-    if sha256(data) != source.sha256:
-        raise ReleaseError(
-            f"chip {source.cell}: {source.name} is not what its chip.json says; remove the folder "
-            f"{chips}/{source.cell} and run chip.py again"
-        )
-    return data
-
-
-def _recipe(
-    chips: Folder, sources: Sequence[Sequence[_Source]], selection: Selection, config: Config
-) -> Recipe:
-    layout = {}
-    for key in config.sensors:
-        own = [source for source in sources[0] if source.name.startswith(key)]
+def _recipe(chips: _Chips, selection: Selection) -> Recipe:
+    layout, sources = {}, chips.sources(0)
+    for key in chips.config.sensors:
+        own = [source for source in sources if source.name.startswith(key)]
         raster = next(source for source in own if source.name.endswith(".tif"))
-        pictures = [_read_source(chips, source) for source in own if source.name.endswith(".png")]
-        where = f"{chips}/{raster.cell}/{raster.name}"
+        pictures = [chips.read(source) for source in own if source.name.endswith(".png")]
+        where = f"{chips.folder}/{raster.cell}/{raster.name}"
         picture = pictures[0] if pictures else None
-        layout[key] = layout_of(key, _read_source(chips, raster), picture, config, where)
-    return make_recipe(config, layout, selection.before)
+        layout[key] = layout_of(key, chips.read(raster), picture, chips.config, where)
+    return make_recipe(chips.config, layout, selection.before)
 
 
 def _documents(
     working: Folder,
     windows: gpd.GeoDataFrame,
     selection: Selection,
-    tracker: gpd.GeoDataFrame,
-    sources: Sequence[Sequence[_Source]],
-    recipe: Recipe,
+    chips: _Chips,
 ) -> dict[str, bytes]:
     """Make every file of the release that is no chip's."""
+    tracker, recipe = tracker_table(selection.chips, chips.config), _recipe(chips, selection)
     documents = {
         GEOJSON_NAME: to_geojson(tracker),
         CSV_NAME: to_csv(tracker),
@@ -259,12 +300,9 @@ def _documents(
         documents[AOIS_NAME] = _geojson(aois)
     documents |= make_catalogs(tracker, recipe, {name: sha256(data) for name, data in documents.items()})
     documents[CARD_NAME] = make_card(selection, tracker, recipe)
-    by_target = {source.target: source for chip in sources for source in chip}
-    thumbnails = Thumbnails(lambda name: _read_source(working / "chips", by_target[name]))
     names = sorted([*documents, SUMS_NAME])
+    thumbnails = Thumbnails(chips.read_target)
     documents[REPORT_NAME] = make_report(selection, tracker, windows, aois, recipe, thumbnails, names)
-    if len({*documents, *by_target}) != len(documents) + len(by_target):
-        raise ReleaseError("two files of the release would have the same name")
     return documents
 
 
@@ -299,7 +337,10 @@ def _is_there(release: Folder, seal: bytes, sums: Mapping[str, str]) -> bool | N
     if names != sorted([*sums, SUMS_NAME]) or release.read(SUMS_NAME) != seal:
         return False
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return all(pool.map(lambda name: sha256(release.read(name)) == sums[name], sums))
+        return all(
+            all(pool.map(lambda name: sha256(release.read(name)) == sums[name], batch))
+            for batch in _batches(list(sums))
+        )
 
 
 def _check_is_release(release: Folder, sums: Mapping[str, str]) -> None:
@@ -317,35 +358,32 @@ def _check_is_release(release: Folder, sums: Mapping[str, str]) -> None:
 
 def _write_folder(
     output: Folder,
-    version: str,
-    chips: Folder,
-    sources: Sequence[Sequence[_Source]],
+    chips: _Chips,
     documents: Mapping[str, bytes],
     seal: bytes,
     progress: Progress | None,
 ) -> None:
     """Fill the release folder; it appears whole."""
-    with output.staged(version, SUMS_NAME) as put, ThreadPoolExecutor(_READ_THREADS) as pool:
-
-        def copy(chip: Sequence[_Source]) -> None:
-            for source in chip:
-                put(source.target, _read_source(chips, source))
-
-        for done, batch in _batches(sources):
-            list(pool.map(copy, batch))
+    rows = range(len(chips.table))
+    with (
+        output.staged(chips.config.dataset.version, SUMS_NAME) as put,
+        ThreadPoolExecutor(_READ_THREADS) as pool,
+    ):
+        for batch in _batches(rows):
+            sources = [source for row in batch for source in chips.sources(row)]
+            for source, data in zip(sources, pool.map(chips.read, sources), strict=True):
+                put(source.target, data)
             if progress is not None:
-                progress("chips", done, len(sources))
+                progress("chips", batch[-1] + 1, len(rows))
         for name, data in documents.items():
             put(name, data)
         put(SUMS_NAME, seal)
 
 
-def _batches(
-    sources: Sequence[Sequence[_Source]],
-) -> Iterator[tuple[int, Sequence[Sequence[_Source]]]]:
-    for start in range(0, len(sources), _BATCH):
-        batch = sources[start : start + _BATCH]
-        yield start + len(batch), batch
+def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Cut work into pieces, so that no more than one of them is in memory."""
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
 
 
 def _zip_name(config: Config) -> str:
@@ -353,7 +391,13 @@ def _zip_name(config: Config) -> str:
 
 
 def _write_zip(
-    output: Folder, archive: str, release: Folder, sums: Mapping[str, str], config: Config, *, force: bool
+    output: Folder,
+    archive: str,
+    release: Folder,
+    sums: Mapping[str, str],
+    dataset: DatasetConfig,
+    *,
+    force: bool,
 ) -> bool:
     """Zip the release folder, unless the very same zip is there.
 
@@ -362,31 +406,33 @@ def _write_zip(
     bool
         True where a zip was written.
     """
-    chunks = release_zip_chunks(release, config.dataset.name, config.dataset.version, sums)
+    chunks = _zip_of(release, dataset, sums)
     if output.exists(archive):
         with output.open(archive) as there:
             if zip_equals(there, chunks):
                 return False
         if not force:
             raise ReleaseError(f"{output}/{archive}: differs from {release}; give --force to replace it")
-        chunks = release_zip_chunks(release, config.dataset.name, config.dataset.version, sums)
+        chunks = _zip_of(release, dataset, sums)
     with output.stream(archive) as file:
         for chunk in chunks:
             file.write(chunk)
     return True
 
 
-def release_zip_chunks(release: Folder, name: str, version: str, sums: Mapping[str, str]) -> Iterator[bytes]:
+def _zip_of(release: Folder, dataset: DatasetConfig, sums: Mapping[str, str]) -> Iterator[bytes]:
     """Yield the bytes of a release folder's zip, the seal first."""
-    return zip_chunks(f"{name}_{version}", [SUMS_NAME, *sorted(sums)], FolderFiles(release).read)
+    return zip_chunks(
+        f"{dataset.name}_{dataset.version}", [SUMS_NAME, *sorted(sums)], FolderFiles(release).read
+    )
 
 
 def _summary(
-    release: Folder, output: Folder, selection: Selection, config: Config, seal: bytes, *, written: bool
+    output: Folder, selection: Selection, config: Config, seal: bytes, *, written: bool
 ) -> ReleaseSummary:
     splits = selection.chips["split"].value_counts().to_dict() if config.release.splits else {}
     return ReleaseSummary(
-        folder=str(release),
+        folder=str(output / config.dataset.version),
         zip=f"{output}/{_zip_name(config)}" if config.directory.zip_output else "",
         written=written,
         chips=len(selection.chips),

@@ -22,6 +22,7 @@ from shapely.geometry import shape
 from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
 
 from . import svg
+from .card import SPLIT_NOTE
 from .recipe import Recipe
 from .select import Selection, lot
 
@@ -51,7 +52,7 @@ class Thumbnails:
 
 
 def _draw(data: bytes, name: str) -> bytes:
-    with MemoryFile(data) as memory, memory.open() as raster:
+    with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
         values = raster.read(1, masked=True)
     pixels = _class_colours(values.filled(0)) if name.startswith("lulc") else _greys(values)
     buffer = io.BytesIO()
@@ -140,7 +141,7 @@ def _facts(selection: Selection, tracker: gpd.GeoDataFrame, windows: gpd.GeoData
         "areas of interest": f"{tracker['aoi_index'].nunique():,}",
         "classes": str(sum(1 for count in selection.after.values() if count)),
         "windows scored": f"{len(windows):,}",
-        "chip side": f"{recipe.chip_size} m",
+        "chip side": f"{recipe.chips.chip_size} m",
         "time ranges": str(len(recipe.ranges)),
         "UTM zones": str(tracker["epsg"].nunique()),
         "largest : smallest class": f"at most {factor} : 1" if factor else "not balanced",
@@ -246,7 +247,10 @@ def _splits(tracker: gpd.GeoDataFrame) -> str:
         )
         for name in names
     ]
-    return _table(("split", "chips", *(CLASS_NAMES[int(code)] for code in codes)), rows) if names else ""
+    if not names:
+        return ""
+    table = _table(("split", "chips", *(CLASS_NAMES[int(code)] for code in codes)), rows)
+    return f'<p class="muted">{escape(SPLIT_NOTE)}</p>{table}'
 
 
 def _dates(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
@@ -348,7 +352,7 @@ def _aoi_table(aois: Mapping[str, Any] | None) -> str:
 
 
 def _gallery(tracker: gpd.GeoDataFrame, recipe: Recipe, thumbnails: Thumbnails) -> str:
-    seed = recipe.config["release"]["seed"]
+    seed = recipe.release.seed
     parts = []
     for code in sorted(set(tracker["lulc"]), key=int):
         group = tracker[tracker["lulc"] == code]

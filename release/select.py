@@ -12,7 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
 from typing import NamedTuple
 
 import pandas as pd
@@ -36,6 +36,8 @@ __all__ = [
 
 NO_SPLIT = "none"
 """Split of a chip that lies too near to another split's block."""
+_CLUSTER_SHARE = 0.2
+"""Most of the smallest split that blocks which go together may hold."""
 _EARTH_RADIUS_M = 6_371_000
 
 
@@ -127,12 +129,12 @@ def dates_fit(text: str, ranges: Sequence[TimeRange]) -> bool:
     return len(dates) == len(ranges) and all(map(_within, dates, ranges))
 
 
-def _within(date: str, period: TimeRange) -> bool:
+def _within(text: str, period: TimeRange) -> bool:
     try:
-        day = datetime.strptime(date, "%Y%m%d").replace(tzinfo=UTC)
+        day = date.fromisoformat(text if len(text) == 8 and text.isdecimal() else "")
     except ValueError:
         return False
-    return period.start.date() <= day.date() <= period.end.date()
+    return period.start.date() <= day <= period.end.date()
 
 
 def _counts(chips: pd.DataFrame, classes: Iterable[int]) -> dict[int, int]:
@@ -233,7 +235,9 @@ def _splits(chips: pd.DataFrame, config: Config) -> pd.Series:
 def split(
     chips: pd.DataFrame, shares: Mapping[str, float], block_m: int, side_m: int, seed: int
 ) -> pd.Series:
-    """Assign whole spatial blocks to splits, so that no two splits hold chips near to one another.
+    """Assign spatial blocks to splits, so that no two splits hold chips near to one another.
+
+    Blocks that touch go together where that leaves every split room: chips at a border between splits are lost.
 
     Parameters
     ----------
@@ -253,7 +257,9 @@ def split(
         _Block(int(epsg), math.floor((left + half) / block_m), math.floor((top - half) / block_m))
         for epsg, left, top in zip(chips["epsg"], chips["left_m"], chips["top_m"], strict=True)
     ]
-    assigned = _assign(blocks, chips["lulc"].tolist(), shares, seed)
+    assigned = _assign(
+        _clusters(blocks, shares, side_m, block_m), blocks, chips["lulc"].tolist(), shares, seed
+    )
     names = []
     for block, left, top in zip(blocks, chips["left_m"], chips["top_m"], strict=True):
         near = {
@@ -265,6 +271,30 @@ def split(
     result = pd.Series(names, index=chips.index, dtype=object)
     result[_near_across_zones(chips, result, side_m)] = NO_SPLIT
     return result
+
+
+def _clusters(
+    blocks: Sequence[_Block], shares: Mapping[str, float], side_m: int, block_m: int
+) -> dict[_Block, _Block]:
+    """Say of each block which cluster it goes with: that of all blocks it hangs together with, or itself.
+
+    A cluster that holds more than a part of the smallest split's chips is taken apart, since one like it could
+    fill, or miss, a split.
+    """
+    count = Counter(blocks)
+    most = _CLUSTER_SHARE * min(share for share in shares.values() if share > 0) * len(blocks)
+    found: dict[_Block, _Block] = {}
+    for first in sorted(count):
+        if first in found:
+            continue
+        cluster, ahead = {first}, [first]
+        while ahead:
+            near = {one for one in _neighbours(ahead.pop(), side_m, block_m) if one in count} - cluster
+            cluster |= near
+            ahead.extend(near)
+        together = sum(count[block] for block in cluster) <= most
+        found.update({block: first if together else block for block in cluster})
+    return found
 
 
 def _neighbours(block: _Block, side_m: int, block_m: int) -> Iterator[_Block]:
@@ -283,30 +313,40 @@ def _gap(block: _Block, block_m: int, left: float, top: float, side_m: int) -> f
 
 
 def _assign(
-    blocks: Sequence[_Block], classes: Sequence[int], shares: Mapping[str, float], seed: int
+    clusters: Mapping[_Block, _Block],
+    blocks: Sequence[_Block],
+    classes: Sequence[int],
+    shares: Mapping[str, float],
+    seed: int,
 ) -> dict[_Block, str]:
-    """Stratify step by step: the rarest class first, each block to the split that lacks most of it."""
+    """Stratify: clusters that hold most of a class first, each to the split whose lack of classes it fits best."""
+    total = Counter(classes)
     content: dict[_Block, Counter[int]] = defaultdict(Counter)
     for block, code in zip(blocks, classes, strict=True):
-        content[block][code] += 1
-    total = Counter(classes)
-    names = [name for name in sorted(shares) if shares[name] > 0]
-    lacking = {name: {code: shares[name] * count for code, count in total.items()} for name in names}
+        content[clusters[block]][code] += 1
+    lacking = {
+        name: {code: shares[name] * count for code, count in total.items()}
+        for name in sorted(shares)
+        if shares[name] > 0
+    }
     assigned: dict[_Block, str] = {}
-    while len(assigned) < len(content):
-        left = Counter(total)
-        for block in assigned:
-            left.subtract(content[block])
-        rarest = min((count, code) for code, count in left.items() if count > 0)[1]
-        open_blocks = [block for block in content if block not in assigned and content[block][rarest]]
-        for block in sorted(open_blocks, key=lambda b: (-content[b][rarest], lot(seed, *b))):
-            name = max(
-                names, key=lambda n: (lacking[n][rarest], sum(lacking[n].values()), lot(seed, n, *block))
-            )
-            assigned[block] = name
-            for code, count in content[block].items():
-                lacking[name][code] -= count
-    return assigned
+
+    def misfit(name: str, cluster: _Block) -> float:
+        """By how much the squares of what is lacking grow, each class and split by its own size."""
+        held, lack = content[cluster], lacking[name]
+        return (
+            sum(n * (n - 2 * lack[code]) / total[code] ** 2 for code, n in sorted(held.items()))
+            / shares[name]
+        )
+
+    for cluster in sorted(
+        content, key=lambda one: (-max(n / total[code] for code, n in content[one].items()), lot(seed, *one))
+    ):
+        name = min(lacking, key=lambda n: (misfit(n, cluster), lot(seed, n, *cluster)))
+        assigned[cluster] = name
+        for code, count in content[cluster].items():
+            lacking[name][code] -= count
+    return {block: assigned[cluster] for block, cluster in clusters.items()}
 
 
 def _near_across_zones(chips: pd.DataFrame, splits: pd.Series, side_m: int) -> list[bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import geopandas as gpd
@@ -25,6 +25,7 @@ __all__ = [
     "chip_files",
     "read_metadata",
     "read_tracker",
+    "rows_of",
     "to_csv",
     "to_geojson",
     "to_parquet",
@@ -200,6 +201,12 @@ def _centres(table: pd.DataFrame, config: Config) -> tuple[pd.Series, pd.Series]
     return lat, lon
 
 
+def rows_of(table: pd.DataFrame, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the named fields of each row, one by one: all rows at once as dicts would take many times the table."""
+    for values in zip(*(table[name] for name in names), strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
 def to_geojson(table: gpd.GeoDataFrame) -> bytes:
     """Write a GeoJSON FeatureCollection, a feature per line."""
     return b"".join(_geojson_lines(table))
@@ -207,20 +214,18 @@ def to_geojson(table: gpd.GeoDataFrame) -> bytes:
 
 def _geojson_lines(table: gpd.GeoDataFrame) -> Iterator[bytes]:
     yield b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
-    records = _records(table)
-    shapes = [json.loads(text) for text in shapely.to_geojson(table.geometry.to_numpy())]
-    for index, (properties, shape) in enumerate(zip(records, shapes, strict=True)):
-        feature = {"type": "Feature", "properties": properties, "geometry": shape}
+    shapes = shapely.to_geojson(table.geometry.to_numpy())
+    for index, (properties, shape) in enumerate(zip(_records(table), shapes, strict=True)):
+        feature = {"type": "Feature", "properties": properties, "geometry": json.loads(shape)}
         comma = b",\n" if index else b""
         yield comma + json.dumps(feature, ensure_ascii=False, allow_nan=False).encode()
     yield b"\n]\n}\n"
 
 
-def _records(table: gpd.GeoDataFrame) -> list[dict[str, Any]]:
-    """Return plain values; an absent number is None."""
+def _records(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
+    """Yield rows of plain values; an absent number is None."""
     plain = pd.DataFrame(table.drop(columns="geometry")).astype(object)
-    filled = plain.where(plain.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in filled.to_dict("records")]
+    return rows_of(plain.where(plain.notna(), None), list(plain.columns))
 
 
 def to_csv(table: gpd.GeoDataFrame) -> bytes:

@@ -1,8 +1,10 @@
-"""Check a release, whole: every file, name, field, date, raster and count. For anyone who holds one."""
+"""Check a release, whole: every file, name, field, date, raster and count. For anyone who holds one.
+
+A release may come from anybody: what it says of itself is read as a claim, never as a path to follow or a size to trust.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import json
@@ -11,14 +13,12 @@ import math
 import multiprocessing
 import os
 import re
-import sys
 import threading
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,32 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import rasterio
+import pyarrow.parquet as pq
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
-from PIL import Image
 from pyproj import Transformer
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader, MemoryFile
 
 from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
 from cube.storage import Folder
 
-from .alignment import Alignment, edges, surface
+from .alignment import Alignment
 from .card import CARD_NAME
 from .catalogs import CATALOG_NAME, COLLECTION_NAME, CROISSANT_NAME, ITEMS_NAME
-from .errors import ReleaseError
-from .package import SUMS_NAME, FolderFiles, ZipFiles, open_files, parse_sums, sha256, zip_chunks, zip_equals
-from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
+from .chip_files import SUM_DIFFERS, ChipTask, Findings, check_chips
+from .errors import BadZipError, ReleaseError
+from .faults import Fault, first_line
+from .package import (
+    SUMS_NAME,
+    Files,
+    FolderFiles,
+    ZipFiles,
+    open_files,
+    parse_sums,
+    sha256,
+    zip_chunks,
+    zip_equals,
+)
+from .recipe import RECIPE_NAME, Recipe, parse_recipe
 from .report import REPORT_NAME
 from .select import dates_fit, drop_counts, split
 from .tracker import (
@@ -53,12 +61,13 @@ from .tracker import (
     OUR_FIELDS,
     PARQUET_NAME,
     read_tracker,
+    rows_of,
     series_name,
     static_name,
     to_csv,
 )
 
-__all__ = ["Fault", "verify"]
+__all__ = ["verify"]
 
 _DOCUMENTS = (
     CARD_NAME,
@@ -80,42 +89,13 @@ _MISALIGNED_PX = 2
 _CHIPS_PER_TASK = 16
 _CHIPS_PER_WORKER = 100
 """Fewer are not worth starting a process for."""
-_CHIP_NAME = re.compile(r"_(\d{6,})(_\d{8})?\.(tif|png)$")
+_TASKS_AHEAD = 4
+"""Per worker."""
+_ALIGNED_CHIPS = 500
+_LARGEST_INTEGER = 1 << 53
+_UTM_ZONES = {*range(32601, 32661), *range(32701, 32761)}
+_CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Fault:
-    """Something that is wrong with a release."""
-
-    file: str
-    """The file it is in."""
-    message: str
-    warning: bool = False
-    """True for what deserves a look and may yet be right."""
-
-    def __str__(self) -> str:
-        """Return the fault as one line."""
-        return f"{'warning: ' if self.warning else ''}{self.file}: {self.message}"
-
-
-@dataclass(frozen=True, slots=True)
-class _ChipTask:
-    """The files of one chip with their checksums, and what the tracker says of it, if it does."""
-
-    files: tuple[tuple[str, str], ...]
-    row: Mapping[str, Any] | None
-
-
-@dataclass
-class _Findings:
-    faults: list[Fault] = field(default_factory=list)
-    alignments: dict[tuple[str, int], Alignment] = field(default_factory=dict)
-
-    def merge(self, other: _Findings) -> None:
-        self.faults.extend(other.faults)
-        for key, alignment in other.alignments.items():
-            self.alignments.setdefault(key, Alignment()).merge(alignment)
 
 
 def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]:
@@ -140,9 +120,7 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     """
     try:
         files = open_files(path)
-    except ReleaseError as error:
-        if "not a zip" not in str(error):
-            raise
+    except BadZipError:
         return [Fault(Path(str(path)).name, "is not a zip that can be read")]
     names = files.names()
     if SUMS_NAME not in names:
@@ -150,34 +128,20 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     try:
         faults, sums = _check_sums(files.read(SUMS_NAME), names)
     except OSError as error:
-        return sorted({Fault(SUMS_NAME, str(error)), *_check_zip(files, names, None)})
-    documents, wrong = _read_documents(files, sums)
+        return sorted({Fault(SUMS_NAME, str(error)), *_check_zip(files, None)})
+    recipe, table, wrong = _check_documents(files, sums, names)
     faults += wrong
-    damaged = {fault.file for fault in faults}
-    recipe, wrong = _read_recipe(documents, damaged)
-    faults += wrong
-    table, wrong = _read_tables(documents, damaged)
-    faults += wrong
-    rows: dict[int, dict[str, Any]] = {}
-    if recipe is not None and table is not None:
-        wrong = [Fault(GEOJSON_NAME, text) for text in _table_problems(table, recipe)]
-        faults += wrong
-        table = None if wrong else table
-    if recipe is not None and table is not None:
-        faults += _check_rows(table, recipe)
-        faults += _check_balance(table, recipe)
-        faults += _check_catalogs(documents, table, recipe, {fault.file for fault in faults})
-        faults += _check_names(table, recipe, sums, names)
-        rows = _sound_rows(table, recipe)
-    findings = _check_chips(path, files, _tasks(sums, names, rows), recipe, workers)
-    faults += findings.faults
-    faults += _check_alignment(findings.alignments, recipe)
-    faults += _check_zip(files, names, recipe)
-    return sorted(set(faults))
+    rows = _sound_rows(table, recipe) if table is not None and recipe is not None else {}
+    tasks = _Tasks(sums, names, rows)
+    del names, table
+    findings = _check_chips(files, tasks, recipe, workers)
+    return sorted({*faults, *findings.faults, *_check_alignment(findings.alignments, recipe)})
 
 
 def _check_sums(data: bytes, names: Sequence[str]) -> tuple[list[Fault], dict[str, str]]:
     sums, wrong = parse_sums(data)
+    if sums.pop(SUMS_NAME, None):
+        wrong.append("names itself")
     faults = [Fault(SUMS_NAME, text) for text in wrong]
     there = Counter(names)
     faults += [Fault(name, f"is there {n} times") for name, n in there.items() if n > 1]
@@ -191,91 +155,130 @@ def _check_sums(data: bytes, names: Sequence[str]) -> tuple[list[Fault], dict[st
     return faults, sums
 
 
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    pa.ArrowException,
+    shapely.errors.GEOSException,
+)
+"""What readers of JSON and Parquet raise at a file that is not what it should be."""
+
+
+def _check_documents(
+    files: Files, sums: Mapping[str, str], names: Sequence[str]
+) -> tuple[Recipe | None, gpd.GeoDataFrame | None, list[Fault]]:
+    """Check what is no chip's file; return recipe and tracker where they can be believed."""
+    documents, faults = _read_documents(files, sums, set(names))
+    damaged = {fault.file for fault in faults}
+    sound = {name: data for name, data in documents.items() if name not in damaged}
+    recipe, wrong = _read_recipe(sound)
+    faults += wrong
+    table, wrong = _read_tables(sound, recipe)
+    faults += wrong
+    if recipe is None or table is None:
+        return recipe, None, faults
+    faults += [Fault(GEOJSON_NAME, text) for text in _row_problems(table, recipe)]
+    faults += _check_balance(table, recipe)
+    faults += _check_items(sound, table, recipe)
+    faults += _croissant_faults(sound, documents)
+    faults += _check_names(table, recipe, sums, names)
+    return recipe, table, faults
+
+
 def _read_documents(
-    files: FolderFiles | ZipFiles, sums: Mapping[str, str]
+    files: Files, sums: Mapping[str, str], there: set[str]
 ) -> tuple[dict[str, bytes], list[Fault]]:
     """Read and checksum what is no chip's file."""
     documents, faults = {}, []
-    for name in (name for name in sums if not _CHIP_NAME.search(name)):
+    for name in (name for name in sums if name in there and not _CHIP_NAME.search(name)):
         try:
-            documents[name] = files.read(name)
-        except FileNotFoundError:
-            continue
+            data = files.read(name)
         except OSError as error:
             faults.append(Fault(name, str(error)))
             continue
-        if sha256(documents[name]) != sums[name]:
-            faults.append(Fault(name, _SUM_DIFFERS))
+        if sha256(data) != sums[name]:
+            faults.append(Fault(name, SUM_DIFFERS))
+        if name in _DOCUMENTS:
+            documents[name] = data
     return documents, faults
 
 
-_SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
-
-
-def _read_recipe(documents: Mapping[str, bytes], damaged: set[str]) -> tuple[Recipe | None, list[Fault]]:
+def _read_recipe(sound: Mapping[str, bytes]) -> tuple[Recipe | None, list[Fault]]:
     """Return what the release was made with, unless the file that says so is not to be believed."""
-    if RECIPE_NAME not in documents or RECIPE_NAME in damaged:
+    if RECIPE_NAME not in sound:
         return None, []
     try:
-        return parse_recipe(documents[RECIPE_NAME]), []
+        return parse_recipe(sound[RECIPE_NAME]), []
     except ReleaseError as error:
         return None, [Fault(RECIPE_NAME, str(error).removeprefix(f"{RECIPE_NAME}: "))]
 
 
 def _read_tables(
-    documents: Mapping[str, bytes], damaged: set[str]
+    sound: Mapping[str, bytes], recipe: Recipe | None
 ) -> tuple[gpd.GeoDataFrame | None, list[Fault]]:
-    """Return the tracker from whichever of its files is sound, and where the others differ."""
-    tables: dict[str, gpd.GeoDataFrame] = {}
+    """Return the tracker from whichever of its files is right, and where the others are wrong, or differ."""
+    first: gpd.GeoDataFrame | None = None
+    texts: dict[str, str] = {}
     faults = []
-    readers = {GEOJSON_NAME: read_tracker, PARQUET_NAME: _read_parquet}
-    for name, reader in readers.items():
-        if name in documents and name not in damaged:
-            try:
-                tables[name] = reader(documents[name])
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                OSError,
-                pa.ArrowException,
-                shapely.errors.GEOSException,
-            ) as error:
-                faults.append(Fault(name, f"cannot be read ({_first_line(error)})"))
-    texts = {name: to_csv(table) for name, table in tables.items()}
-    if CSV_NAME in documents and CSV_NAME not in damaged:
-        texts[CSV_NAME] = documents[CSV_NAME]
+    for name, reader in {GEOJSON_NAME: read_tracker, PARQUET_NAME: _read_parquet}.items():
+        if name not in sound:
+            continue
+        try:
+            table = reader(sound[name])
+            wrong = [] if recipe is None else list(_table_problems(table, recipe))
+            texts[name] = sha256(to_csv(table))
+        except _UNREADABLE as error:
+            faults.append(Fault(name, f"cannot be read ({first_line(error)})"))
+            continue
+        faults += [Fault(name, text) for text in wrong]
+        first = table if first is None and not wrong else first
+    if CSV_NAME in sound:
+        texts[CSV_NAME] = sha256(sound[CSV_NAME])
     names = list(texts)
     faults += [Fault(n, f"differs from {names[0]}") for n in names[1:] if texts[n] != texts[names[0]]]
-    return next(iter(tables.values()), None), faults
+    return first, faults
 
 
 def _read_parquet(data: bytes) -> gpd.GeoDataFrame:
     return gpd.read_parquet(io.BytesIO(data))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
+    yield from _split_problems(table, recipe)
+    places = _places(table, recipe)
+    for row, place in zip(_rows(table), places, strict=True):
+        for text in itertools.chain(_field_problems(row, recipe), place):
+            yield f"chip {row['id']}: {text}"
 
 
-def _check_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> list[Fault]:
-    wrong = _split_problems(table, recipe)
-    for row, shape in zip(table.to_dict("records"), table.geometry, strict=True):
-        wrong += [f"chip {row['id']}: {text}" for text in _row_problems(row, shape, recipe)]
-    return [Fault(GEOJSON_NAME, text) for text in wrong]
+def _rows(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
+    """Rows of the fields that are checked, one by one."""
+    return rows_of(table, (*GELOS_FIELDS, *OUR_FIELDS))
 
 
 def _sound_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> dict[int, dict[str, Any]]:
-    """Rows, by id, whose dates are such that rasters can be compared with them."""
+    """Return, by id, what rasters are compared with; only rows whose dates are such that they can be."""
+    fields = ("epsg", "left_m", "top_m", "lulc", "purity")
+    dates = [f"{key}_dates" for key in recipe.series]
+    scenes = [f"{key}_scene_ids" for key in recipe.layout]
     return {
-        int(row["id"]): row
-        for row in table.drop(columns="geometry").to_dict("records")
-        if all(dates_fit(row[f"{key}_dates"], recipe.ranges) for key in recipe.series)
+        int(row.pop("id")): row
+        for row in rows_of(table, ("id", *fields, *dates, *scenes))
+        if all(dates_fit(row[name], recipe.ranges) for name in dates)
     }
 
 
 def _table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
     expected = [*GELOS_FIELDS, *OUR_FIELDS]
+    epsg = None if table.crs is None else table.crs.to_epsg()
+    if epsg != 4326:
+        yield f"its CRS is {epsg}, expected 4326"
+        return
     if list(table.columns[: len(expected)]) != expected or table.columns[-1] != "geometry":
         missing = [name for name in expected if name not in table] or ["their order"]
         yield f"its fields are not those of a tracker: {missing[0]}"
@@ -291,19 +294,21 @@ def _table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
         yield "original_id does not rise with id"
     if not table["cell"].is_unique:
         yield f"cell {table.loc[table['cell'].duplicated(), 'cell'].iloc[0]} is there twice"
-    classes = {str(code) for code in recipe.config["chips"]["classes"]}
-    if unknown := sorted(set(table["lulc"]) - classes):
+    if unknown := sorted(set(table["lulc"]) - {str(code) for code in recipe.chips.classes}):
         yield f"class {unknown[0]} is not among those kept"
+    if unknown_zones := sorted(set(table["epsg"]) - _UTM_ZONES):
+        yield f"epsg {unknown_zones[0]} is no UTM zone"
 
 
 def _is_kind(value: object, kind: str) -> bool:
     if kind == "text":
         return isinstance(value, str)
-    number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return number or (kind == "number" and isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return abs(int(value)) < _LARGEST_INTEGER
+    return bool(kind == "number" and isinstance(value, float) and math.isfinite(value))
 
 
-def _row_problems(row: Mapping[str, Any], shape: Any, recipe: Recipe) -> Iterator[str]:
+def _field_problems(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     if row["status"] != "success":
         yield f"status is {row['status']!r}"
     if row["cell"] != f"{row['epsg']}_{row['left_m']}_{row['top_m']}":
@@ -313,7 +318,6 @@ def _row_problems(row: Mapping[str, Any], shape: Any, recipe: Recipe) -> Iterato
         yield f"category {row['category']!r} or color {row['color']!r} is not that of class {code}"
     for key in SENSORS:
         yield from _sensor_problems(row, key, recipe)
-    yield from _place_problems(row, shape, recipe)
 
 
 def _sensor_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterator[str]:
@@ -348,7 +352,7 @@ def _expected_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> dict[st
         return {"tif": [], "png": []}
     if SENSORS[key].is_static:
         return {"tif": [static_name(key, row["id"])], "png": []}
-    prefix = recipe.config["release"]["thumbnail_url"].rstrip("/")
+    prefix = recipe.release.thumbnail_url.rstrip("/")
     start = f"{prefix}/" if prefix else ""
     dates = row[f"{key}_dates"].split(",")
     return {
@@ -357,20 +361,40 @@ def _expected_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> dict[st
     }
 
 
-def _place_problems(row: Mapping[str, Any], shape: Any, recipe: Recipe) -> Iterator[str]:
-    try:
-        to_lonlat = _to_lonlat(int(row["epsg"]))
-    except (ValueError, RuntimeError):
-        yield f"epsg {row['epsg']} is no CRS"
-        return
-    left, top = row["left_m"] - recipe.margin_m, row["top_m"] + recipe.margin_m
-    right, bottom = left + recipe.chip_size, top - recipe.chip_size
-    lon, lat = to_lonlat.transform((left + right) / 2, (bottom + top) / 2)
-    if max(abs(lon - row["lon"]), abs(lat - row["lat"])) > _FOOTPRINT_TOLERANCE_DEG:
-        yield f"lat, lon {row['lat']}, {row['lon']} are not the chip's centre {lat:.6f}, {lon:.6f}"
-    corners = [to_lonlat.transform(x, y) for x, y in itertools.product((left, right), (bottom, top))]
+def _places(table: gpd.GeoDataFrame, recipe: Recipe) -> list[list[str]]:
+    """Say of each row whether its position and footprint are its cell's."""
+    found: list[list[str]] = [[] for _ in range(len(table))]
+    shapes = table.geometry.to_numpy()
+    for epsg in sorted(set(table["epsg"])):
+        places = np.flatnonzero(table["epsg"].to_numpy() == epsg)
+        part = table.iloc[places]
+        for place, row, (lons, lats) in zip(
+            places, _rows(part), _corners(part, int(epsg), recipe), strict=True
+        ):
+            found[place] = list(_place_problems(row, shapes[place], lons, lats))
+    return found
+
+
+def _corners(
+    part: gpd.GeoDataFrame, epsg: int, recipe: Recipe
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Longitudes and latitudes of each chip's centre and four corners."""
+    side, margin = recipe.chips.chip_size, recipe.chips.margin_m
+    left = part["left_m"].to_numpy(dtype=float)[:, None] - margin
+    top = part["top_m"].to_numpy(dtype=float)[:, None] + margin
+    east, south = np.array([0.5, 0, 0, 1, 1]) * side, np.array([0.5, 0, 1, 1, 0]) * side
+    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
+    yield from zip(*to_lonlat.transform(left + east, top - south), strict=True)
+
+
+def _place_problems(
+    row: Mapping[str, Any], shape: Any, lons: NDArray[np.float64], lats: NDArray[np.float64]
+) -> Iterator[str]:
+    if max(abs(lons[0] - row["lon"]), abs(lats[0] - row["lat"])) > _FOOTPRINT_TOLERANCE_DEG:
+        yield f"lat, lon {row['lat']}, {row['lon']} are not the chip's centre {lats[0]:.6f}, {lons[0]:.6f}"
     found = shapely.get_coordinates(shape)
-    distances = np.abs(np.array(corners)[:, None, :] - found[None, :, :]).max(axis=2)
+    corners = np.column_stack([lons[1:], lats[1:]])
+    distances = np.abs(corners[:, None, :] - found[None, :, :]).max(axis=2)
     if (
         not len(found)
         or max(distances.min(axis=0).max(), distances.min(axis=1).max()) > _FOOTPRINT_TOLERANCE_DEG
@@ -378,25 +402,16 @@ def _place_problems(row: Mapping[str, Any], shape: Any, recipe: Recipe) -> Itera
         yield "its footprint is not the chip's square"
 
 
-_TRANSFORMERS: dict[int, Transformer] = {}
-
-
-def _to_lonlat(epsg: int) -> Transformer:
-    if epsg not in _TRANSFORMERS:
-        _TRANSFORMERS[epsg] = Transformer.from_crs(epsg, 4326, always_xy=True)
-    return _TRANSFORMERS[epsg]
-
-
 def _split_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> list[str]:
-    settings = recipe.config["release"]
-    if not settings["splits"]:
+    settings = recipe.release
+    if not settings.splits:
         return [f"chip {i}: has a split, but none were made" for i in table.loc[table["split"] != "", "id"]]
-    boxes = pd.DataFrame(table.drop(columns="geometry")).assign(
-        left_m=table["left_m"] - recipe.margin_m,
-        top_m=table["top_m"] + recipe.margin_m,
+    boxes = pd.DataFrame(table[["epsg"]]).assign(
+        left_m=table["left_m"] - recipe.chips.margin_m,
+        top_m=table["top_m"] + recipe.chips.margin_m,
         lulc=table["lulc"].astype(int),
     )
-    again = split(boxes, settings["splits"], settings["block_m"], recipe.chip_size, settings["seed"])
+    again = split(boxes, settings.splits, settings.block_m, recipe.chips.chip_size, settings.seed)
     return [
         f"chip {row_id}: split is {found!r}, its block's is {expected!r}"
         for row_id, found, expected in zip(table["id"], table["split"], again, strict=True)
@@ -421,31 +436,27 @@ def _check_balance(table: gpd.GeoDataFrame, recipe: Recipe) -> list[Fault]:
     return faults
 
 
-def _check_catalogs(
-    documents: Mapping[str, bytes], table: gpd.GeoDataFrame, recipe: Recipe, damaged: set[str]
-) -> list[Fault]:
-    faults = []
-    if ITEMS_NAME in documents and ITEMS_NAME not in damaged:
-        wanted = [f"{recipe.name}-{recipe.version}-{chip_id:06}" for chip_id in table["id"]]
-        try:
-            ids = gpd.read_parquet(io.BytesIO(documents[ITEMS_NAME]), columns=["id", "geometry"])[
-                "id"
-            ].tolist()
-        except (ValueError, KeyError, OSError, pa.ArrowException) as error:
-            faults.append(Fault(ITEMS_NAME, f"cannot be read ({_first_line(error)})"))
-        else:
-            faults += [Fault(ITEMS_NAME, "its items are not the tracker's chips")] if ids != wanted else []
-    if CROISSANT_NAME in documents and CROISSANT_NAME not in damaged:
-        faults += _croissant_faults(documents)
-    return faults
-
-
-def _croissant_faults(documents: Mapping[str, bytes]) -> list[Fault]:
+def _check_items(sound: Mapping[str, bytes], table: gpd.GeoDataFrame, recipe: Recipe) -> list[Fault]:
+    if ITEMS_NAME not in sound:
+        return []
+    wanted = [f"{recipe.name}-{recipe.version}-{chip_id:06}" for chip_id in table["id"]]
     try:
-        parts = json.loads(documents[CROISSANT_NAME])["distribution"]
+        with pq.ParquetFile(io.BytesIO(sound[ITEMS_NAME])) as items:
+            count = items.metadata.num_rows
+            ids = items.read(columns=["id"])["id"].to_pylist() if count == len(wanted) else []
+    except _UNREADABLE as error:
+        return [Fault(ITEMS_NAME, f"cannot be read ({first_line(error)})")]
+    return [Fault(ITEMS_NAME, "its items are not the tracker's chips")] if ids != wanted else []
+
+
+def _croissant_faults(sound: Mapping[str, bytes], documents: Mapping[str, bytes]) -> list[Fault]:
+    if CROISSANT_NAME not in sound:
+        return []
+    try:
+        parts = json.loads(sound[CROISSANT_NAME])["distribution"]
         sums = {part["contentUrl"]: part["sha256"] for part in parts if "sha256" in part}
-    except (ValueError, KeyError, TypeError) as error:
-        return [Fault(CROISSANT_NAME, f"cannot be read ({_first_line(error)})")]
+    except _UNREADABLE as error:
+        return [Fault(CROISSANT_NAME, f"cannot be read ({first_line(error)})")]
     return [
         Fault(CROISSANT_NAME, f"gives another sha256 of {name}")
         for name, digest in sums.items()
@@ -457,281 +468,111 @@ def _check_names(
     table: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str], names: Sequence[str]
 ) -> list[Fault]:
     """Compare the files there are with those that the tracker's rows stand for."""
-    expected = {*_DOCUMENTS, *_OPTIONAL, SUMS_NAME}
-    for row in table.drop(columns="geometry").to_dict("records"):
-        for key in recipe.layout:
-            dates = [""] if SENSORS[key].is_static else str(row[f"{key}_dates"]).split(",")
-            for date in dates:
-                if date:
-                    expected.update(series_name(key, row["id"], date, suffix) for suffix in ("tif", "png"))
-                else:
-                    expected.add(static_name(key, row["id"]))
-    known = {*sums, SUMS_NAME}
-    faults = [
-        Fault(name, "is missing, though the tracker stands for it")
-        for name in expected - known - set(names) - {*_DOCUMENTS, *_OPTIONAL}
-    ]
-    return faults + [Fault(name, "belongs to no chip of the tracker") for name in known - expected]
+    there, unclaimed = set(names), {*sums} - {*_DOCUMENTS, *_OPTIONAL}
+    faults = []
+    for row in _rows(table):
+        for name in _chip_names(row, recipe):
+            if name in unclaimed:
+                unclaimed.discard(name)
+            elif name not in there:
+                faults.append(Fault(name, "is missing, though the tracker stands for it"))
+    return faults + [Fault(name, "belongs to no chip of the tracker") for name in unclaimed]
 
 
-def _tasks(
-    sums: Mapping[str, str], names: Sequence[str], rows: Mapping[int, Mapping[str, Any]]
-) -> list[_ChipTask]:
-    there = set(names)
-    groups: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for name in sorted(sums):
-        match = _CHIP_NAME.search(name)
-        if match and name in there:
-            groups[int(match[1])].append((name, sums[name]))
-    return [_ChipTask(tuple(group), rows.get(chip_id)) for chip_id, group in sorted(groups.items())]
+def _chip_names(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
+    for key in recipe.layout:
+        if SENSORS[key].is_static:
+            yield static_name(key, row["id"])
+            continue
+        for date in filter(None, row[f"{key}_dates"].split(",")):
+            yield from (series_name(key, row["id"], date, suffix) for suffix in ("tif", "png"))
 
 
-_worker: tuple[FolderFiles | ZipFiles, Recipe | None]
+class _Tasks:
+    """Chips to check, a task at a time: all of them at once would take more memory than the release's table."""
+
+    def __init__(
+        self, sums: Mapping[str, str], names: Sequence[str], rows: Mapping[int, Mapping[str, Any]]
+    ) -> None:
+        there = set(names)
+        self._sums, self._rows = sums, rows
+        self._names: dict[int, list[str]] = defaultdict(list)
+        for name in sums:
+            match = _CHIP_NAME.search(name)
+            if match and name in there:
+                self._names[int(match[1])].append(name)
+        # Correlation is over the release: chips beyond some hundreds tell nothing new.
+        self._aligned_every = max(1, len(self._names) // _ALIGNED_CHIPS)
+
+    def __len__(self) -> int:
+        """Return how many chips there are."""
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[ChipTask]:
+        """Yield a task per chip, in the order of ids."""
+        for place, (chip_id, names) in enumerate(sorted(self._names.items())):
+            files = tuple((name, self._sums[name]) for name in sorted(names))
+            yield ChipTask(files, self._rows.get(chip_id), place % self._aligned_every == 0)
+
+    def batches(self) -> Iterator[list[ChipTask]]:
+        """Yield some tasks at a time."""
+        tasks = iter(self)
+        while batch := list(itertools.islice(tasks, _CHIPS_PER_TASK)):
+            yield batch
+
+
+_worker: tuple[Files, Recipe | None]
 """What a worker process reads from."""
 
 
-def _start_worker(path: str | Path | Folder, recipe: Recipe | None) -> None:
-    """Open the release once per process."""
+def _start_worker(files: Files, recipe: Recipe | None) -> None:
     global _worker  # noqa: PLW0603  a worker's own
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
-    _worker = open_files(path), recipe
+    _worker = files, recipe
 
 
-def _check_batch(batch: Sequence[_ChipTask]) -> _Findings:
-    return _check_tasks(batch, *_worker)
+def _check_batch(batch: Sequence[ChipTask]) -> Findings:
+    return check_chips(batch, *_worker)
 
 
-def _check_tasks(
-    tasks: Sequence[_ChipTask], files: FolderFiles | ZipFiles, recipe: Recipe | None
-) -> _Findings:
-    findings = _Findings()
-    # once: rasterio sets GDAL up again for every file otherwise
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), np.errstate(all="ignore"):
-        for task in tasks:
-            findings.merge(_check_chip(task, files, recipe))
+def _check_zip_there() -> Findings:
+    return Findings(_check_zip(*_worker))
+
+
+def _check_chips(files: Files, tasks: _Tasks, recipe: Recipe | None, workers: int | None) -> Findings:
+    """Check all chips, and the zip."""
+    if workers is None:
+        workers = min(os.cpu_count() or 1, 1 + len(tasks) // _CHIPS_PER_WORKER)
+    if workers > 1:
+        try:
+            return _check_parallel(files, tasks, recipe, workers)
+        except BrokenProcessPool:  # a worker was killed, or could not start: slower, but it gets done
+            pass
+    findings = Findings(_check_zip(files, recipe))
+    for batch in tasks.batches():
+        findings.merge(check_chips(batch, files, recipe))
     return findings
 
 
-def _check_chips(
-    path: str | Path | Folder,
-    files: FolderFiles | ZipFiles,
-    tasks: Sequence[_ChipTask],
-    recipe: Recipe | None,
-    workers: int | None,
-) -> _Findings:
-    if workers is None:
-        workers = min(os.cpu_count() or 1, 1 + len(tasks) // _CHIPS_PER_WORKER)
-    if workers <= 1:
-        return _check_tasks(tasks, files, recipe)
-    try:
-        return _check_parallel(path, tasks, recipe, workers)
-    except BrokenProcessPool:  # a worker was killed, or could not start: slower, but it gets done
-        return _check_tasks(tasks, files, recipe)
-
-
-def _check_parallel(
-    path: str | Path | Folder, tasks: Sequence[_ChipTask], recipe: Recipe | None, workers: int
-) -> _Findings:
-    findings = _Findings()
-    batches = [tasks[i : i + _CHIPS_PER_TASK] for i in range(0, len(tasks), _CHIPS_PER_TASK)]
+def _check_parallel(files: Files, tasks: _Tasks, recipe: Recipe | None, workers: int) -> Findings:
+    findings = Findings()
     # A fork needs no guard in the caller's script and starts at once, but must not be made beside running threads.
     may_fork = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if may_fork else "spawn")
     with (
         warnings.catch_warnings(),
-        ProcessPoolExecutor(workers, context, _start_worker, (path, recipe)) as pool,
+        ProcessPoolExecutor(workers, context, _start_worker, (files, recipe)) as pool,
     ):
         # Idle threads of numerical libraries, which they take care of themselves.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        for part in pool.map(_check_batch, batches):
-            findings.merge(part)
+        ahead: deque[Future[Findings]] = deque([pool.submit(_check_zip_there)])
+        for batch in tasks.batches():
+            ahead.append(pool.submit(_check_batch, batch))
+            if len(ahead) > _TASKS_AHEAD * workers:
+                findings.merge(ahead.popleft().result())
+        for future in ahead:
+            findings.merge(future.result())
     return findings
-
-
-def _check_chip(task: _ChipTask, files: FolderFiles | ZipFiles, recipe: Recipe | None) -> _Findings:
-    findings = _Findings()
-    pixels: dict[tuple[str, int], NDArray[Any]] = {}
-    for name, digest in task.files:
-        try:
-            data = files.read(name)
-        except OSError as error:
-            findings.faults.append(Fault(name, str(error)))
-            continue
-        wrong = [_SUM_DIFFERS] if sha256(data) != digest else []
-        if task.row is not None and recipe is not None:
-            raster = _Raster.of(name, task.row, recipe)
-            with _quiet() if wrong else contextlib.nullcontext():
-                found, values = _file_problems(name, data, raster, task.row, recipe)
-            wrong += found
-            if raster is not None and values is not None and not wrong:
-                pixels[raster.sensor, raster.index] = values
-        if wrong:
-            findings.faults.append(Fault(name, "; ".join(wrong)))
-    if recipe is not None:
-        _align(pixels, recipe, findings)
-    return findings
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let nobody hear what rasterio cannot raise: it stumbles over GDAL's messages about damaged files."""
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-
-
-@dataclass(frozen=True, slots=True)
-class _Raster:
-    """What a chip's raster or picture shows, by its name."""
-
-    sensor: str
-    index: int
-    """Of the time range; 0 for a layer without dates."""
-
-    @classmethod
-    def of(cls, name: str, row: Mapping[str, Any], recipe: Recipe) -> _Raster | None:
-        """Read a file's name; None where the tracker's row knows no such file."""
-        sensor, _, rest = name.partition("_")
-        if sensor not in recipe.layout:
-            return None
-        dates = [""] if SENSORS[sensor].is_static else row[f"{sensor}_dates"].split(",")
-        date = rest.rpartition(".")[0].partition("_")[2]
-        return cls(sensor, dates.index(date)) if date in dates else None
-
-
-def _file_problems(
-    name: str, data: bytes, what: _Raster | None, row: Mapping[str, Any], recipe: Recipe
-) -> tuple[list[str], NDArray[Any] | None]:
-    """Say what is wrong with a file, and return a raster's pixels where they can be read."""
-    if what is None:
-        return [], None
-    if name.endswith(".png"):
-        return _picture_problems(data, recipe.layout[what.sensor]), None
-    try:
-        with warnings.catch_warnings(), MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # _grid_problems says so
-            wrong = _grid_problems(raster, row, recipe, recipe.layout[what.sensor])
-            wrong += _origin_problems(raster, what, row)
-            if wrong:
-                return wrong, None
-            values: NDArray[Any] = raster.read()
-    except (RasterioError, ValueError):
-        return ["is not a raster that can be read"], None
-    return _value_problems(values, what, row, recipe), values
-
-
-def _picture_problems(data: bytes, layout: SensorLayout) -> list[str]:
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-            kind, size = picture.format, picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ["is not a picture that can be read"]
-    if (kind, size) != ("PNG", (layout.thumbnail_px, layout.thumbnail_px)):
-        return [f"is {kind} of {size[0]} x {size[1]} px, expected PNG of {layout.thumbnail_px} px a side"]
-    return []
-
-
-def _grid_problems(
-    raster: DatasetReader, row: Mapping[str, Any], recipe: Recipe, layout: SensorLayout
-) -> list[str]:
-    left, top = row["left_m"] - recipe.margin_m, row["top_m"] + recipe.margin_m
-    step = layout.resolution
-    epsg = raster.crs.to_epsg() if raster.crs else None
-    pairs = {
-        "CRS": (epsg, row["epsg"]),
-        "size": ((raster.width, raster.height), (layout.size_px, layout.size_px)),
-        "place": (tuple(raster.transform)[:6], tuple(Affine(step, 0, left, 0, -step, top))[:6]),
-        "bands": (tuple(raster.descriptions), layout.bands),
-        "dtype": (set(raster.dtypes), {layout.dtype}),
-        "nodata": (_nodata_text(raster.nodata), _nodata_text(layout.nodata)),
-    }
-    return [
-        f"{what} is {found}, expected {wanted}" for what, (found, wanted) in pairs.items() if found != wanted
-    ]
-
-
-def _nodata_text(value: float | None) -> str:
-    return "none" if value is None else f"{value:g}"
-
-
-def _origin_problems(raster: DatasetReader, what: _Raster, row: Mapping[str, Any]) -> list[str]:
-    """Compare a raster's own date and scenes, where it names them, with the tracker's."""
-    key, index = what.sensor, what.index
-    tags, wrong = raster.tags(), []
-    scenes = row[f"{key}_scene_ids"].split(",")
-    if "scene_ids" in tags and (len(scenes) <= index or tags["scene_ids"] != scenes[index]):
-        wrong.append(f"was made from {tags['scene_ids']}, the tracker says {','.join(scenes)}")
-    if not SENSORS[key].is_static and "datetime" in tags:
-        found, date = tags["datetime"][:10].replace("-", ""), row[f"{key}_dates"].split(",")[index]
-        wrong += [f"was acquired on {found}, not on {date}"] if found != date else []
-    return wrong
-
-
-def _value_problems(values: NDArray[Any], what: _Raster, row: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    key, layout = what.sensor, recipe.layout[what.sensor]
-    missing = layout.is_nodata(values).any(axis=0)
-    valid = 1 - float(missing.mean())
-    if key == "lulc":
-        return _class_problems(values[0], row, recipe)
-    wrong = []
-    if valid < layout.min_valid[what.index] - 1e-9:
-        wrong.append(f"{1 - valid:.1%} of it has no data")
-    flat_water = key == "dem" and CLASS_NAMES[int(row["lulc"])] == "Water"
-    seen = values[:, ~missing]
-    if not flat_water and (seen.size == 0 or not (seen != seen[:, :1]).any()):
-        value = f"{seen[0, 0]:g}" if seen.size else "no data"
-        wrong.append(f"is black or constant ({value})")
-    return wrong
-
-
-def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Measure majority class and purity again, over the sample window."""
-    layout, chips = recipe.layout["lulc"], recipe.config["chips"]
-    margin, side = recipe.margin_m // layout.resolution, recipe.sample_size // layout.resolution
-    window = codes[margin : margin + side, margin : margin + side]
-    counts = Counter(window.ravel().tolist())
-    code, most = int(row["lulc"]), max(counts.values())
-    purity = counts[code] / window.size
-    wrong = []
-    if counts[code] < most:
-        wrong.append(f"its majority class is {max(counts, key=lambda c: counts[c])}, the tracker says {code}")
-    if abs(purity - row["purity"]) > 0.5 / window.size + 1e-12:
-        wrong.append(f"its purity is {purity:.4f}, the tracker says {row['purity']:.4f}")
-    if purity < chips["min_purity"] - 1e-12:
-        wrong.append(f"its purity {purity:.4f} is below {chips['min_purity']}")
-    if forbidden := sorted(set(counts) & set(chips["forbidden"])):
-        wrong.append(f"holds class {forbidden[0]}, which is forbidden")
-    return wrong
-
-
-def _align(pixels: Mapping[tuple[str, int], NDArray[Any]], recipe: Recipe, findings: _Findings) -> None:
-    """Correlate each image with the Sentinel-2 image of its time range, and those with the first."""
-    if "s2l2a" not in recipe.layout:
-        return
-    size = recipe.layout["s2l2a"].size_px
-    images = {
-        (key, index): edges(_contrast(key, values), size)
-        for (key, index), values in pixels.items()
-        if key != "dem" and size % values.shape[-1] == 0
-    }
-    for (key, index), image in sorted(images.items()):
-        partner = ("s2l2a", 0 if key == "s2l2a" else index)
-        if partner == (key, index) or partner not in images:
-            continue
-        found = surface(images[partner], image)
-        if found is not None:
-            findings.alignments.setdefault((key, index), Alignment()).add(found)
-
-
-def _contrast(key: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Radar in decibels, everything else as it is."""
-    if key != "s1rtc":
-        return values
-    return np.log10(np.maximum(values.astype(np.float64), 1e-4))
 
 
 def _check_alignment(alignments: Mapping[tuple[str, int], Alignment], recipe: Recipe | None) -> list[Fault]:
@@ -753,12 +594,11 @@ def _check_alignment(alignments: Mapping[tuple[str, int], Alignment], recipe: Re
     return faults
 
 
-def _check_zip(files: FolderFiles | ZipFiles, names: Sequence[str], recipe: Recipe | None) -> list[Fault]:
+def _check_zip(files: Files, recipe: Recipe | None) -> list[Fault]:
     """Compare a zip, byte for byte, with the one that its files, or the folder beside it, make."""
-    order = [SUMS_NAME, *(name for name in names if name != SUMS_NAME)]
     if isinstance(files, ZipFiles):
         folder, name, root = files.folder, files.name, files.root.rstrip("/")
-    elif recipe is not None:
+    elif isinstance(files, FolderFiles) and recipe is not None:
         url = files.folder.url.rstrip("/").rpartition("/")[0] or "."
         folder, root = Folder(url, files.folder.options), f"{recipe.name}_{recipe.version}"
         name = f"{root}.zip"
@@ -766,10 +606,11 @@ def _check_zip(files: FolderFiles | ZipFiles, names: Sequence[str], recipe: Reci
             return []
     else:
         return []
+    order = [SUMS_NAME, *(one for one in files.names() if one != SUMS_NAME)]
     try:
         with folder.open(name) as archive:
             same = zip_equals(archive, zip_chunks(root, order, files.read))
-    except OSError:
+    except (OSError, ValueError):  # a name that a zip cannot hold is a ValueError
         same = False
     what = "its own files" if isinstance(files, ZipFiles) else "the folder's files"
     return [] if same else [Fault(name, f"is not, byte for byte, the zip that {what} make")]

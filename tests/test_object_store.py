@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from chipping.chip import chip
 from cube.build import build_cubes
 from cube.config import Config
@@ -15,28 +17,36 @@ from release.release import make_release
 from release.verify import verify
 
 
+@pytest.mark.parametrize(
+    ("aois", "settings"),
+    [
+        ([5], ("s2l2a.bands=[B02, B03, B04]", "lulc.sampling_factor=", "chips.max_per_class=4")),
+        # All of the demo: fifty thousand requests, and minutes.
+        pytest.param([], (), marks=pytest.mark.slow),
+    ],
+    ids=["an AOI", "the demo"],
+)
 def test_a_release_from_s3_is_the_release_from_a_disk(
-    demo_config: Callable[..., Config], tmp_path: Path, s3: Folder
+    demo_config: Callable[..., Config], tmp_path: Path, s3: Folder, aois: list[int], settings: tuple[str, ...]
 ) -> None:
     options = json.dumps(dict(s3.options))
     there = (
-        "directory.working=s3://bucket/interim",
-        "directory.output=s3://bucket/processed",
+        f"directory.working=s3://bucket/interim-{len(aois)}",
+        f"directory.output=s3://bucket/processed-{len(aois)}",
         f"directory.storage_options={options}",
     )
-    few = ("s2l2a.bands=[B02, B03, B04]", "lulc.sampling_factor=", "chips.max_per_class=4")
     releases = []
-    for config in (demo_config(tmp_path, *few), demo_config(tmp_path, *few, *there)):
-        summary = build_cubes(config, ThreadEngine(), only=[5])
+    for config in (demo_config(tmp_path, *settings), demo_config(tmp_path, *settings, *there)):
+        summary = build_cubes(config, ThreadEngine(), only=aois)
         assert summary.exit_code == 0, summary.rows
-        assert build_cubes(config, ThreadEngine(), only=[5]).fetched_blocks == 0
+        assert build_cubes(config, ThreadEngine(), only=aois).fetched_blocks == 0
         made = chip(config)
         assert made.written == made.chips >= 8
         again = chip(config)
         assert (again.written, again.kept) == (0, made.chips)
         make_release(config)
         output = Folder(config.directory.output, config.directory.storage_options)
-        releases.append({name: output.read(name) for name in output.files()})
+        releases.append({name: output.read(name) for name in output.files() if name != ".lock"})
     local, remote = releases
     assert local.keys() == remote.keys()
     assert [name for name in local if local[name] != remote[name]] == []

@@ -2,17 +2,17 @@
 
 A few chips are made and repeated: each copy lies elsewhere on Earth, so that all checks are done in earnest.
 
-    python tests/benchmarks/bench_release.py --chips 10000 --folder /somewhere/with/room
+    python tests/benchmarks/bench_release.py --chips 500 2500 10000 --folder /somewhere/with/room
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import json
 import multiprocessing
-import resource
 import shutil
 import struct
 import sys
@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "release")]
@@ -90,7 +92,10 @@ def _write_moved(folder: Path, files: Mapping[str, bytes], row: Mapping[str, Any
         written = data if name.endswith("png") else data.replace(_tie_point(data), new)
         (folder / name).write_bytes(written)
         digests[name] = sha256(written)
-    (folder / "chip.json").write_text(json.dumps({"cell": row["cell"], "files": digests}))
+    left, top, side = row["left_m"], row["top_m"], LAND.side
+    facts = {"cell": row["cell"], "bounds": [left, top - side, left + side, top], "files": digests}
+    sensors = {key: {"dates": landscape.DATES.get(key, ())} for key in LAND.sensors}
+    (folder / "chip.json").write_text(json.dumps({**facts, "sensors": sensors}))
 
 
 def _tie_point(data: bytes) -> bytes:
@@ -99,25 +104,33 @@ def _tie_point(data: bytes) -> bytes:
     return data[place : place + 48]
 
 
-def measure(name: str, function: Callable[..., object], *arguments: object) -> None:
-    """Run in a process of its own; print seconds and peak memory, and that of its largest worker."""
-    queue = multiprocessing.get_context("spawn").Queue()
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(queue, function, arguments))
+def measure(name: str, function: Callable[[str], str], path: str) -> None:
+    """Run in a process of its own; print how long it takes, and the most memory it and its workers take at once."""
+    queue: multiprocessing.Queue[str] = _SPAWN.Queue()
+    process = _SPAWN.Process(target=_run, args=(queue, function, path))
+    start, peak = time.perf_counter(), 0
     process.start()
-    seconds, own, children, result = queue.get()
-    process.join()
+    watched = psutil.Process(process.pid)
+    cpu: dict[int, float] = {}
+    while process.is_alive():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = [watched, *watched.children(recursive=True)]
+            # PSS: a page that processes share counts once.
+            peak = max(peak, sum(one.memory_full_info().pss for one in family))
+            cpu |= {one.pid: sum(one.cpu_times()[:2]) for one in family}
+        process.join(0.2)
+    seconds = time.perf_counter() - start
     print(
-        f"{name:24} {seconds:8.1f} s   {own / 1024:7.0f} MB   worker {children / 1024:5.0f} MB   {result}",
+        f"{name:26} {seconds:7.1f} s {sum(cpu.values()):7.1f} s CPU {peak / 1e6:7.0f} MB   {queue.get()}",
         flush=True,
     )
 
 
-def _run(queue: Any, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    start = time.perf_counter()
-    result = function(*arguments)
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    queue.put((time.perf_counter() - start, own, children, str(result)[:100]))
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def _run(queue: multiprocessing.Queue[str], function: Callable[[str], str], path: str) -> None:
+    queue.put(function(path)[:100])
 
 
 def release_of(path: str) -> str:
@@ -128,17 +141,17 @@ def release_of(path: str) -> str:
 
 def faults_of(path: str) -> str:
     """Verify a release."""
-    return f"{verify(path)} faults"
+    return f"faults: {verify(path)}"
 
 
 def main() -> None:
-    """Measure a tenth of the chips, then all of them."""
+    """Measure releases of several sizes: memory that is flat is the same for all but for the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chips", type=int, default=10_000)
+    parser.add_argument("--chips", type=int, nargs="+", default=[500, 2500, 10_000])
     parser.add_argument("--folder", type=Path, default=None)
     arguments = parser.parse_args()
     as_in_gelos()
-    for chips in (arguments.chips // 10, arguments.chips):
+    for chips in arguments.chips:
         root = Path(tempfile.mkdtemp(dir=arguments.folder))
         try:
             config = repeat_chips(root, chips)
@@ -146,7 +159,7 @@ def main() -> None:
             measure(f"make, {chips} chips", release_of, str(config.path))
             shutil.rmtree(root / "working")
             archive = output / f"tiny_{VERSION}.zip"
-            print(f"{'':24} {archive.stat().st_size / 1e9:8.2f} GB zip", flush=True)
+            print(f"{'':26} {archive.stat().st_size / 1e9:7.2f} GB zip", flush=True)
             measure("verify the zip", faults_of, str(archive))
             archive.unlink()
             measure("verify the folder", faults_of, str(output / VERSION))

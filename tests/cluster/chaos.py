@@ -217,6 +217,7 @@ class Storm:
             time.monotonic() + PATIENCE_S,
         )
         while client.poll() is None and steps > 0:
+            self.cluster.start_all()  # workers end some time after their scheduler
             if (now := self.done()) not in (seen, last):
                 steps, last, deadline = steps - 1, now, time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
@@ -227,9 +228,10 @@ class Storm:
     def note_finished_blocks(self) -> None:
         """See that chunks of blocks that were finished at an earlier kill are the same files still, and note new ones."""
         root = self.working / "demo" / "cubes"
-        for path, inode in self.finished.items():
+        for path, inode in list(self.finished.items()):
             if not path.exists() or path.stat().st_ino != inode:
                 self.found.broken.append(f"{path.relative_to(root)} was written again")
+                self.finished[path] = path.stat().st_ino if path.exists() else 0
         for marker in self.markers():
             self.found.blocks_kept += 1
             sensor, date, *_ = marker.stem.split("-")  # a block of the sample AOIs is all of one date

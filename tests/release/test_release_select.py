@@ -152,6 +152,30 @@ def test_splits_are_apart_and_stratified(seed: int) -> None:
         assert 0.35 < (names[part] == "train").mean() < 0.85, (code, share)
 
 
+def test_areas_far_apart_are_kept_whole_and_no_chip_is_lost() -> None:
+    """With many areas no border between splits runs through one: every chip has a split, in the shares asked for."""
+    rng = np.random.default_rng(2)
+    areas = [
+        windows(dict(zip((1, 2, 5), rng.integers(1, 80, 3).tolist(), strict=True))).assign(
+            left_m=lambda t, n=n: 200_640 + 96_000 * (n % 6) + 960 * (t.index % 12),
+            top_m=lambda t, n=n: 5_040_000 - 96_000 * (n // 6) - 960 * (t.index // 12),
+            aoi_index=n,
+        )
+        for n in range(120)
+    ]
+    table = pd.concat(areas, ignore_index=True)
+    shares = {"train": 0.7, "val": 0.15, "test": 0.15}
+    names = split(table, shares, BLOCK, SIDE, 0)
+    assert NO_SPLIT not in set(names)
+    assert names.groupby(table["aoi_index"]).nunique().max() == 1
+    for code in (1, 2, 5):
+        found = names[table["lulc"] == code].value_counts(normalize=True)
+        assert all(abs(found[name] - share) < 0.02 for name, share in shares.items()), found
+    shuffled = table.sample(frac=1, random_state=5)
+    assert (split(shuffled, shares, BLOCK, SIDE, 0).sort_index() == names).all()
+    assert (split(table, shares, BLOCK, SIDE, 1) != names).any()
+
+
 def test_another_zone_is_no_way_round_the_gap() -> None:
     """Two chips in two UTM zones that touch on the ground are never in different splits."""
     one = windows({1: 30}, epsg=32632).assign(left_m=lambda t: 735_360 + 960 * (t.index % 2))

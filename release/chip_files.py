@@ -1,0 +1,271 @@
+"""Check one chip's files against the checksums, the tracker's row and the recipe. They may be anybody's files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+from rasterio.transform import from_origin
+
+from cube.sensors import CLASS_NAMES, SENSORS
+
+from .alignment import Alignment, Edges, edges, surface
+from .faults import Fault
+from .package import MOST_BYTES, SUMS_NAME, Files, sha256
+from .recipe import Recipe, SensorLayout
+
+__all__ = ["SUM_DIFFERS", "ChipTask", "Findings", "check_chips"]
+
+SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
+_ROOM_BYTES = 1 << 20
+"""Room for a file's header and tags beside its pixels."""
+_LARGEST_BLOCK_PX = 512**2
+"""Of a raster's storage blocks, where the raster itself is smaller: GDAL decodes whole blocks."""
+_MIN_ALIGNED_PX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ChipTask:
+    """The files of one chip with their checksums, and what the tracker says of it, if it does."""
+
+    files: tuple[tuple[str, str], ...]
+    row: Mapping[str, Any] | None
+    is_aligned: bool
+    """True: its images are correlated with one another."""
+
+
+@dataclass
+class Findings:
+    """What is wrong with some chips, and how their images lie upon one another; parts may be merged."""
+
+    faults: list[Fault] = field(default_factory=list)
+    alignments: dict[tuple[str, int], Alignment] = field(default_factory=dict)
+
+    def merge(self, other: Findings) -> None:
+        """Add what was found in other chips."""
+        self.faults.extend(other.faults)
+        for key, alignment in other.alignments.items():
+            self.alignments.setdefault(key, Alignment()).merge(alignment)
+
+
+def check_chips(tasks: Sequence[ChipTask], files: Files, recipe: Recipe | None) -> Findings:
+    """Check the files of some chips."""
+    findings = Findings()
+    # once: rasterio sets GDAL up again for every file otherwise
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), np.errstate(all="ignore"):
+        for task in tasks:
+            findings.merge(_check_chip(task, files, recipe))
+    return findings
+
+
+def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings:
+    findings = Findings()
+    pixels: dict[tuple[str, int], NDArray[Any]] = {}
+    for name, digest in task.files:
+        what = None if recipe is None or task.row is None else _ChipFile.of(name, task.row, recipe)
+        try:
+            data = files.read(name, MOST_BYTES if what is None else what.most_bytes)
+        except OSError as error:
+            findings.faults.append(Fault(name, str(error)))
+            continue
+        wrong = [SUM_DIFFERS] if sha256(data) != digest else []
+        if what is not None and task.row is not None and recipe is not None:
+            with _quiet() if wrong else contextlib.nullcontext():
+                found, values = _file_problems(name, data, what, task.row, recipe)
+            wrong += found
+            if values is not None and not wrong:
+                pixels[what.sensor, what.index] = values
+        if wrong:
+            findings.faults.append(Fault(name, "; ".join(wrong)))
+    if recipe is not None and task.is_aligned:
+        _align(pixels, recipe, findings)
+    return findings
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nobody hear what rasterio cannot raise: it stumbles over GDAL's messages about damaged files."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+
+
+@dataclass(frozen=True, slots=True)
+class _ChipFile:
+    """What a chip's raster or picture shows, by its name."""
+
+    sensor: str
+    index: int
+    """Of the time range; 0 for a layer without dates."""
+    layout: SensorLayout
+
+    @classmethod
+    def of(cls, name: str, row: Mapping[str, Any], recipe: Recipe) -> _ChipFile | None:
+        """Read a file's name; None where the tracker's row knows no such file."""
+        sensor, _, rest = name.partition("_")
+        if sensor not in recipe.layout:
+            return None
+        dates = [""] if SENSORS[sensor].is_static else row[f"{sensor}_dates"].split(",")
+        date = rest.rpartition(".")[0].partition("_")[2]
+        return cls(sensor, dates.index(date), recipe.layout[sensor]) if date in dates else None
+
+    @property
+    def most_bytes(self) -> int:
+        """Size that neither the raster nor the picture exceeds, however badly it is compressed."""
+        return 2 * (self.layout.raster_bytes + 4 * (self.layout.thumbnail_px or 0) ** 2) + _ROOM_BYTES
+
+
+def _file_problems(
+    name: str, data: bytes, what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
+) -> tuple[list[str], NDArray[Any] | None]:
+    """Say what is wrong with a file, and return a raster's pixels where they can be read."""
+    if not data:  # rasterio would take it for a raster that is to be written
+        return ["is empty"], None
+    if name.endswith(".png"):
+        return _picture_problems(data, what.layout), None
+    try:
+        with warnings.catch_warnings(), MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # _grid_problems says so
+            wrong = _grid_problems(raster, row, recipe, what.layout)
+            wrong += _origin_problems(raster, what, row)
+            if wrong:
+                return wrong, None
+            values: NDArray[Any] = raster.read()
+    except (RasterioError, ValueError, MemoryError):
+        return ["is not a raster that can be read"], None
+    return _value_problems(values, what, row, recipe), values
+
+
+def _picture_problems(data: bytes, layout: SensorLayout) -> list[str]:
+    unreadable = ["is not a picture that can be read"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is looked at next
+            picture = Image.open(io.BytesIO(data))
+        with picture:
+            kind, size = picture.format, picture.size
+            if (kind, size) == ("PNG", (layout.thumbnail_px, layout.thumbnail_px)):
+                picture.load()
+                return []
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):
+        return unreadable
+    return [f"is {kind} of {size[0]} x {size[1]} px, expected PNG of {layout.thumbnail_px} px a side"]
+
+
+def _grid_problems(
+    raster: DatasetReader, row: Mapping[str, Any], recipe: Recipe, layout: SensorLayout
+) -> list[str]:
+    box, step = recipe.bounds(row), layout.resolution
+    epsg = raster.crs.to_epsg() if raster.crs else None
+    pairs = {
+        "CRS": (epsg, row["epsg"]),
+        "size": ((raster.width, raster.height), (layout.size_px, layout.size_px)),
+        "place": (tuple(raster.transform)[:6], tuple(from_origin(box.left, box.top, step, step))[:6]),
+        "bands": (tuple(raster.descriptions), layout.bands),
+        "dtype": (set(raster.dtypes), {layout.dtype}),
+        "nodata": (_nodata_text(raster.nodata), _nodata_text(layout.nodata)),
+    }
+    wrong = [
+        f"{what} is {found}, expected {wanted}" for what, (found, wanted) in pairs.items() if found != wanted
+    ]
+    height, width = raster.block_shapes[0]
+    if height * width > max(layout.size_px**2, _LARGEST_BLOCK_PX):
+        wrong.append(f"is stored in blocks of {width} x {height} px, larger than it is")
+    return wrong
+
+
+def _nodata_text(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def _origin_problems(raster: DatasetReader, what: _ChipFile, row: Mapping[str, Any]) -> list[str]:
+    """Compare a raster's own date and scenes, where it names them, with the tracker's."""
+    key, index = what.sensor, what.index
+    tags, wrong = raster.tags(), []
+    scenes = row[f"{key}_scene_ids"].split(",")
+    if "scene_ids" in tags and (len(scenes) <= index or tags["scene_ids"] != scenes[index]):
+        wrong.append(f"was made from {tags['scene_ids']}, the tracker says {','.join(scenes)}")
+    if not SENSORS[key].is_static and "datetime" in tags:
+        found, date = tags["datetime"][:10].replace("-", ""), row[f"{key}_dates"].split(",")[index]
+        wrong += [f"was acquired on {found}, not on {date}"] if found != date else []
+    return wrong
+
+
+def _value_problems(
+    values: NDArray[Any], what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
+) -> list[str]:
+    key, layout = what.sensor, what.layout
+    if key == "lulc":
+        return _class_problems(values[0], row, recipe)
+    missing = layout.is_nodata(values).any(axis=0)
+    valid = 1 - float(missing.mean())
+    wrong = []
+    if valid < layout.min_valid[what.index] - 1e-9:
+        wrong.append(f"{1 - valid:.1%} of it has no data")
+    flat_water = key == "dem" and CLASS_NAMES[int(row["lulc"])] == "Water"
+    seen = values[:, ~missing] if missing.any() else values.reshape(len(values), -1)
+    if not flat_water and (seen.size == 0 or not (seen != seen[:, :1]).any()):
+        value = f"{seen[0, 0]:g}" if seen.size else "no data"
+        wrong.append(f"is black or constant ({value})")
+    return wrong
+
+
+def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Measure majority class and purity again, over the sample window."""
+    layout, chips = recipe.layout["lulc"], recipe.chips
+    margin, side = chips.margin_m // layout.resolution, chips.sample_size // layout.resolution
+    window = codes[margin : margin + side, margin : margin + side]
+    counts = Counter(window.ravel().tolist())
+    code, most = int(row["lulc"]), max(counts.values())
+    purity = counts[code] / window.size
+    wrong = []
+    if counts[code] < most:
+        wrong.append(f"its majority class is {max(counts, key=lambda c: counts[c])}, the tracker says {code}")
+    if abs(purity - row["purity"]) > 0.5 / window.size + 1e-12:
+        wrong.append(f"its purity is {purity:.4f}, the tracker says {row['purity']:.4f}")
+    if purity < chips.min_purity - 1e-12:
+        wrong.append(f"its purity {purity:.4f} is below {chips.min_purity}")
+    if forbidden := sorted(set(counts) & set(chips.forbidden)):
+        wrong.append(f"holds class {forbidden[0]}, which is forbidden")
+    return wrong
+
+
+def _align(pixels: Mapping[tuple[str, int], NDArray[Any]], recipe: Recipe, findings: Findings) -> None:
+    """Correlate each image with the Sentinel-2 image of its time range, and those with the first."""
+    size = recipe.layout["s2l2a"].size_px if "s2l2a" in recipe.layout else 0
+    if size < _MIN_ALIGNED_PX:
+        return
+    images: dict[tuple[str, int], Edges] = {
+        (key, index): edges(_contrast(key, values), size)
+        for (key, index), values in pixels.items()
+        if key != "dem" and size % values.shape[-1] == 0
+    }
+    for (key, index), image in sorted(images.items()):
+        partner = ("s2l2a", 0 if key == "s2l2a" else index)
+        if partner == (key, index) or partner not in images:
+            continue
+        found = surface(images[partner], image)
+        if found is not None:
+            findings.alignments.setdefault((key, index), Alignment()).add(found)
+
+
+def _contrast(key: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Radar in decibels, everything else as it is."""
+    if key != "s1rtc":
+        return values
+    return np.log10(np.maximum(values.astype(np.float64), 1e-4))

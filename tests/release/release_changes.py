@@ -1,0 +1,60 @@
+"""Change a release so that only its contents can give the change away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import rasterio
+
+from release import Fault
+from release.package import SUMS_NAME, format_sums, sha256
+from release.tracker import read_tracker, to_csv, to_geojson, to_parquet
+
+
+def reseal(folder: Path) -> None:
+    """Write checksums that fit, so that only the contents can give a damage away."""
+    sums = {p.name: sha256(p.read_bytes()) for p in folder.iterdir() if p.name != SUMS_NAME}
+    (folder / SUMS_NAME).write_bytes(format_sums(sums))
+
+
+def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) -> None:
+    """Change the tracker in all its forms, and what depends on it."""
+    path = folder / "gelos_chip_tracker.geojson"
+    table = read_tracker(path.read_bytes())
+    changed = change(table)
+    table = changed if isinstance(changed, gpd.GeoDataFrame) else table
+    path.write_bytes(to_geojson(table))
+    (folder / "gelos_chip_tracker.csv").write_bytes(to_csv(table))
+    (folder / "gelos_chip_tracker.parquet").write_bytes(to_parquet(table))
+    croissant = json.loads((folder / "croissant.json").read_text())
+    for part in croissant["distribution"]:
+        if "sha256" in part:
+            part["sha256"] = sha256((folder / part["contentUrl"]).read_bytes())
+    (folder / "croissant.json").write_text(json.dumps(croissant))
+    reseal(folder)
+
+
+def rewrite_raster(path: Path, **changes: object) -> None:
+    """Write a raster again, otherwise than it was; ``values`` and ``bands`` beside rasterio's profile."""
+    with rasterio.open(path) as raster:
+        profile, values, names = raster.profile, raster.read(), raster.descriptions
+        tags = {name: text for name, text in raster.tags().items() if name != "AREA_OR_POINT"}
+    values = changes.pop("values", values)
+    names = changes.pop("bands", names)
+    tags.update(changes.pop("tags", {}))  # type: ignore[call-overload]
+    profile.update(changes)
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(np.asarray(values).astype(profile["dtype"]))
+        raster.descriptions = names
+        raster.update_tags(**tags)
+
+
+def only(faults: list[Fault], file: str, text: str) -> None:
+    """Check that one file is named, for one reason."""
+    assert [fault.file for fault in faults] == [file], faults
+    assert text in faults[0].message, faults
+    assert "\n" not in str(faults[0])
