@@ -6,7 +6,7 @@ project = "gelos-lc"
 copyright = "the gelos-lc authors"  # noqa: A001  Sphinx's name
 version = release = version_of("gelos-lc")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 html_theme = "furo"
@@ -17,5 +17,4 @@ myst_heading_anchors = 3
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autosummary_imported_members = False
-napoleon_google_docstring = False
-napoleon_use_rtype = False
+numpydoc_show_class_members = False
