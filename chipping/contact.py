@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from cube.config import Config
 from cube.layout import Layout
-from cube.sensors import CLASS_NAMES
+from cube.sensors import CLASS_NAMES, SENSORS
 from cube.storage import Folder
 
 from .records import CHIP_METADATA
@@ -22,6 +22,7 @@ __all__ = ["contact_sheet"]
 _CELL_PX = 72
 _GAP_PX = 2
 _LABEL_PX = 110
+_HEADING_PX = 20
 
 
 def contact_sheet(config: Config, per_class: int = 2) -> bytes:
@@ -37,7 +38,7 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
     Returns
     -------
     bytes
-        A PNG: a row per chip, under its class; the columns are the dates of each sensor in turn.
+        A PNG: a row per chip, beside its class; the columns are the dates of each sensor in turn.
     """
     layout = Layout.of(config)
     rows = [
@@ -47,13 +48,17 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
     ]
     width = max((len(pictures) for _, pictures in rows), default=0)
     step = _CELL_PX + _GAP_PX
-    sheet = Image.new("RGB", (_LABEL_PX + width * step, len(rows) * step), "white")
+    sheet = Image.new("RGB", (_LABEL_PX + width * step, _HEADING_PX + len(rows) * step), "white")
     draw = ImageDraw.Draw(sheet)
-    for y, (name, pictures) in enumerate(rows):
-        if y == 0 or rows[y - 1][0] != name:
-            draw.text((4, y * step + 4), name, fill="black")
+    for index, key in enumerate(config.series):
+        left = _LABEL_PX + index * len(config.ranges) * step
+        draw.text((left, 4), SENSORS[key].title, fill="black")
+    for index, (name, pictures) in enumerate(rows):
+        top = _HEADING_PX + index * step
+        if index == 0 or rows[index - 1][0] != name:
+            draw.text((4, top + 4), name, fill="black")
         for x, picture in enumerate(pictures):
-            sheet.paste(picture, (_LABEL_PX + x * step, y * step))
+            sheet.paste(picture, (_LABEL_PX + x * step, top))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

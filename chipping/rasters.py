@@ -79,6 +79,14 @@ def to_exported(values: Array, band: Band, settings: RasterSettings) -> Array:
         Its row in the sensor table.
     settings
         An integer dtype holds the cube's integers, saturated; a float dtype holds physical values.
+
+    Examples
+    --------
+    >>> dn, band = np.array([[0, 1500, 65535]], "uint16"), SENSORS["s2l2a"].band("B04")
+    >>> to_exported(dn, band, RasterSettings("s2l2a", ("B04",), "int16", 0)).tolist()
+    [[0, 1500, 32767]]
+    >>> to_exported(dn, band, RasterSettings("s2l2a", ("B04",), "float32", math.nan)).round(2).tolist()
+    [[nan, 0.15000000596046448, 6.550000190734863]]
     """
     dtype = np.dtype(settings.dtype)
     empty = np.isnan(values) if math.isnan(band.nodata) else values == band.nodata

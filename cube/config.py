@@ -35,6 +35,7 @@ from pydantic.fields import FieldInfo
 from .errors import ConfigError
 from .rows import SensorRow, sensor_rows
 from .sensors import CLASS_NAMES, SENSORS, BandKind, ChoiceRule, Sensor
+from .shipped import CONFIGS
 
 __all__ = [
     "PC_STAC_URL",
@@ -550,11 +551,10 @@ class Config(_Section):
             places = [self.path.parent / self.aoi.path]
         else:
             name = f"map_{self.aoi.version}.geojson"
-            packaged = Path(__file__).parent.parent / "configs" / "aois"
             places = [
                 self.path.parent / name,
                 self.path.parent / "aois" / name,
-                packaged / name,
+                CONFIGS / "aois" / name,
                 Path("configs/aois") / name,
                 Path("data") / name,
             ]

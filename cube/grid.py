@@ -140,7 +140,13 @@ def local_equal_area(geometry: BaseGeometry) -> str:
 
 
 def utm_epsg(geometry: BaseGeometry) -> int:
-    """Return the EPSG code of the UTM zone in which a lon/lat geometry's centre lies."""
+    """Return the EPSG code of the UTM zone in which a lon/lat geometry's centre lies.
+
+    Examples
+    --------
+    >>> utm_epsg(box(12, 50, 13, 51)), utm_epsg(box(-70, -34, -69, -33))
+    (32633, 32719)
+    """
     centre = (_eastward(geometry) if _spans_the_world(geometry) else geometry).centroid
     zone = int((centre.x + 180) // 6) % 60 + 1
     return (32600 if centre.y >= 0 else 32700) + zone
@@ -155,6 +161,11 @@ def aoi_bounds(aoi: BaseGeometry, epsg: int) -> Bounds:
         Geometry in EPSG:4326.
     epsg
         UTM zone of the cube.
+
+    Examples
+    --------
+    >>> aoi_bounds(box(15, 52, 15.1, 52.1), 32633)
+    Bounds(left=499200, bottom=5760960, right=506880, top=5772480)
     """
     left, bottom, right, top = _rounded(project(aoi, epsg).bounds)
     return Bounds(
@@ -216,7 +227,14 @@ def _capped(low: int, high: int, centre_m: float, max_side_m: int | None) -> tup
 
 
 def geobox_for(bounds: Bounds, epsg: int, resolution: int) -> GeoBox:
-    """Return the grid of a box at a resolution; its outer edges are the box's."""
+    """Return the grid of a box at a resolution; its outer edges are the box's.
+
+    Examples
+    --------
+    >>> bounds = Bounds(480_000, 5_760_000, 484_800, 5_762_880)
+    >>> [geobox_for(bounds, 32633, resolution).shape for resolution in (10, 30)]
+    [Shape2d(x=480, y=288), Shape2d(x=160, y=96)]
+    """
     shape = (bounds.height // resolution, bounds.width // resolution)
     return GeoBox(shape, Affine(resolution, 0, bounds.left, 0, -resolution, bounds.top), epsg)
 

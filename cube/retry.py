@@ -82,5 +82,11 @@ def retry_after_s(header: str | None) -> float | None:
 
 
 def without_signature(text: str) -> str:
-    """Return a message without the query strings of its URLs, where tokens live."""
+    """Return a message without the query strings of its URLs, where tokens live.
+
+    Examples
+    --------
+    >>> without_signature("GET https://example.org/B04.tif?se=2023&sig=secret: HTTP 403")
+    'GET https://example.org/B04.tif HTTP 403'
+    """
     return _SIGNATURE.sub(r"\1=...", _QUERY.sub("", text))

@@ -1,4 +1,4 @@
-"""Phase two against the clock: ``python tests/benchmarks/bench_chips.py [cubes]``; no cubes: the sample archive's.
+"""Phase two against the clock: ``python tests/benchmarks/bench_chips.py [--cubes N]``; 0: the sample archive's.
 
 Export stands beside a tight loop that only writes the same files with rasterio and Pillow from pixels in memory, in the
 same process and on the same number of cores; ratios therefore hold on a busy machine too.
@@ -6,6 +6,7 @@ same process and on the same number of cores; ratios therefore hold on a busy ma
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import io
 import json
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import rasterio
 import yaml
+from figures import Table, add_json_flag, show
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.io import MemoryFile
@@ -49,14 +51,26 @@ TIMES = [datetime(2023, month, 10, 10, 30, tzinfo=UTC) for month in (2, 5, 8, 11
 CODES = np.array([0, 1, 2, 4, 5, 7, 8, 9, 10, 11], np.uint8)
 
 
-def main(cubes: int) -> None:
-    """Run all benchmarks and print what they took."""
-    bench_export(cubes)
-    bench_scores()
-    bench_sweep()
+def main() -> None:
+    """Run all benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--cubes", type=int, default=0, help="cubes of 7.68 km (0: those of the sample archive)"
+    )
+    add_json_flag(parser)
+    arguments = parser.parse_args()
+    found = Table(
+        "Phase two",
+        ["what", "how many", "seconds", "processor, seconds", "beside"],
+        "The tight loop only writes the same files with rasterio and Pillow from pixels in memory, in the same process.",
+    )
+    bench_export(arguments.cubes, found)
+    bench_scores(found)
+    bench_sweep(found)
+    show(found, as_json=arguments.json)
 
 
-def bench_export(cubes: int) -> None:
+def bench_export(cubes: int, found: Table) -> None:
     """Compare chips a second with the tight loop's; processor time tells them apart on a busy machine."""
     slots = ThreadEngine().slots
     with tempfile.TemporaryDirectory() as name:
@@ -64,25 +78,35 @@ def bench_export(cubes: int) -> None:
         importlib.import_module("xbatcher")
         importlib.import_module("pyarrow.parquet")
         scores, seconds, cpu = timed(lambda: score_cubes(config, ThreadEngine()))
-        print(f"scores of {len(scores)} windows, with the check of every pixel: {seconds:.2f} s")
+        add(found, "scores, with the check of every pixel", f"{len(scores)} windows", seconds, cpu)
         summary, seconds, cpu = timed(lambda: chip(config))
-        print(f"export, {slots} threads, choice included: {speed(summary.chips, seconds, cpu)}")
+        export = f"{summary.chips / seconds:.1f} chips/s"
+        add(
+            found, f"export, {slots} threads, choice included", f"{summary.chips} chips", seconds, cpu, export
+        )
         files = decoded(Layout.of(config).chips.path)
         for threads in (1, slots):
             _, loop, loop_cpu = timed(lambda t=threads: tight_loop(files, Path(name) / f"loop{t}", t))
-            print(f"tight loop, {threads} threads: {speed(len(files), loop, loop_cpu)}", end="; ")
-            print(f"export is at {loop / seconds:.2f} of it, by processor time {loop_cpu / cpu:.2f}")
-        rerun, seconds, _ = timed(lambda: chip(config))
+            share = f"export is at {loop / seconds:.2f} of it, by processor time {loop_cpu / cpu:.2f}"
+            add(found, f"tight loop, {threads} threads", f"{len(files)} chips", loop, loop_cpu, share)
+        rerun, seconds, cpu = timed(lambda: chip(config))
+        kept = f"{rerun.kept} kept, {rerun.written} written"
+        add(found, "export again, nothing changed", f"{rerun.chips} chips", seconds, cpu, kept)
         other = config.model_copy(update={"chips": config.chips.model_copy(update={"max_per_class": 5})})
-        _, other_seconds, _ = timed(lambda: chip(other))
-        print(
-            f"rerun: {seconds:.2f} s, {rerun.kept} kept, {rerun.written} written; other cap: {other_seconds:.2f} s"
+        capped, seconds, cpu = timed(lambda: chip(other))
+        add(
+            found,
+            "export again, another cap",
+            f"{capped.chips} chips",
+            seconds,
+            cpu,
+            f"{capped.removed} removed",
         )
 
 
-def speed(chips: int, seconds: float, cpu: float) -> str:
-    """Say how fast chips were written."""
-    return f"{chips / seconds:.1f} chips/s, {1000 * cpu / chips:.0f} ms of processor a chip"
+def add(found: Table, what: str, many: str, seconds: float, cpu: float, beside: str = "") -> None:
+    """Add a row."""
+    found.add(what, many, f"{seconds:.2f}", f"{cpu:.2f}", beside)
 
 
 def sample_cubes(folder: Path) -> Config:
@@ -200,7 +224,7 @@ def write_plainly(chips: list[Any], target: Path) -> None:
             json.loads(record)
 
 
-def bench_scores() -> None:
+def bench_scores(found: Table) -> None:
     """Score the land cover of 100,000 windows in memory, side by side and overlapping."""
     rng = np.random.default_rng(0)
     side = 317 * 96
@@ -208,8 +232,8 @@ def bench_scores() -> None:
     for stride in (960, 320):
         lattice = WindowLattice(WindowGeometry(960, 960, stride), Bounds(0, 0, side * 10, 316 * 960), 32632)
         _, seconds, cpu = timed(lambda lattice=lattice: score(lulc, lattice))
-        print(f"land cover, stride {stride} m: {len(lattice)} windows in {seconds:.2f} s", end=" ")
-        print(f"({cpu:.2f} s of processor, {cpu / len(lattice) * 100_000:.2f} s per 100,000)")
+        speed = f"{cpu / len(lattice) * 100_000:.2f} s of processor per 100,000"
+        add(found, f"land cover, stride {stride} m", f"{len(lattice)} windows", seconds, cpu, speed)
 
 
 def score(lulc: NDArray[np.uint8], lattice: WindowLattice) -> dict[str, NDArray[np.int32]]:
@@ -217,7 +241,7 @@ def score(lulc: NDArray[np.uint8], lattice: WindowLattice) -> dict[str, NDArray[
     return count_classes([(Block("lulc", 0, 0, 0, *lulc.shape), lulc)], lattice, 10, max(lulc.shape))
 
 
-def bench_sweep() -> None:
+def bench_sweep(found: Table) -> None:
     """Sweep 100 settings over 100,000 windows of five sensors."""
     scores = ScoreSet(list(tables(100, 32)))
     grid = {
@@ -226,8 +250,8 @@ def bench_sweep() -> None:
         "chips.min_clear.lc2l2": [0.8, 0.9, 0.95, 1.0],
     }
     result, seconds, cpu = timed(lambda: sweep_scores(scores, ChipsConfig(), grid))
-    print(f"sweep of {len(result.settings)} settings over {len(scores)} windows:", end=" ")
-    print(f"{seconds:.2f} s ({cpu:.2f} s of processor)")
+    settings = f"{len(result.settings)} settings"
+    add(found, "sweep over five sensors", f"{len(scores)} windows", seconds, cpu, settings)
 
 
 def tables(count: int, side: int) -> Iterator[ScoreTable]:
@@ -273,4 +297,4 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    main()

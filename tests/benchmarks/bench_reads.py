@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.warp
+from figures import Table, add_json_flag, show
 from odc.geo.geobox import GeoBox
 from planetary_computer.settings import Settings
 
@@ -129,16 +130,16 @@ def work(items: list[dict[str, Any]], start: Any, done: Any, spent: Any) -> None
     done.wait()
 
 
-def measure_windows(folder: Path) -> None:
-    """Print requests of a cold window, and windows a second."""
+def measure_windows(folder: Path, found: Table) -> None:
+    """Add requests of a cold window, and windows a second."""
     with serve(make_window_archive(folder, COLD_WINDOWS + PROCESSES + 1), LATENCY_S) as service:
         items = items_at(service.url)
         service.ask("reset", "POST")
         read_window(items.pop(), 300)
         requests = [r for r in service.ask("requests") if r["role"] == "blob"]
         others = [r["path"] for r in requests if not r["path"].endswith("B04_10m.tif")]
-        report("requests for a cold window", len(requests), "at most 5")
-        report("... of which for other files than the asset", len(others), "0")
+        found.add("requests for a cold window", len(requests), "at most 5")
+        found.add("... of which for other files than the asset", len(others), "0")
         context = multiprocessing.get_context("spawn")
         start, done, spent = context.Barrier(PROCESSES + 1), context.Barrier(PROCESSES + 1), context.Queue()
         workers = [
@@ -154,13 +155,15 @@ def measure_windows(folder: Path) -> None:
         cpu_ms = sum(spent.get() for _ in workers) / COLD_WINDOWS * 1e3
         for worker in workers:
             worker.join()
-        report(f"cold windows a second, {PROCESSES} processes of {CONNECTIONS}", f"{rate:.0f}", "50")
-        report("... of CPU a window, without the stand-in's", f"{cpu_ms:.0f} ms", "-")
-        report("blob requests at once", service.ask("summary")["peak"]["blob"], f"{PROCESSES * CONNECTIONS}")
+        found.add(f"cold windows a second, {PROCESSES} processes of {CONNECTIONS}", f"{rate:.0f}", "50")
+        found.add("... of CPU a window, without the stand-in's", f"{cpu_ms:.0f} ms", "-")
+        found.add(
+            "blob requests at once", service.ask("summary")["peak"]["blob"], f"{PROCESSES * CONNECTIONS}"
+        )
 
 
-def measure_cube(archive: Path, working: Path) -> None:
-    """Print searches and bytes for each AOI of the sample archive, each built by a process's threads."""
+def measure_cube(archive: Path, working: Path, found: Table) -> None:
+    """Add searches and bytes for each AOI of the sample archive, each built by a process's threads."""
     make_archive(archive)
     with serve(archive, LATENCY_S) as service:
         settings = {
@@ -181,11 +184,11 @@ def measure_cube(archive: Path, working: Path) -> None:
         sent = sum(r["sent"] for r in requests if r["role"] == "blob")
         asked = {r["path"] for r in requests if r["role"] == "blob"}
         tiles, headers = demanded_bytes(CubePlan.from_json(plan), archive / "blobs", asked)
-        report("searches for an AOI", sum(r["role"] == "search" for r in requests), "at most 12")
-        report("tokens", sum(r["role"] == "token" for r in requests), "one per container: 5")
-        report("MB fetched for an AOI", f"{sent / 1e6:.1f}", f"{(1.1 * tiles + headers) / 1e6:.1f}")
-        report("... as a multiple of its tiles, headers apart", f"{(sent - headers) / tiles:.3f}", "1.1")
-        report("seconds for the AOI", f"{elapsed:.1f}", "-")
+        found.add("searches for an AOI", sum(r["role"] == "search" for r in requests), "at most 12")
+        found.add("tokens", sum(r["role"] == "token" for r in requests), "one per container: 5")
+        found.add("MB fetched for an AOI", f"{sent / 1e6:.1f}", f"{(1.1 * tiles + headers) / 1e6:.1f}")
+        found.add("... as a multiple of its tiles, headers apart", f"{(sent - headers) / tiles:.3f}", "1.1")
+        found.add("seconds for the AOI", f"{elapsed:.1f}", "-")
 
 
 def demanded_bytes(plan: CubePlan, blobs: Path, asked: set[str]) -> tuple[int, int]:
@@ -230,20 +233,23 @@ def first_tile(source: rasterio.DatasetReader) -> int:
         return int(view.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1) or 0)
 
 
-def report(what: str, found: object, demanded: object) -> None:
-    """Print a figure beside what is demanded of it."""
-    print(f"{what:<50} {found!s:>10}   demanded: {demanded}", flush=True)
-
-
 def main() -> None:
     """Measure everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archive", type=Path, help="sample archive (default: made anew)")
-    archive = parser.parse_args().archive
+    add_json_flag(parser)
+    arguments = parser.parse_args()
+    found = Table(
+        "Reads",
+        ["what", "found", "demanded"],
+        f"Over sockets, from a stand-in that answers after {LATENCY_S * 1e3:.0f} ms; a window is "
+        f"{WINDOW_PX} px square and not aligned with the file's tiles.",
+    )
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "windows").mkdir()
-        measure_windows(Path(folder) / "windows")
-        measure_cube(archive or Path(folder) / "archive", Path(folder) / "working")
+        measure_windows(Path(folder) / "windows", found)
+        measure_cube(arguments.archive or Path(folder) / "archive", Path(folder) / "working", found)
+    show(found, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import rasterio
@@ -80,6 +82,37 @@ def test_an_overlap_box_lies_within_what_is_shared_and_around_the_aoi() -> None:
     assert capped.right >= 414_000
     assert capped.left >= whole.left
     assert capped.bottom >= whole.bottom
+
+
+@given(
+    lon=st.floats(12.5, 16.0),
+    lat=st.floats(-60, 60),
+    width=st.floats(0.05, 1.5),
+    height=st.floats(0.05, 1.5),
+    place=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    max_side_m=st.none() | st.integers(LATTICE_M, 60_000),
+)
+def test_an_overlap_box_is_the_largest_within_what_is_shared(
+    lon: float, lat: float, width: float, height: float, place: tuple[float, float], max_side_m: int | None
+) -> None:
+    shared = box(lon, lat, lon + width, lat + height)
+    x, y = lon + place[0] * width, lat + place[1] * height
+    bounds = overlap_bounds(shared, box(x, y, x + 0.01, y + 0.01), 32633, max_side_m)
+    east, north = Transformer.from_crs(4326, 32633, always_xy=True).transform(
+        *shared.segmentize(0.001).exterior.xy
+    )
+    for low, high, least, most in (
+        (bounds.left, bounds.right, min(east), max(east)),
+        (bounds.bottom, bounds.top, min(north), max(north)),
+    ):
+        assert low % LATTICE_M == high % LATTICE_M == 0
+        assert least - 1 <= low < high <= most + 1
+        cap = math.inf if max_side_m is None else max_side_m // LATTICE_M
+        fewest, most_cells = (
+            math.floor((most + metre) / LATTICE_M) - math.ceil((least - metre) / LATTICE_M)
+            for metre in (-1, 1)
+        )
+        assert min(fewest, cap) <= (high - low) // LATTICE_M <= min(most_cells, cap)
 
 
 def test_a_shared_area_without_a_whole_cell_says_so() -> None:

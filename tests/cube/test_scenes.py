@@ -221,6 +221,58 @@ class TestTile:
         assert ids(self.choose(scenes)) == ids(expected)
 
 
+SEEN = st.builds(
+    lambda number, day, cloud, nodata, tile, half: s2(
+        Q1.start + timedelta(days=day, seconds=number),
+        cloud / 4,
+        tile,
+        HALF if half else WHOLE,
+        nodata=nodata,
+        name=f"{tile}-{day:03}-{number}",
+    ),
+    st.integers(0, 999),
+    st.integers(0, 200),  # past the end of the second range
+    st.integers(0, 160),
+    st.sampled_from([0.0, 4.9, 5.0, 60.0]),
+    st.sampled_from(["33UUR", "33UTR", "33UVR"]),
+    st.booleans(),
+)
+
+
+@given(st.lists(SEEN, max_size=25, unique_by=lambda scene: scene.datetime))
+def test_tiles_are_chosen_as_a_slow_reading_of_the_rules_would(scenes: list[Scene]) -> None:
+    """The rules as the docs state them, one after the other, over every tile and range."""
+
+    def eligible(one: Scene, tile: str, span: TimeRange) -> bool:
+        p = one.properties
+        inside = span.start <= one.datetime <= span.end and p["s2:mgrs_tile"] == tile
+        return inside and p["eo:cloud_cover"] < 30 and p["s2:nodata_pixel_percentage"] < 5
+
+    filled = {}
+    for tile in ("33UUR", "33UTR", "33UVR"):
+        found = [[one for one in scenes if eligible(one, tile, span)] for span in (Q1, Q2)]
+        if all(found):
+            filled[tile] = [
+                min(one, key=lambda s: (s.properties["eo:cloud_cover"], s.datetime)) for one in found
+            ]
+
+    def order(tile: str) -> tuple[float, float, str]:
+        covered = min(50 if one.geometry is HALF else 100 for one in filled[tile])
+        return -covered, sum(one.properties["eo:cloud_cover"] for one in filled[tile]), tile
+
+    if not filled:
+        with pytest.raises(Skipped) as caught:
+            choose_tile(scenes, S2_SETTINGS, (Q1, Q2), TARGET)
+        assert len(caught.value.candidates) == len(scenes)
+        assert not any(one.chosen or not one.reason for one in caught.value.candidates)
+        return
+    choice = choose_tile(scenes, S2_SETTINGS, (Q1, Q2), TARGET)
+    best = min(filled, key=order)
+    assert (choice.group, ids(choice)) == (best, [[one.id] for one in filled[best]])
+    assert sorted(one.id for one in choice.candidates) == sorted(one.id for one in scenes)
+    assert all(one.chosen != bool(one.reason) for one in choice.candidates)
+
+
 class TestOrbit:
     ANCHORS = (FEB, MAY)
 

@@ -1,0 +1,302 @@
+"""Every code block of the README and the docs does what it says, and every figure and name in them is the program's.
+
+Blocks of a page run in order, in a folder that looks like a checkout in which ``demo.sh`` was run. The comment before a
+block tells what else is done with it:
+
+``<!-- network -->``
+    It needs a network, or other machines: its syntax, its commands' arguments and its keys are checked.
+``<!-- CI -->``
+    It is what CI runs: ``.ci/run`` must hold it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from chipping.chip import chip
+from cube.aoi import load_aois
+from cube.build import build_cubes
+from cube.config import Config, load_config
+from cube.engine import ThreadEngine
+from cube.estimate import estimate_cost
+from cube.grid import aoi_bounds, utm_epsg
+from cube.layout import Layout
+from cube.reference import config_table
+from cube.testing import Archive
+from cube.testing.cubes import plan_from_times
+from release import make_release
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKED = re.compile(
+    r"(?:^<!-- (?P<mark>[a-zA-Z]+) -->\n)?^```(?P<language>.*)\n(?P<text>(?:.*\n)*?)^```$", re.MULTILINE
+)
+LANGUAGES = {"bash", "python", "yaml", "json", "text", "{toctree}", "{eval-rst}"}
+RUN_FOR = {"bash": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c")}
+MAINS = {
+    "scripts/build_cubes.py": "cube.__main__:main",
+    "scripts/chip.py": "chipping.__main__:main",
+    "scripts/sweep.py": "chipping.__main__:main_sweep",
+    "scripts/contact_sheet.py": "chipping.__main__:main_contact",
+    "scripts/make_release.py": "release.__main__:main",
+    "scripts/run.py": "release.__main__:main_run",
+    "scripts/verify.py": "release.__main__:main_verify",
+    "-m cube": "cube.__main__:main",
+    "-m chipping": "chipping.__main__:main",
+    "-m release": "release.__main__:main",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    mark: str
+    text: str
+
+    @property
+    def runs(self) -> bool:
+        """True for those that are run here."""
+        return self.language in RUN_FOR and not self.mark
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(
+            page,
+            text.count("\n", 0, found.start("language")) + 1,
+            found["language"].split()[0] if found["language"].strip() else "",
+            found["mark"] or "",
+            found["text"],
+        )
+        for found in MARKED.finditer(text)
+    ]
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+
+
+@pytest.fixture(scope="module")
+def demo_ran(demo: Config, sample_archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that looks like a checkout after ``demo.sh``, but that its config asks for less."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("chipping", "cube", "release", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    settings = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    little = {"aoi": {"include_indices": [0, 1]}, "chips": {"max_per_class": 3}, "compute": {"workers": 0}}
+    settings = merged(settings, little)
+    (folder / "configs" / "demo.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "data" / "demo").mkdir(parents=True)
+    (folder / "data" / "demo" / "archive").symlink_to(sample_archive.path)
+    here = {
+        "directory.working": folder / "data" / "demo" / "interim",
+        "directory.output": folder / "data" / "demo" / "processed",
+    }
+    config = load_config(folder / "configs" / "demo.yaml", [f"{key}={value}" for key, value in here.items()])
+    shutil.copytree(Layout.of(demo).root.path, Layout.of(config).root.path)
+    build_cubes(config, ThreadEngine())  # nothing is left to build; its records are of the two AOIs
+    chip(config)
+    make_release(config)
+    return folder
+
+
+@pytest.fixture
+def checkout(demo_ran: Path, tmp_path: Path) -> Path:
+    """Return a copy for one page; files are replaced and never written into, so names of the same ones will do."""
+    return shutil.copytree(demo_ran, tmp_path / "checkout", symlinks=True, copy_function=os.link)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run(page: Path, checkout: Path) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "http_proxy": "http://127.0.0.1:9",  # nothing answers: these blocks need no network
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    for block in filter(lambda block: block.runs, blocks_of(page)):
+        done = subprocess.run(
+            [*RUN_FOR[block.language], block.text],
+            cwd=checkout,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_block_is_of_a_kind_that_is_checked() -> None:
+    assert {block.language for block in BLOCKS} <= LANGUAGES
+    assert {block.mark for block in BLOCKS} <= {"", "network", "CI"}
+    assert sum(block.runs for block in BLOCKS) >= 10
+    fences = sum(page.read_text().count("```") for page in PAGES)
+    assert fences == 2 * len(BLOCKS)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash"], ids=str)
+def test_shell_is_valid_and_its_commands_take_these_arguments(
+    block: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = re.sub(r"[][]", "", block.text)  # of a synopsis: optional parts
+    subprocess.run(["bash", "-n", "-c", text], check=True)
+    for line in text.replace("\\\n", " ").splitlines():
+        for name, arguments in commands_in(line):
+            asked = parsed(name, arguments, monkeypatch)
+            assert asked, f"{block}: {line}"
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in {"python", "json"}], ids=str)
+def test_python_and_json_are_valid(block: Block) -> None:
+    if block.language == "json":
+        json.loads(block.text)
+        return
+    for node in ast.walk(ast.parse(block.text)):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] in {"cube", "chipping", "release"}
+        ):
+            module = importlib.import_module(node.module)
+            assert [name.name for name in node.names if not hasattr(module, name.name)] == [], block
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml"], ids=str)
+def test_yaml_is_config_that_loads(block: Block, tmp_path: Path) -> None:
+    """A block that is no config whole is laid over the demo's."""
+    given = yaml.safe_load(block.text)
+    data = (
+        given
+        if "dataset" in given
+        else merged(yaml.safe_load((ROOT / "configs/demo.yaml").read_text()), given)
+    )
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(data))
+    load_config(tmp_path / "config.yaml")
+
+
+def test_what_ci_is_said_to_run_it_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text().splitlines()
+    commands = [
+        shlex.split(line, comments=True) for b in BLOCKS if b.mark == "CI" for line in b.text.splitlines()
+    ]
+    assert ["bash", "scripts/demo.sh"] in commands
+    for command in commands:
+        assert shlex.join(command) in ci
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not urlsplit(target).scheme and not target.startswith("#"):
+                assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_files_that_are_named_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(
+            r"`((?:cube|chipping|release|scripts|tests|configs|docs)/[\w./-]+\.\w+)`", page.read_text()
+        ):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_the_table_of_config_keys_is_the_schemas() -> None:
+    text = README.read_text()
+    start = text.index("<!-- config keys: made by python -m cube.reference -->")
+    table = text[start : text.index("<!-- end of config keys -->")].split("\n", 1)[1].strip()
+    assert table == config_table()
+
+
+def test_the_first_runs_figures_are_the_models() -> None:
+    config = load_config(ROOT / "configs" / "quickstart.yaml")
+    aoi = load_aois(config)[0]
+    epsg = utm_epsg(aoi.geometry)
+    seasons = [datetime(2023, month, 10, 10, tzinfo=UTC) for month in (2, 5, 8, 11)]
+    cost = estimate_cost(plan_from_times(config, aoi_bounds(aoi.geometry, epsg), epsg, seasons))
+    said = re.search(r"(\d+) MB to fetch, (\d+) MB to store, about (\d+) s", README.read_text())
+    assert said is not None
+    assert [int(number) for number in said.groups()] == [
+        round(cost.fetch_bytes / 1e6),
+        round(cost.store_bytes / 1e6),
+        round(cost.seconds),
+    ]
+
+
+def commands_in(line: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield our own commands of a line of shell, by the name of what runs them."""
+    words = list(itertools.dropwhile(re.compile(r"\w+=").match, shlex.split(line, comments=True)))
+    for name in MAINS:
+        start = name.split()
+        if words[:1] == ["python"] and words[1 : 1 + len(start)] == start:
+            yield name, words[1 + len(start) :]
+    if words[:1] == ["docker"]:
+        for name in MAINS:
+            if name in words:
+                yield name, words[words.index(name) + 1 :]
+
+
+class Asked(Exception):  # noqa: N818  it ends a command once its arguments are read
+    """A command has read its arguments."""
+
+
+def parsed(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Tell whether a command takes these arguments; if the config exists, whether it takes these settings."""
+
+    def config(path: str, overrides: Any) -> None:
+        if (ROOT / path).is_file():
+            load_config(ROOT / path, [text for text in overrides if not text.endswith("=value")])
+        raise Asked
+
+    def verify(*_: object) -> None:
+        raise Asked
+
+    monkeypatch.setattr("cube.command.load_config", config)
+    monkeypatch.setattr("release.__main__.verify", verify)
+    module, _, function = MAINS[name].partition(":")
+    main: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    try:
+        main(arguments)
+    except Asked:
+        return True
+    except SystemExit as ended:
+        return ended.code == 0 and "--help" in arguments
+    return False
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another."""
+    return base | {
+        key: merged(base.get(key) or {}, value)
+        if isinstance(value, dict) and key != "storage_options"
+        else value
+        for key, value in over.items()
+    }
