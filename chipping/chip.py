@@ -90,6 +90,7 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     StoreError
         If a cube's pixels are not what was written.
     """
+    config.use_sensors()
     settings = export_settings(config)
     report = progress or (lambda *_: None)
     layout = Layout.of(config)

@@ -237,6 +237,7 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
     ConfigError
         If a value of the grid is not allowed, or a cube was built with other settings.
     """
+    config.use_sensors()
     folder = Layout.of(config).root
     folder.make()
     with hold(folder), engine_for(config, engine) as running:

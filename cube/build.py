@@ -222,6 +222,7 @@ def build_cubes(
     BusyError
         If another run holds the working folder.
     """
+    config.use_sensors()
     aois = load_aois(config)
     named = _wanted(aois, only, config)
     layout = Layout.of(config)
@@ -250,6 +251,7 @@ def plan_cubes(
     config: Config, *, only: Collection[int] = (), catalog: Catalog | None = None
 ) -> Iterator[tuple[Aoi, CubePlan | Skipped | GelosError]]:
     """Plan AOIs without building or keeping anything: what a dry run shows."""
+    config.use_sensors()
     catalog = catalog or open_catalog(config)
     layout, access = Layout.of(config), access_of(config)
     for aoi in _wanted(load_aois(config), only, config):

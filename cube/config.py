@@ -519,6 +519,10 @@ class Config(_Section):
     path: Path = Path()
     """The file that this config was read from."""
 
+    def use_sensors(self) -> None:
+        """Let the sensor table have this config's further rows; every phase begins with it."""
+        SENSORS.extend(sensor_rows(self.extra_sensors, frozenset()))
+
     @property
     def ranges(self) -> tuple[TimeRange, ...]:
         """Time ranges of the series sensors."""

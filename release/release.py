@@ -154,6 +154,7 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
     ReleaseError
         If the chips do not allow the release, or a different one of this version is there.
     """
+    config.use_sensors()
     working, output = _folders(config)
     selection, chips, documents = _prepare(working, config)
     sums = chips.sums | {name: sha256(data) for name, data in documents.items()}
