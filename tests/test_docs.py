@@ -36,8 +36,8 @@ from cube.aoi import load_aois
 from cube.build import build_cubes
 from cube.config import Config, load_config
 from cube.engine import ThreadEngine
-from cube.estimate import estimate_cost
-from cube.grid import aoi_bounds, utm_epsg
+from cube.estimate import Cost, estimate_cost
+from cube.grid import Bounds, aoi_bounds, utm_epsg
 from cube.layout import Layout
 from cube.reference import config_table
 from cube.testing import Archive
@@ -236,19 +236,51 @@ def test_the_table_of_config_keys_is_the_schemas() -> None:
     assert table == config_table()
 
 
+def test_every_module_has_its_api_page() -> None:
+    listed = set(
+        re.findall(
+            r"^   ((?:cube|chipping|release)\.\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+        )
+    )
+    files = [path for package in ("cube", "chipping", "release") for path in (ROOT / package).glob("*.py")]
+    there = {f"{path.parent.name}.{path.stem}" for path in files if not path.stem.startswith("_")}
+    assert listed == there | {"cube.testing"}
+
+
 def test_the_first_runs_figures_are_the_models() -> None:
     config = load_config(ROOT / "configs" / "quickstart.yaml")
     aoi = load_aois(config)[0]
     epsg = utm_epsg(aoi.geometry)
-    seasons = [datetime(2023, month, 10, 10, tzinfo=UTC) for month in (2, 5, 8, 11)]
-    cost = estimate_cost(plan_from_times(config, aoi_bounds(aoi.geometry, epsg), epsg, seasons))
+    cost = modelled_cost(config, aoi_bounds(aoi.geometry, epsg), epsg)
     said = re.search(r"(\d+) MB to fetch, (\d+) MB to store, about (\d+) s", README.read_text())
     assert said is not None
-    assert [int(number) for number in said.groups()] == [
-        round(cost.fetch_bytes / 1e6),
-        round(cost.store_bytes / 1e6),
-        round(cost.seconds),
+    assert [int(number) for number in said.groups()] == figures(cost)
+
+
+def test_the_sizes_of_runs_are_the_models() -> None:
+    config = load_config(ROOT / "configs" / "lc-v0.50.1.yaml")
+    side = config.aoi.max_side_m
+    assert side is not None
+    cost = modelled_cost(config, Bounds(480_000, 5_760_000, 480_000 + side, 5_760_000 + side), 32633)
+    megabytes, stored, seconds = figures(cost)
+    aois = len(load_aois(config))
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    assert f"four seasons | {megabytes} MB | {stored} MB | {seconds} s |" in page
+    whole = [
+        round(aois * value) for value in (cost.fetch_bytes / 1e9, cost.store_bytes / 1e9, cost.seconds / 3600)
     ]
+    assert f"{aois} such AOIs at most | {whole[0]} GB | {whole[1]} GB | {whole[2]} h |" in page
+
+
+def modelled_cost(config: Config, bounds: Bounds, epsg: int) -> Cost:
+    """Return what the dry run says of one AOI; it counts pixels, so made-up scenes will do."""
+    seasons = [datetime(2023, month, 10, 10, tzinfo=UTC) for month in (2, 5, 8, 11)]
+    return estimate_cost(plan_from_times(config, bounds, epsg, seasons))
+
+
+def figures(cost: Cost) -> list[int]:
+    """Return megabytes to fetch and to store, and seconds."""
+    return [round(cost.fetch_bytes / 1e6), round(cost.store_bytes / 1e6), round(cost.seconds)]
 
 
 def commands_in(line: str) -> Iterator[tuple[str, list[str]]]:
