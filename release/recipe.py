@@ -161,7 +161,7 @@ def parse_recipe(data: bytes) -> Recipe:
     """
     try:
         raw = json.loads(data)
-        use_sensors(raw["config"])
+        use_sensors(raw.get("config", {}))
         layout = {key: _layout(one) for key, one in raw["layout"].items() if key in SENSORS}
         before = {int(code): int(n) for code, n in raw["chips_per_class_before_balancing"].items()}
         dataset = DatasetConfig(name=raw["name"], version=raw["version"])
