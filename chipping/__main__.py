@@ -36,7 +36,7 @@ def _print_summary(summary: ChipSummary) -> None:
 
 def sweep_thresholds(config: Config, arguments: argparse.Namespace) -> int:
     """Count chips for a grid of settings."""
-    result = sweep(config, parse_grid(arguments.grid))
+    result = sweep(config, parse_grid(arguments.grid, config.table))
     print(result.to_csv().decode(), end="")
     if arguments.want is not None:
         _print_wanted(result, arguments.want)

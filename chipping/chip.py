@@ -90,7 +90,6 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     StoreError
         If a cube's pixels are not what was written.
     """
-    config.use_sensors()
     settings = export_settings(config)
     report = progress or (lambda *_: None)
     layout = Layout.of(config)
@@ -154,7 +153,7 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
     for outcome in engine.run(load_or_make_scores, tasks, layout.root.url):
         tables.append(outcome.get())
         report("score", len(tables), len(tasks))
-    return ScoreSet(sorted(tables, key=lambda table: table.cube.aoi_index))
+    return ScoreSet(sorted(tables, key=lambda table: table.cube.aoi_index), config.table)
 
 
 def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from cube.config import ChipsConfig
 from cube.landcover import LandCoverRule, land_cover_rules, pixels_needed
-from cube.sensors import CLASS_NAMES, SENSORS, MaskRule
+from cube.sensors import CLASS_NAMES, MaskRule, SensorTable
 from cube.windows import WindowGeometry
 
 from .footprints import footprints, may_overlap, overlapping
@@ -74,14 +74,14 @@ def cloudy(sensor: str) -> str:
     return f"{sensor}_cloudy"
 
 
-def verdict_names() -> tuple[str, ...]:
+def verdict_names(sensors: SensorTable) -> tuple[str, ...]:
     """Return every verdict, in the order in which its rule is tried."""
     return (
         Verdict.SUCCESS,
         *LandCoverRule,
         Verdict.NOT_FETCHED,
-        *(missing(key) for key in SENSORS),
-        *(cloudy(key) for key, sensor in SENSORS.items() if sensor.mask is not MaskRule.NONE),
+        *(missing(key) for key in sensors),
+        *(cloudy(key) for key, sensor in sensors.items() if sensor.mask is not MaskRule.NONE),
         Verdict.DUPLICATE,
         Verdict.CAPPED,
     )
@@ -92,10 +92,17 @@ class ScoreSet:
     """The score tables of all cubes, by AOI index; windows are numbered through in that order."""
 
     tables: Sequence[ScoreTable]
+    sensors: SensorTable
+    """Of the config."""
 
     def __len__(self) -> int:
         """Return the number of windows."""
         return sum(map(len, self.tables))
+
+    @cached_property
+    def verdicts(self) -> tuple[str, ...]:
+        """What a window can be told."""
+        return verdict_names(self.sensors)
 
     @cached_property
     def starts(self) -> list[int]:
@@ -192,10 +199,10 @@ def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
     Returns
     -------
     numpy.ndarray
-        int8 per window, positions in :func:`verdict_names`.
+        int8 per window, positions in :attr:`ScoreSet.verdicts`.
     """
     assert all(table.geometry == WindowGeometry.from_config(chips) for table in scores.tables)
-    judged = [_judge(table, chips) for table in scores.stacks]
+    judged = [_judge(table, chips, scores.verdicts) for table in scores.stacks]
     verdicts = np.concatenate([*judged, np.zeros(0, np.int8)])
     _reject_duplicates(verdicts, scores)
     if chips.max_per_class is not None:
@@ -203,11 +210,10 @@ def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
     return verdicts
 
 
-def _judge(table: ScoreTable, chips: ChipsConfig) -> Codes:
+def _judge(table: ScoreTable, chips: ChipsConfig, names: Sequence[str]) -> Codes:
     """Try the rules that concern one window alone."""
     verdicts = np.zeros(len(table), np.int8)
     land_cover = land_cover_rules(table.columns, table.sample_px, chips)
-    names = verdict_names()
     for verdict, broken in itertools.chain(land_cover, _imagery_rules(table, chips)):
         verdicts[broken & (verdicts == 0)] = names.index(verdict)
     return verdicts
@@ -267,7 +273,7 @@ def _reject_duplicates(verdicts: Codes, scores: ScoreSet) -> None:
     cuts = np.searchsorted(later, scores.starts)
     for start, stop in itertools.pairwise(cuts.tolist()):
         both = (verdicts[earlier[start:stop]] == 0) & (verdicts[later[start:stop]] == 0)
-        verdicts[later[start:stop][both]] = verdict_names().index(Verdict.DUPLICATE)
+        verdicts[later[start:stop][both]] = scores.verdicts.index(Verdict.DUPLICATE)
 
 
 def _reject_over_cap(verdicts: Codes, scores: ScoreSet, cap: int, seed: int) -> None:
@@ -282,4 +288,4 @@ def _reject_over_cap(verdicts: Codes, scores: ScoreSet, cap: int, seed: int) -> 
     order = np.lexsort((scores.lots(seed)[chosen], group))
     group = group[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
-    verdicts[chosen[order[rank >= cap]]] = verdict_names().index(Verdict.CAPPED)
+    verdicts[chosen[order[rank >= cap]]] = scores.verdicts.index(Verdict.CAPPED)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from cube.config import Config
 from cube.layout import Layout
-from cube.sensors import CLASS_NAMES, SENSORS
+from cube.sensors import CLASS_NAMES
 from cube.storage import Folder
 
 from .records import CHIP_METADATA
@@ -52,7 +52,7 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
     draw = ImageDraw.Draw(sheet)
     for index, key in enumerate(config.series):
         left = _LABEL_PX + index * len(config.ranges) * step
-        draw.text((left, 4), SENSORS[key].title, fill="black")
+        draw.text((left, 4), config.table[key].title, fill="black")
     for index, (name, pictures) in enumerate(rows):
         top = _HEADING_PX + index * step
         if index == 0 or rows[index - 1][0] != name:

@@ -23,7 +23,7 @@ from cube.grid import Block, Bounds
 from cube.items import parse_time
 from cube.layout import Layout, aoi_stem
 from cube.plan import SCHEMA_VERSION
-from cube.sensors import SENSORS
+from cube.sensors import Sensor, SensorTable
 from cube.status import AOI_METADATA, AoiState
 from cube.storage import Folder
 from cube.store import SEAL, cube_name
@@ -53,6 +53,7 @@ _CUBE_NAME = re.compile(r"aoi_(\d{6,})\.zarr")
 class SensorInfo:
     """One group of a cube."""
 
+    sensor: Sensor
     bands: tuple[str, ...]
     resolution: int
     times: tuple[datetime, ...]
@@ -108,31 +109,6 @@ class CubeInfo:
             },
         }
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> CubeInfo:
-        """Read back what :meth:`to_json` wrote."""
-        sensors = {
-            key: SensorInfo(
-                tuple(sensor["bands"]),
-                sensor["resolution"],
-                tuple(map(datetime.fromisoformat, sensor["times"])),
-                tuple(sensor["scene_ids"]),
-                tuple(sensor["collections"]),
-                sensor["resampling"],
-                sensor["harmonize"],
-            )
-            for key, sensor in record["sensors"].items()
-        }
-        return cls(
-            record["aoi_index"],
-            record["epsg"],
-            Bounds(*record["bounds"]),
-            record["recipe_sha256"],
-            record["seal_sha256"],
-            sensors,
-            tuple(record["not_fetched"]),
-        )
-
 
 def sealed_cubes(config: Config) -> list[CubeInfo]:
     """Return the finished cubes of the AOIs that a config wants, by AOI index; others are passed over.
@@ -155,7 +131,7 @@ def sealed_cubes(config: Config) -> list[CubeInfo]:
         if index in wanted and built is not None and index not in built:
             _LOG.warning("AOI %06d: its cube is passed over: %s does not call it built", index, AOI_METADATA)
     chosen = [index for index in there if index in wanted and (built is None or index in built)]
-    return [info for index in chosen if (info := read_cube_info(layout.cubes, index)) is not None]
+    return [info for index in chosen if (info := read_cube_info(layout.cubes, index, config.table))]
 
 
 def _built(root: Folder) -> set[int] | None:
@@ -181,7 +157,7 @@ def check_cube(config: Config, info: CubeInfo) -> None:
     """
     for key, settings in config.sensors.items():
         if key in info.sensors:
-            for name, found, expected in _facts(config, key, settings, info.sensors[key]):
+            for name, found, expected in _facts(config, settings, info.sensors[key]):
                 if found != expected:
                     raise ConfigError(
                         f"AOI {info.aoi_index}: its cube was built with {key}.{name} {found}, and the config "
@@ -189,11 +165,9 @@ def check_cube(config: Config, info: CubeInfo) -> None:
                     )
 
 
-def _facts(
-    config: Config, key: str, settings: SensorConfig, info: SensorInfo
-) -> Iterator[tuple[str, object, object]]:
+def _facts(config: Config, settings: SensorConfig, info: SensorInfo) -> Iterator[tuple[str, object, object]]:
     """Yield what a config and a cube say alike of a sensor: a key, what was found, and what was expected."""
-    sensor = SENSORS[key]
+    sensor = info.sensor
     harmonize = sensor.baseline_offset and bool(getattr(settings, "harmonize", False))
     yield "collection", ", ".join(info.collections), settings.collection
     yield "resolution", info.resolution, settings.resolution
@@ -208,8 +182,8 @@ def _facts(
     yield "time_ranges", expected if fits else ", ".join(f"{t:%Y-%m-%d}" for t in info.times), expected
 
 
-def read_cube_info(cubes: Folder, aoi_index: int) -> CubeInfo | None:
-    """Return what a cube's root says, or None where the cube is unfinished or absent.
+def read_cube_info(cubes: Folder, aoi_index: int, table: SensorTable) -> CubeInfo | None:
+    """Return what a cube's root says of a table's sensors, or None where the cube is unfinished or absent.
 
     Raises
     ------
@@ -230,8 +204,8 @@ def read_cube_info(cubes: Folder, aoi_index: int) -> CubeInfo | None:
     groups = document["consolidated_metadata"]["metadata"]
     recipe = root["recipe"]
     sensors = {
-        key: _sensor_info(recipe["sensors"][key], groups[key]["attributes"]["items"])
-        for key in SENSORS
+        key: _sensor_info(sensor, recipe["sensors"][key], groups[key]["attributes"]["items"])
+        for key, sensor in table.items()
         if key in recipe["sensors"]
     }
     return CubeInfo(
@@ -245,9 +219,12 @@ def read_cube_info(cubes: Folder, aoi_index: int) -> CubeInfo | None:
     )
 
 
-def _sensor_info(recipe: Mapping[str, Any], items: Iterable[list[dict[str, Any]]]) -> SensorInfo:
+def _sensor_info(
+    sensor: Sensor, recipe: Mapping[str, Any], items: Iterable[list[dict[str, Any]]]
+) -> SensorInfo:
     dates = list(items)
     return SensorInfo(
+        sensor,
         tuple(recipe["bands"]),
         recipe["resolution"],
         tuple(parse_time(date[0]["datetime"]) for date in dates),

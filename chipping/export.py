@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,6 @@ from rasterio.crs import CRS
 from cube.config import Config
 from cube.grid import CHUNK_M, Bounds
 from cube.plan import canonical_json
-from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.windows import WindowGeometry
 
@@ -68,7 +67,15 @@ class ExportSettings:
             "sample_m": self.sample_m,
             "chip_m": self.chip_m,
             "compress": self.compress,
-            "rasters": [asdict(raster) | {"nodata": str(raster.nodata)} for raster in self.rasters],
+            "rasters": [
+                {
+                    "sensor": raster.sensor.key,
+                    "bands": raster.bands,
+                    "dtype": raster.dtype,
+                    "nodata": str(raster.nodata),
+                }
+                for raster in self.rasters
+            ],
         }
         return hashlib.sha256(canonical_json(record)).hexdigest()
 
@@ -82,7 +89,7 @@ def export_settings(config: Config) -> ExportSettings:
         If a dtype cannot hold its sensor's nodata.
     """
     rasters = tuple(
-        raster_settings(key, settings, SENSORS[key].exported(config.bands(key)))
+        raster_settings(config.table[key], settings, config.table[key].exported(config.bands(key)))
         for key, settings in config.sensors.items()
     )
     return ExportSettings(config.chips.sample_size, config.chips.chip_size, rasters, config.chips.compress)
@@ -223,15 +230,16 @@ def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
     cube = _Patch(task.cube.bounds, {})
     sensors = {}
     for settings in task.settings.rasters:
-        info = task.cube.sensors[settings.sensor]
+        key, sensor = settings.sensor.key, settings.sensor
+        info = task.cube.sensors[key]
         roi = cube.roi(bounds, info.resolution)
-        raw = {name: _read(root, task.cube, f"{settings.sensor}/{name}", roi) for name in settings.bands}
-        bands = [SENSORS[settings.sensor].band(name) for name in settings.bands]
+        raw = {name: _read(root, task.cube, f"{key}/{name}", roi) for name in settings.bands}
+        bands = [sensor.band(name) for name in settings.bands]
         dates, height, width = raw[settings.bands[0]].shape
         exported = np.empty((dates, len(bands), height, width), settings.dtype)
         for index, band in enumerate(bands):
             exported[:, index] = to_exported(raw[band.name], band, settings)
-        sensors[settings.sensor] = _Layers(info, settings, raw, exported)
+        sensors[key] = _Layers(info, settings, raw, exported)
     return _Patch(bounds, sensors)
 
 
@@ -245,30 +253,31 @@ def _chip_files(task: ExportTask, patch: _Patch, crs: CRS, bounds: Bounds) -> di
     """Return the GeoTIFFs and pictures of one chip, by name."""
     files = {}
     for key, layers in patch.sensors.items():
+        sensor = layers.settings.sensor
         roi = patch.roi(bounds, layers.info.resolution)
         resolution = layers.info.resolution
         transform = Affine(resolution, 0, bounds.left, 0, -resolution, bounds.top)
         for index, date in enumerate(layers.info.dates):
-            name = key if SENSORS[key].is_static else f"{key}_{date}"
+            name = key if sensor.is_static else f"{key}_{date}"
             values = np.ascontiguousarray(layers.exported[(index, slice(None), *roi)])
             tags = _tags(layers, index)
             files[f"{name}.tif"] = encode_tiff(
                 values, layers.settings, crs, transform, tags, task.settings.compress
             )
-            if not SENSORS[key].is_static:
+            if not sensor.is_static:
                 bands = {band: values[(index, *roi)] for band, values in layers.raw.items()}
-                files[f"{name}.png"] = encode_png(render(key, bands))
+                files[f"{name}.png"] = encode_png(render(sensor, bands))
     return files
 
 
 def _tags(layers: _Layers, index: int) -> dict[str, str]:
-    bands = [SENSORS[layers.settings.sensor].band(name) for name in layers.settings.bands]
+    sensor = layers.settings.sensor
     return {
         "scene_ids": layers.info.scene_ids[index],
         "datetime": layers.info.times[index].isoformat().replace("+00:00", "Z"),
-        "units": ",".join(sorted({band.units for band in bands})),
-        "sensor": SENSORS[layers.settings.sensor].title,
-        "attribution": SENSORS[layers.settings.sensor].attribution,
+        "units": ",".join(sorted({sensor.band(name).units for name in layers.settings.bands})),
+        "sensor": sensor.title,
+        "attribution": sensor.attribution,
     }
 
 
@@ -284,9 +293,9 @@ def _seal(
         "lulc": window.lulc,
         "purity": window.purity,
         "sensors": {
-            raster.sensor: {
-                "dates": () if SENSORS[raster.sensor].is_static else task.cube.sensors[raster.sensor].dates,
-                "scene_ids": task.cube.sensors[raster.sensor].scene_ids,
+            raster.sensor.key: {
+                "dates": () if raster.sensor.is_static else task.cube.sensors[raster.sensor.key].dates,
+                "scene_ids": task.cube.sensors[raster.sensor.key].scene_ids,
             }
             for raster in task.settings.rasters
         },

@@ -15,7 +15,7 @@ from rasterio.io import MemoryFile
 
 from cube.config import SensorConfig
 from cube.errors import ConfigError
-from cube.sensors import SENSORS, Band, BandKind, Sensor
+from cube.sensors import Band, BandKind, Sensor
 
 __all__ = ["Compression", "RasterSettings", "encode_tiff", "raster_settings", "to_exported"]
 
@@ -35,7 +35,7 @@ beyond 3 gains less than a hundredth of the size."""
 class RasterSettings:
     """How one sensor's chips are written."""
 
-    sensor: str
+    sensor: Sensor
     bands: tuple[str, ...]
     dtype: str
     nodata: float
@@ -47,7 +47,7 @@ class RasterSettings:
         return np.dtype(self.dtype).kind in "iu"
 
 
-def raster_settings(key: str, settings: SensorConfig, bands: Sequence[str]) -> RasterSettings:
+def raster_settings(sensor: Sensor, settings: SensorConfig, bands: Sequence[str]) -> RasterSettings:
     """Return how a config wants a sensor's chips written.
 
     Raises
@@ -55,17 +55,17 @@ def raster_settings(key: str, settings: SensorConfig, bands: Sequence[str]) -> R
     ConfigError
         If the dtype has no number for the archive's nodata, and none is given.
     """
-    archive = SENSORS[key].band(bands[0]).nodata
+    key, archive = sensor.key, sensor.band(bands[0]).nodata
     is_integer = np.dtype(settings.dtype).kind in "iu"
     if settings.fill_na:
-        return RasterSettings(key, tuple(bands), settings.dtype, settings.na_value)
+        return RasterSettings(sensor, tuple(bands), settings.dtype, settings.na_value)
     if is_integer and math.isnan(archive):
         raise ConfigError(
             f"{key}.dtype {settings.dtype} cannot hold the archive's nodata, NaN; "
             f"set {key}.fill_na: true and a na_value"
         )
-    keeps_archive = is_integer or SENSORS[key].is_static
-    return RasterSettings(key, tuple(bands), settings.dtype, archive if keeps_archive else math.nan)
+    keeps_archive = is_integer or sensor.is_static
+    return RasterSettings(sensor, tuple(bands), settings.dtype, archive if keeps_archive else math.nan)
 
 
 def to_exported(values: Array, band: Band, settings: RasterSettings) -> Array:
@@ -82,10 +82,12 @@ def to_exported(values: Array, band: Band, settings: RasterSettings) -> Array:
 
     Examples
     --------
-    >>> dn, band = np.array([[0, 1500, 65535]], "uint16"), SENSORS["s2l2a"].band("B04")
-    >>> to_exported(dn, band, RasterSettings("s2l2a", ("B04",), "int16", 0)).tolist()
+    >>> from cube.sensors import SENSORS
+    >>> dn, s2l2a = np.array([[0, 1500, 65535]], "uint16"), SENSORS["s2l2a"]
+    >>> to_exported(dn, s2l2a.band("B04"), RasterSettings(s2l2a, ("B04",), "int16", 0)).tolist()
     [[0, 1500, 32767]]
-    >>> to_exported(dn, band, RasterSettings("s2l2a", ("B04",), "float32", math.nan)).round(2).tolist()
+    >>> physical = RasterSettings(s2l2a, ("B04",), "float32", math.nan)
+    >>> to_exported(dn, s2l2a.band("B04"), physical).round(2).tolist()
     [[nan, 0.15000000596046448, 6.550000190734863]]
     """
     dtype = np.dtype(settings.dtype)
@@ -140,7 +142,6 @@ def encode_tiff(
     compress
         Codec. Differences of neighbours are coded (predictor 2, or 3 for floats).
     """
-    sensor = SENSORS[settings.sensor]
     count, height, width = values.shape
     profile = {
         "driver": "GTiff",
@@ -161,13 +162,13 @@ def encode_tiff(
     with MemoryFile() as memory:
         with memory.open(**profile) as file:
             file.write(values)
-            _describe(file, settings, sensor)
+            _describe(file, settings)
             file.update_tags(AREA_OR_POINT="Area", **tags)
         return bytes(memory.getbuffer())
 
 
-def _describe(file: Any, settings: RasterSettings, sensor: Sensor) -> None:
-    bands = [sensor.band(name) for name in settings.bands]
+def _describe(file: Any, settings: RasterSettings) -> None:
+    bands = [settings.sensor.band(name) for name in settings.bands]
     file.descriptions = settings.bands
     units = [band.units for band in bands]
     if settings.is_integer and any((band.scale, band.offset) != (1.0, 0.0) for band in bands):

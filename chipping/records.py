@@ -10,9 +10,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from cube.sensors import SENSORS
+from cube.sensors import SensorTable
 
-from .choose import ScoreSet, verdict_names
+from .choose import ScoreSet
 from .footprints import footprints
 from .scores import ScoreTable, Which
 
@@ -33,35 +33,36 @@ def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> bytes:
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_header())
-    names = verdict_names()
+    writer.writerow(_header(scores.sensors))
     for number, table in enumerate(scores.tables):
         start = scores.starts[number]
-        status = [names[code] for code in verdicts[start : start + len(table)].tolist()]
-        writer.writerows(_rows(table, start, status))
+        status = [scores.verdicts[code] for code in verdicts[start : start + len(table)].tolist()]
+        writer.writerows(_rows(table, start, status, scores.sensors))
     return buffer.getvalue().encode()
 
 
-def _header() -> list[str]:
+def _header(sensors: SensorTable) -> list[str]:
     return [
         "chip_index",
         "aoi_index",
         "cell",
-        *(f"{key}_dates" for key in SENSORS.series),
+        *(f"{key}_dates" for key in sensors.series),
         "lulc",
         "purity",
         "chip_footprint",
         "epsg",
         "status",
-        *(f"{key}_scene_ids" for key in SENSORS),
+        *(f"{key}_scene_ids" for key in sensors),
         "left_m",
         "top_m",
-        *(f"{key}_min_valid" for key in SENSORS),
-        *(f"{key}_min_clear" for key in SENSORS.series),
+        *(f"{key}_min_valid" for key in sensors),
+        *(f"{key}_min_clear" for key in sensors.series),
     ]
 
 
-def _rows(table: ScoreTable, start: int, status: list[str]) -> Iterator[tuple[object, ...]]:
+def _rows(
+    table: ScoreTable, start: int, status: list[str], sensors: SensorTable
+) -> Iterator[tuple[object, ...]]:
     cube = table.cube
     left, top = table.columns["left_m"], table.columns["top_m"]
     outlines = footprints(table.geometry, cube.epsg, left, top)
@@ -74,17 +75,17 @@ def _rows(table: ScoreTable, start: int, status: list[str]) -> Iterator[tuple[ob
         range(start, start + size),
         every(cube.aoi_index),
         table.cells,
-        *(every(",".join(table.dates(key))) for key in SENSORS.series),
+        *(every(",".join(table.dates(key))) for key in sensors.series),
         table.columns["lulc"].tolist(),
         table.purity().tolist(),
         shapely.to_wkt(outlines, rounding_precision=_WKT_DECIMALS).tolist() if size else [],
         every(cube.epsg),
         status,
-        *(every(_scene_ids(table, key)) for key in SENSORS),
+        *(every(_scene_ids(table, key)) for key in sensors),
         left.tolist(),
         top.tolist(),
-        *(_worst(table, key, "valid") for key in SENSORS),
-        *(_worst(table, key, "clear") for key in SENSORS.series),
+        *(_worst(table, key, "valid") for key in sensors),
+        *(_worst(table, key, "clear") for key in sensors.series),
         strict=True,
     )
 
@@ -105,7 +106,7 @@ def _worst(table: ScoreTable, key: str, which: Which) -> list[object]:
 def count_verdicts(scores: ScoreSet, verdicts: NDArray[np.int8]) -> dict[int, dict[str, int]]:
     """Return, per AOI index, how many windows got each verdict, in the order of the rules."""
     counts = {}
-    names = verdict_names()
+    names = scores.verdicts
     for number, table in enumerate(scores.tables):
         found = verdicts[scores.starts[number] : scores.starts[number + 1]]
         bins = np.bincount(found, minlength=len(names)).tolist()

@@ -28,7 +28,7 @@ from cube.errors import StoreError
 from cube.grid import BLOCK_M, Block
 from cube.landcover import count_classes
 from cube.plan import canonical_json
-from cube.sensors import SENSORS, Band, MaskRule
+from cube.sensors import Band, MaskRule, Sensor
 from cube.storage import Folder
 from cube.windows import Part, Spans, WindowGeometry, WindowLattice
 
@@ -48,8 +48,6 @@ __all__ = [
 
 _SCORES_VERSION = 2
 """Of the table's columns and of the way they are counted; another number makes old tables stale."""
-_FILL_BIT = 1
-"""Bit 0 of qa_pixel: there is nothing here."""
 _HEADER = b"gelos"
 
 Column = NDArray[np.int32]
@@ -81,7 +79,7 @@ def mask_settings(config: Config) -> tuple[MaskSettings, ...]:
 
 
 def _mask_settings(config: Config, key: str) -> MaskSettings:
-    sensor, settings = SENSORS[key], config.sensors[key]
+    sensor, settings = config.table[key], config.sensors[key]
     bands = sensor.exported(config.bands(key))
     cloud_band = getattr(settings, "cloud_band", None)
     if cloud_band is None:
@@ -98,7 +96,7 @@ def valid_pixels(values: NDArray[Any], band: Band) -> Mask:
     return mask
 
 
-def clear_pixels(mask: NDArray[np.integer], settings: MaskSettings) -> Mask:
+def clear_pixels(mask: NDArray[np.integer], settings: MaskSettings, sensor: Sensor) -> Mask:
     """Return where a mask band says that the ground is seen.
 
     Parameters
@@ -108,14 +106,17 @@ def clear_pixels(mask: NDArray[np.integer], settings: MaskSettings) -> Mask:
     settings
         Codes that are clear, or bits that are not, here and in the buffer around; pixels beyond the array's
         edge cloud nothing.
+    sensor
+        Says which of the two; of bits, the band's nodata is the one of fill.
     """
-    if SENSORS[settings.sensor].mask is MaskRule.CODES:
+    if sensor.mask is MaskRule.CODES:
         table = np.zeros(256, np.bool_)
         table[list(settings.clear_codes)] = True
         clear: Mask = table[mask]
         return clear
     cloudy: Mask = (mask & sum(1 << bit for bit in settings.cloud_bits)) != 0
-    filled: Mask = (mask & _FILL_BIT) != 0
+    assert settings.cloud_band is not None
+    filled: Mask = (mask & int(sensor.band(settings.cloud_band).nodata)) != 0
     return ~(_grown(cloudy, settings.cloud_buffer_px) | filled)
 
 
@@ -167,14 +168,13 @@ class ScoreTable:
 
     def dates(self, sensor: str) -> tuple[str, ...]:
         """Return the dates of a sensor, ``YYYYMMDD``; none where the cube lacks it, or has no time axis."""
-        if SENSORS[sensor].is_static or sensor not in self.cube.sensors:
-            return ()
-        return self.cube.sensors[sensor].dates
+        found = self.cube.sensors.get(sensor)
+        return () if found is None or found.sensor.is_static else found.dates
 
     def has(self, sensor: str) -> bool:
         """Tell whether the cube holds a sensor with a date for every time range."""
         found = self.cube.sensors.get(sensor)
-        return found is not None and (SENSORS[sensor].is_static or len(found.times) == self.ranges)
+        return found is not None and (found.sensor.is_static or len(found.times) == self.ranges)
 
     def share(self, which: Which, sensor: str, date: int) -> NDArray[np.float64]:
         """Return each chip's ``valid`` share, or each sample window's ``clear`` share, on one date."""
@@ -315,10 +315,10 @@ def _score_sensor(
             cut = grid.cut(block)
             if cut is None:
                 continue
-            seen = _valid(pixels, masks, block, digests)
+            seen = _valid(pixels, masks, found.sensor, block, digests)
             valid.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
             if masks.has_cloud_rule:
-                seen &= _clear(layers, masks, block, digests)
+                seen &= _clear(layers, masks, found.sensor, block, digests)
                 clear.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
         scores[f"{masks.sensor}_{date}_valid_px"] = _column(valid, rows["chip"], columns["chip"])
         counted = clear if masks.has_cloud_rule else valid
@@ -344,8 +344,9 @@ def _read(layer: xr.DataArray, aoi_index: int, path: str) -> NDArray[Any]:
     return values
 
 
-def _valid(pixels: xr.Dataset, masks: MaskSettings, block: Block, digests: BlockDigests) -> Mask:
-    sensor = SENSORS[masks.sensor]
+def _valid(
+    pixels: xr.Dataset, masks: MaskSettings, sensor: Sensor, block: Block, digests: BlockDigests
+) -> Mask:
     mask = np.ones((block.height, block.width), np.bool_)
     for name in masks.bands:
         values = _read(pixels[name], digests.aoi_index, f"{masks.sensor}/{name}")
@@ -354,7 +355,9 @@ def _valid(pixels: xr.Dataset, masks: MaskSettings, block: Block, digests: Block
     return mask
 
 
-def _clear(layers: xr.Dataset, masks: MaskSettings, block: Block, digests: BlockDigests) -> Mask:
+def _clear(
+    layers: xr.Dataset, masks: MaskSettings, sensor: Sensor, block: Block, digests: BlockDigests
+) -> Mask:
     """Return where a block is clear, the buffer of clouds beyond its edge included."""
     buffer = masks.cloud_buffer_px
     top, left = max(block.row - buffer, 0), max(block.col - buffer, 0)
@@ -369,7 +372,7 @@ def _clear(layers: xr.Dataset, masks: MaskSettings, block: Block, digests: Block
     ]
     values = _read(around, digests.aoi_index, f"{masks.sensor}/{masks.cloud_band}")
     digests.check(block, masks.cloud_band, values[inner])
-    return clear_pixels(values, masks)[inner]
+    return clear_pixels(values, masks, sensor)[inner]
 
 
 def _walk(layers: xr.Dataset, sensor: str, date: int, side: int) -> Iterator[tuple[Block, xr.Dataset]]:

@@ -9,7 +9,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from cube.grid import Block, Bounds
 from cube.landcover import count_classes
 from cube.layout import Layout
 from cube.lock import hold
-from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
+from cube.sensors import CLASS_COLORS, CLASS_NAMES
 from cube.windows import WindowGeometry, WindowLattice
 
 from .chip import engine_for, score_cubes
@@ -113,12 +113,12 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def parse_grid(options: Sequence[str]) -> dict[str, list[Any]]:
-    """Read ``key=value,value...`` options.
+def parse_grid(options: Sequence[str], sensors: Collection[str]) -> dict[str, list[Any]]:
+    """Read ``key=value,value...`` options; `sensors` are the keys that thresholds may name.
 
     Examples
     --------
-    >>> parse_grid(["chips.min_purity=0.8,1.0", "chips.classes=[1,2],[5]"])
+    >>> parse_grid(["chips.min_purity=0.8,1.0", "chips.classes=[1,2],[5]"], ["s2l2a"])
     {'chips.min_purity': [0.8, 1.0], 'chips.classes': [[1, 2], [5]]}
 
     Raises
@@ -137,31 +137,31 @@ def parse_grid(options: Sequence[str]) -> dict[str, list[Any]]:
             raise ConfigError(
                 f"--grid {option!r}: expected key=value,value..., such as chips.min_purity=0.8,0.9"
             )
-        _check_key(key.strip())
+        _check_key(key.strip(), sensors)
         grid[key.strip()] = values
     return grid
 
 
-def _check_key(key: str) -> None:
+def _check_key(key: str, sensors: Collection[str]) -> None:
     section, _, name = key.partition(".")
     name, dot, sensor = name.partition(".")
-    by_sensor = name in _BY_SENSOR and sensor in SENSORS
+    by_sensor = name in _BY_SENSOR and sensor in sensors
     if section != "chips" or name not in _SWEPT or (dot and not by_sensor):
         swept = ", ".join(f"chips.{swept}" for swept in _SWEPT)
         raise ConfigError(
             f"--grid {key}: can be swept are {swept}, and a sensor of the last two, such as "
-            f"chips.min_clear.lc2l2; sensors are {', '.join(SENSORS)}"
+            f"chips.min_clear.lc2l2; sensors are {', '.join(sensors)}"
         )
 
 
-def _with_values(chips: ChipsConfig, values: Mapping[str, Any]) -> ChipsConfig:
+def _with_values(chips: ChipsConfig, values: Mapping[str, Any], sensors: Iterable[str]) -> ChipsConfig:
     """Return settings with some keys replaced, checked as a config file's are."""
     record = chips.model_dump()
     for key, value in values.items():
         name, *sensor = key.split(".")[1:]
         if sensor:
             known = record[name]
-            record[name] = dict(known) if isinstance(known, dict) else dict.fromkeys(SENSORS, known)
+            record[name] = dict(known) if isinstance(known, dict) else dict.fromkeys(sensors, known)
             record[name][".".join(sensor)] = value
         else:
             record[name] = value
@@ -194,23 +194,23 @@ def sweep_scores(scores: ScoreSet, chips: ChipsConfig, grid: Grid, seed: int = 0
         If a value of the grid is not allowed.
     """
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    settings = [_with_values(chips, point) for point in points]
+    settings = [_with_values(chips, point, scores.sensors) for point in points]
     for one in settings:
-        _check_shares(one, {table.ranges for table in scores.tables})
+        _check_shares(one, {table.ranges for table in scores.tables}, scores.sensors)
     return SweepResult(
         grid,
         tuple(_count(scores, one, point, seed) for one, point in zip(settings, points, strict=True)),
     )
 
 
-def _check_shares(chips: ChipsConfig, ranges: Collection[int]) -> None:
+def _check_shares(chips: ChipsConfig, ranges: Collection[int], sensors: Collection[str]) -> None:
     """Refuse shares of unknown sensors, and lists of shares that are not one per time range."""
     for name in _BY_SENSOR:
         value = getattr(chips, name)
         for sensor, share in (value if isinstance(value, Mapping) else {"": value}).items():
-            if sensor and sensor not in SENSORS:
+            if sensor and sensor not in sensors:
                 raise ConfigError(
-                    f"--grid chips.{name}: {sensor} is no sensor; there are {', '.join(SENSORS)}"
+                    f"--grid chips.{name}: {sensor} is no sensor; there are {', '.join(sensors)}"
                 )
             if isinstance(share, tuple) and {len(share)} != set(ranges):
                 raise ConfigError(
@@ -237,7 +237,6 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
     ConfigError
         If a value of the grid is not allowed, or a cube was built with other settings.
     """
-    config.use_sensors()
     folder = Layout.of(config).root
     folder.make()
     with hold(folder), engine_for(config, engine) as running:

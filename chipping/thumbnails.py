@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cube.sensors import SENSORS, Band, BandKind
+from cube.sensors import Band, BandKind, Sensor
 
 __all__ = ["THUMBNAIL_VERSION", "encode_png", "render"]
 
@@ -26,7 +26,6 @@ THUMBNAIL_VERSION = 1
 
 Bytes = NDArray[np.uint8]
 
-_TRUE_COLOR = {"s2l2a": ("B04", "B03", "B02"), "lc2l2": ("red", "green", "blue")}
 _BACKSCATTER = ("vv", "vh")
 _PNG_STRATEGY = zlib.Z_RLE
 """Measured on real chips: after PNG's filters, run lengths are as small as deflate at 6 and two to four times faster."""
@@ -48,13 +47,13 @@ _CURVE = 40.0
 """Steepness of the logarithmic curve: half of all shades lie below a reflectance of 0.14."""
 
 
-def render(sensor: str, bands: Mapping[str, NDArray[np.generic]]) -> Bytes:
+def render(sensor: Sensor, bands: Mapping[str, NDArray[np.generic]]) -> Bytes:
     """Return a picture of one date of a sensor.
 
     Parameters
     ----------
     sensor
-        Key in the sensor table.
+        Row of the sensor table.
     bands
         Exported bands by name, ``(y, x)``, the numbers that lie in the cube.
 
@@ -64,16 +63,16 @@ def render(sensor: str, bands: Mapping[str, NDArray[np.generic]]) -> Bytes:
         ``(y, x, 4)`` uint8, red green blue alpha: true colour of an optical sensor, VV, VH and their ratio of
         a radar, or, where the bands for it are not there, a grey picture of the first band.
     """
-    names: tuple[str, ...] = _TRUE_COLOR.get(sensor, ())
+    names = sensor.true_color
     if names and all(name in bands for name in names):
-        layers = [_shade(bands[name], SENSORS[sensor].band(name)) for name in names]
+        layers = [_shade(bands[name], sensor.band(name)) for name in names]
     elif all(name in bands for name in _BACKSCATTER):
         names = _BACKSCATTER
         layers = _backscatter_layers(*(np.asarray(bands[name], np.float32) for name in names))
     else:
         names = (next(iter(bands)),)
-        layers = [_shade(bands[names[0]], SENSORS[sensor].band(names[0]))] * 3
-    empty = [_is_empty(bands[name], SENSORS[sensor].band(name)) for name in names]
+        layers = [_shade(bands[names[0]], sensor.band(names[0]))] * 3
+    empty = [_is_empty(bands[name], sensor.band(name)) for name in names]
     alpha = np.where(np.logical_or.reduce(empty), np.uint8(0), np.uint8(255))
     picture = np.stack([*layers, alpha], axis=-1)
     picture[alpha == 0] = 0

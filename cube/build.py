@@ -35,7 +35,7 @@ from .lock import hold
 from .plan import SCHEMA_VERSION, CubePlan, canonical_json
 from .scenes import Skipped
 from .search import ClearShare, plan_aoi
-from .sensors import SENSORS
+from .sensors import Sensor
 from .status import AoiState, AoiStatus, StatusBoard
 from .storage import Folder
 from .store import (
@@ -76,6 +76,7 @@ class BlockTask:
     block: Block
     geobox: GeoBox
     """Of the block."""
+    sensor: Sensor
     bands: tuple[str, ...]
     scenes: tuple[Scene, ...]
     resampling: str
@@ -108,11 +109,10 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         return record
     if read_seal(task.cubes, task.aoi_index) is not None:
         raise StoreError(f"block {task.block.name}: its cube is sealed already")
-    sensor = SENSORS[task.block.sensor]
     digests = {}
     bands = read_bands(
         task.scenes,
-        sensor,
+        task.sensor,
         task.bands,
         task.geobox,
         task.access,
@@ -222,7 +222,6 @@ def build_cubes(
     BusyError
         If another run holds the working folder.
     """
-    config.use_sensors()
     aois = load_aois(config)
     named = _wanted(aois, only, config)
     layout = Layout.of(config)
@@ -251,7 +250,6 @@ def plan_cubes(
     config: Config, *, only: Collection[int] = (), catalog: Catalog | None = None
 ) -> Iterator[tuple[Aoi, CubePlan | Skipped | GelosError]]:
     """Plan AOIs without building or keeping anything: what a dry run shows."""
-    config.use_sensors()
     catalog = catalog or open_catalog(config)
     layout, access = Layout.of(config), access_of(config)
     for aoi in _wanted(load_aois(config), only, config):
@@ -316,7 +314,7 @@ def _kept_plan(aoi: Aoi, config: Config, layout: Layout) -> CubePlan | None:
     try:
         record = json.loads(layout.plans.read(f"{aoi_stem(aoi.index)}.json"))
         if record["question"] == _planning_digest(aoi, config):
-            return CubePlan.from_json(record["plan"])
+            return CubePlan.from_json(record["plan"], config.table)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     return None
@@ -353,6 +351,12 @@ def _planning_digest(aoi: Aoi, config: Config) -> str:
         },
         "ranges": [str(span) for span in config.ranges],
     }
+    if config.extra_sensors:
+        question["rows"] = {
+            key: row.model_dump(mode="json", exclude={"title", "attribution", "licence"})
+            for key, row in config.extra_sensors.items()
+            if key in config.sensors
+        }
     return hashlib.sha256(canonical_json(question)).hexdigest()
 
 
@@ -521,6 +525,7 @@ class _Run:
             aoi_index=plan.aoi_index,
             block=block,
             geobox=plan.geobox(block.sensor)[block.roi],
+            sensor=sensor_plan.sensor,
             bands=sensor_plan.bands,
             scenes=sensor_plan.dates[block.time].scenes,
             resampling=sensor_plan.resampling,

@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
@@ -34,7 +35,7 @@ from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
 from .rows import SensorRow, sensor_rows
-from .sensors import CLASS_NAMES, SENSORS, BandKind, ChoiceRule, Sensor
+from .sensors import CLASS_NAMES, SENSORS, BandKind, ChoiceRule, Sensor, SensorTable
 from .shipped import CONFIGS
 
 __all__ = [
@@ -519,9 +520,10 @@ class Config(_Section):
     path: Path = Path()
     """The file that this config was read from."""
 
-    def use_sensors(self) -> None:
-        """Let the sensor table have this config's further rows; every phase begins with it."""
-        SENSORS.extend(sensor_rows(self.extra_sensors, frozenset()))
+    @cached_property
+    def table(self) -> SensorTable:
+        """The sensor table: the built-in rows, and this config's own after them."""
+        return SENSORS.extended(sensor_rows(self.extra_sensors))
 
     @property
     def ranges(self) -> tuple[TimeRange, ...]:
@@ -534,13 +536,14 @@ class Config(_Section):
     @property
     def series(self) -> tuple[str, ...]:
         """Keys of the configured sensors with dates, in table order."""
-        return tuple(key for key in self.sensors if not SENSORS[key].is_static)
+        return tuple(key for key in self.sensors if not self.table[key].is_static)
 
     def bands(self, key: str) -> tuple[str, ...]:
         """Bands that the cube holds of a sensor: those wanted and its cloud band, in table order."""
-        wanted = set(self.sensors[key].bands or (band.name for band in SENSORS[key].bands))
+        bands = self.table[key].bands
+        wanted = set(self.sensors[key].bands or (band.name for band in bands))
         cloud_band = getattr(self.sensors[key], "cloud_band", None)
-        return tuple(b.name for b in SENSORS[key].bands if b.name in wanted or b.name == cloud_band)
+        return tuple(b.name for b in bands if b.name in wanted or b.name == cloud_band)
 
     @property
     def aoi_path(self) -> Path:
@@ -588,8 +591,8 @@ def _sensor_problems(config: Config) -> Iterator[str]:
         yield f"{config.series[0]}.time_ranges is missing: a date is chosen per time range"
     for key, settings in config.sensors.items():
         yield from _band_problems(config, key, settings)
-        yield from _number_problems(key, settings)
-        if settings.native_crs and SENSORS[key].choice is not ChoiceRule.TILE:
+        yield from _number_problems(config.table[key], settings)
+        if settings.native_crs and config.table[key].choice is not ChoiceRule.TILE:
             yield f"{key}.native_crs: true is possible for s2l2a alone; a cube has one CRS, Sentinel-2's"
         given = settings.time_ranges if isinstance(settings, SeriesConfig) else ()
         if given and tuple(map(TimeRange.parse, given)) != config.ranges:
@@ -597,7 +600,7 @@ def _sensor_problems(config: Config) -> Iterator[str]:
 
 
 def _band_problems(config: Config, key: str, settings: SensorConfig) -> Iterator[str]:
-    sensor = SENSORS[key]
+    sensor = config.table[key]
     names = [band.name for band in sensor.bands]
     for band in settings.bands:
         if band not in names:
@@ -613,9 +616,9 @@ def _band_problems(config: Config, key: str, settings: SensorConfig) -> Iterator
         yield f"{key}.rank: aoi needs {key}.cloud_band: {masks[0]}"
 
 
-def _number_problems(key: str, settings: SensorConfig) -> Iterator[str]:
+def _number_problems(sensor: Sensor, settings: SensorConfig) -> Iterator[str]:
     """Find exported numbers that would not mean what they say."""
-    kinds = {band.kind for band in SENSORS[key].bands}
+    key, kinds = sensor.key, {band.kind for band in sensor.bands}
     if np.dtype(settings.dtype).kind not in "iu":
         return
     if BandKind.BACKSCATTER in kinds:
@@ -667,8 +670,8 @@ def _threshold_problems(config: Config) -> Iterator[str]:
         value = getattr(config.chips, which)
         by_sensor = value if isinstance(value, Mapping) else {"": value}
         for sensor, share in by_sensor.items():
-            if sensor and sensor not in SENSORS:
-                yield f"chips.{which}.{sensor} is no sensor; there are {', '.join(SENSORS)}"
+            if sensor and sensor not in config.table:
+                yield f"chips.{which}.{sensor} is no sensor; there are {', '.join(config.table)}"
             if isinstance(share, tuple) and len(share) != len(config.ranges):
                 yield (
                     f"chips.{which} gives {len(share)} shares for {len(config.ranges)} time ranges; "
@@ -720,7 +723,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     data = _read_yaml(path)
-    sensors = {*SENSORS.built_in, *(data.get("extra_sensors") or {})}
+    sensors = {*SENSORS, *(data.get("extra_sensors") or {})}
     data = {key: {} if value is None and key in sensors else value for key, value in data.items()}
     for override in overrides:
         _apply_override(data, override)
@@ -735,29 +738,30 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def _parse(data: Mapping[str, Any], path: Path) -> Config:
     known = Config.model_fields.keys() - {"path", "sensors"}
-    _extend_table(data.get("extra_sensors", {}), known)
+    table = SENSORS.extended(_further_rows(data.get("extra_sensors", {}), Config.model_fields.keys()))
     sections = {
-        key: _given(value, _model_at(Config, [key])) for key, value in data.items() if key not in SENSORS
+        key: _given(value, _model_at(Config, [key])) for key, value in data.items() if key not in table
     }
     for name in sections:
         if name not in known:
-            raise ConfigError(_unknown(name, [*sorted(known), *SENSORS]))
-    sensors = {key: _parse_section(key, sensor, data[key]) for key, sensor in SENSORS.items() if key in data}
+            raise ConfigError(_unknown(name, [*sorted(known), *table]))
+    sensors = {key: _parse_section(key, sensor, data[key]) for key, sensor in table.items() if key in data}
     return Config(**{**sections, "sensors": sensors, "path": path})
 
 
-def _extend_table(section: object, known: Iterable[str]) -> None:
-    """Put a config's further rows into the sensor table."""
+def _further_rows(section: object, known: Iterable[str]) -> Iterator[Sensor]:
+    """Yield a config's own rows of the sensor table."""
     if not isinstance(section, Mapping):
         raise ConfigError(f"extra_sensors: found {section!r}; expected a section of sensors by key")
     for key, row in section.items():
+        if key in known:
+            raise ConfigError(f"extra_sensors.{key} is the name of a section already; choose another")
         try:
-            sensor_rows({key: row}, frozenset({*known, *SENSORS.built_in}))
+            yield from sensor_rows({key: row})
         except ValidationError as error:
             raise ConfigError(_explain(error, SensorRow, f"extra_sensors.{key}")) from None
         except ValueError as error:
             raise ConfigError(f"extra_sensors.{error}") from None
-    SENSORS.extend(sensor_rows(section, frozenset()))
 
 
 def sensor_model(sensor: Sensor) -> type[SensorConfig]:
@@ -785,7 +789,7 @@ def _dtype(sensor: Sensor) -> dict[str, str]:
     """Return the dtype of class codes, which are exported as they are; other sensors have their model's default."""
     dtypes = {band.dtype for band in sensor.bands if band.kind is BandKind.CLASSES}
     is_map = sensor.is_static and len(sensor.bands) == len(dtypes) == 1
-    return {"dtype": dtypes.pop()} if is_map and sensor.key not in SENSORS.built_in else {}
+    return {"dtype": dtypes.pop()} if is_map and sensor.key not in SENSORS else {}
 
 
 def _given(section: Any, model: type[BaseModel]) -> Any:

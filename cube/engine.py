@@ -21,7 +21,6 @@ import dask.config
 
 from .config import ComputeConfig
 from .errors import ClusterError, ConfigError, GelosError
-from .sensors import SENSORS, Sensor
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Scheduler, Worker
@@ -232,7 +231,7 @@ class DaskEngine:
         def submit(some: Iterable[Task]) -> None:
             for task in some:
                 key = f"{prefix}{uuid.uuid4().hex}"
-                future = self._client.submit(_attempt, function, task, SENSORS.extra, key=key, pure=False)
+                future = self._client.submit(_attempt, function, task, key=key, pure=False)
                 pending[future] = task
                 finished.add(future)
 
@@ -396,12 +395,8 @@ def _outcome(task: Task, future: Any) -> Outcome[Task, Any]:
         return Outcome(task, error=error)
 
 
-def _attempt(
-    function: Callable[[Task], Result], task: Task, sensors: tuple[Sensor, ...]
-) -> tuple[Result | None, GelosError | None]:
+def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | None, GelosError | None]:
     """Do a task in a worker; an error of ours is a result, or the worker would print its traceback."""
-    if SENSORS.extra != sensors:
-        SENSORS.extend(sensors)
     try:
         return function(task), None
     except GelosError as error:

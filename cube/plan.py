@@ -23,7 +23,7 @@ from .config import Config, SensorConfig
 from .grid import BLOCK_M, CHUNK_M, Block, Bounds, blocks_of, geobox_for
 from .items import Scene, parse_time
 from .scenes import Candidate, SceneSet
-from .sensors import SENSORS, Sensor
+from .sensors import SENSORS, Sensor, SensorTable
 
 __all__ = ["SCHEMA_VERSION", "CubePlan", "DatePlan", "SensorPlan", "canonical_json", "plan_cube"]
 
@@ -43,7 +43,7 @@ class DatePlan:
 class SensorPlan:
     """One group of the cube."""
 
-    key: str
+    sensor: Sensor
     bands: tuple[str, ...]
     resolution: int
     resampling: str
@@ -52,9 +52,9 @@ class SensorPlan:
     dates: tuple[DatePlan, ...]
 
     @property
-    def sensor(self) -> Sensor:
-        """Row of the sensor table."""
-        return SENSORS[self.key]
+    def key(self) -> str:
+        """Name of the group."""
+        return self.sensor.key
 
     @property
     def scenes(self) -> Iterator[Scene]:
@@ -144,8 +144,8 @@ class CubePlan:
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> CubePlan:
-        """Read back what :meth:`to_json` wrote."""
+    def from_json(cls, record: Mapping[str, Any], table: SensorTable) -> CubePlan:
+        """Read back what :meth:`to_json` wrote; sensors are rows of `table`."""
         return cls(
             record["aoi_index"],
             shape(record["aoi"]),
@@ -154,7 +154,7 @@ class CubePlan:
             record["extent"],
             tuple(
                 SensorPlan(
-                    plan["key"],
+                    table[plan["key"]],
                     tuple(plan["bands"]),
                     plan["resolution"],
                     plan["resampling"],
@@ -197,7 +197,7 @@ def _sensor_recipe(plan: SensorPlan) -> dict[str, Any]:
 
 def _row_recipe(sensor: Sensor, bands: Iterable[str]) -> dict[str, Any]:
     """Return what a config's own row says of the pixels; the built-in rows are part of the program."""
-    if sensor.key in SENSORS.built_in:
+    if sensor.key in SENSORS:
         return {}
     row = {name: [sensor.band(name).kind, str(sensor.band(name).nodata)] for name in bands}
     return {"row": {**row, "nodata": [str(sensor.source_nodata), sensor.zero_is_nodata]}}
@@ -226,22 +226,23 @@ def plan_cube(
         bounds=bounds,
         extent=str(config.aoi.extent),
         sensors=tuple(
-            _plan_sensor(key, settings, config.bands(key), scene_set)
+            _plan_sensor(config.table[key], settings, config.bands(key), scene_set)
             for key, settings in config.sensors.items()
         ),
         candidates=scene_set.candidates,
     )
 
 
-def _plan_sensor(key: str, settings: SensorConfig, bands: tuple[str, ...], scene_set: SceneSet) -> SensorPlan:
-    sensor = SENSORS[key]
+def _plan_sensor(
+    sensor: Sensor, settings: SensorConfig, bands: tuple[str, ...], scene_set: SceneSet
+) -> SensorPlan:
     return SensorPlan(
-        key=key,
+        sensor=sensor,
         bands=bands,
         resolution=settings.resolution,
         resampling=settings.resampling or sensor.resampling,
         harmonize=sensor.baseline_offset and bool(getattr(settings, "harmonize", False)),
-        dates=tuple(DatePlan(scenes[0].datetime, scenes) for scenes in scene_set.chosen[key]),
+        dates=tuple(DatePlan(scenes[0].datetime, scenes) for scenes in scene_set.chosen[sensor.key]),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .sensors import Band, BandKind, ChoiceRule, MaskRule, Sensor
+from .sensors import SENSORS, Band, BandKind, ChoiceRule, MaskRule, Sensor
 
 __all__ = ["SensorRow", "sensor_rows"]
 
@@ -145,24 +145,22 @@ class SensorRow(_Row):
         )
 
 
-def sensor_rows(section: Mapping[str, Any], taken: frozenset[str]) -> tuple[Sensor, ...]:
+def sensor_rows(section: Mapping[str, Any]) -> tuple[Sensor, ...]:
     """Return rows of the table, in the section's order.
 
     Parameters
     ----------
     section
         :class:`SensorRow` values, or what they are read from, by key.
-    taken
-        Keys that mean something else already.
 
     Raises
     ------
     ValueError
-        If a key is taken or cannot be a name; pydantic's ValidationError if a row is wrong.
+        If a key is a built-in sensor's or cannot be a name; pydantic's ValidationError if a row is wrong.
     """
     for key in section:
-        if key in taken:
-            msg = f"{key} is the name of a section or a sensor already; choose another"
+        if key in SENSORS:
+            msg = f"{key} is the name of a sensor already; choose another"
             raise ValueError(msg)
         if not _KEY.fullmatch(key):
             msg = f"{key!r} cannot be a sensor's name; use small letters and digits, such as worldcover"

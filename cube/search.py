@@ -46,7 +46,7 @@ from .scenes import (
     choose_period,
     choose_tile,
 )
-from .sensors import SENSORS, ChoiceRule
+from .sensors import ChoiceRule
 
 __all__ = ["ClearShare", "plan_aoi"]
 
@@ -117,7 +117,8 @@ class _Planner:
         return plan_cube(self.aoi.index, self.aoi.geometry, epsg, bounds, scene_set, self.config)
 
     def _series(self) -> list[str]:
-        return sorted(self.config.series, key=lambda key: _SERIES_ORDER.index(SENSORS[key].choice))
+        table = self.config.table
+        return sorted(self.config.series, key=lambda key: _SERIES_ORDER.index(table[key].choice))
 
     def _choose_series(
         self, key: str, choices: dict[str, SensorChoice], lost: list[Candidate]
@@ -155,7 +156,8 @@ class _Planner:
         return _with_ground(shared)
 
     def _sentinel2(self, choices: dict[str, SensorChoice]) -> SensorChoice | None:
-        return next((c for key, c in choices.items() if SENSORS[key].choice is ChoiceRule.TILE), None)
+        table = self.config.table
+        return next((c for key, c in choices.items() if table[key].choice is ChoiceRule.TILE), None)
 
     def _anchors(self, choices: dict[str, SensorChoice]) -> list[datetime]:
         sentinel2 = self._sentinel2(choices)
@@ -190,7 +192,7 @@ class _Planner:
         lost: list[Candidate],
     ) -> list[Scene]:
         """Search one sensor; items that cannot be used are recorded in `lost` with the reason."""
-        sensor, bands = SENSORS[key], self.config.bands(key)
+        sensor, bands = self.config.table[key], self.config.bands(key)
         collection = self.config.sensors[key].collection
         scenes = {}
         for span in spans:

@@ -117,6 +117,8 @@ class Sensor:
     licence: str = ""
     resampling: str = "bilinear"
     """GDAL resampling of continuous bands where the grids differ; masks and classes are nearest."""
+    true_color: tuple[str, ...] = ()
+    """Bands that pictures show as red, green and blue."""
 
     def exported(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of the named bands that a chip holds: all but masks (a class layer of its own is no mask)."""
@@ -136,41 +138,29 @@ class Sensor:
 
 
 class SensorTable(Mapping[str, Sensor]):
-    """Rows by key: the built-in ones, and those that the config in use adds.
+    """Rows by key, in order. A value: what a config adds to :data:`SENSORS` makes another table, :attr:`Config.table`.
 
-    There is one table in a process, :data:`SENSORS`, as there is one registry of codecs or of filesystems. Loading a
-    config sets its further rows; engines carry them to their workers, and a release's ``config.json`` to its readers.
+    Plans, cubes, chips and releases hold their own rows, so that any number of configs can be in use at once.
     """
 
     def __init__(self, rows: Iterable[Sensor]) -> None:
-        self._built_in = {row.key: row for row in rows}
-        self.extra: tuple[Sensor, ...] = ()
-        """Rows beside the built-in ones."""
+        self._rows = {row.key: row for row in rows}
 
-    def extend(self, rows: Iterable[Sensor]) -> None:
-        """Put rows after the built-in ones, in place of those that an earlier call put there."""
-        self.extra = tuple(rows)
-        assert not self._built_in.keys() & {row.key for row in self.extra}
-
-    @property
-    def built_in(self) -> tuple[str, ...]:
-        """Keys of the rows that are always there."""
-        return tuple(self._built_in)
+    def extended(self, rows: Iterable[Sensor]) -> SensorTable:
+        """Return a table with further rows after these."""
+        return SensorTable((*self.values(), *rows))
 
     def __getitem__(self, key: str) -> Sensor:
         """Return the row called `key`."""
-        if key in self._built_in:
-            return self._built_in[key]
-        return {row.key: row for row in self.extra}[key]
+        return self._rows[key]
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the keys: built-in ones first."""
-        yield from self._built_in
-        yield from (row.key for row in self.extra)
+        """Go through the keys."""
+        return iter(self._rows)
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self._built_in) + len(self.extra)
+        return len(self._rows)
 
     @property
     def series(self) -> tuple[str, ...]:
@@ -281,6 +271,7 @@ SENSORS = SensorTable(
             baseline_offset=True,
             required=("eo:cloud_cover", "s2:mgrs_tile", "s2:processing_baseline"),
             resampling="nearest",
+            true_color=("B04", "B03", "B02"),
             attribution="Contains modified Copernicus Sentinel data",
             licence="Copernicus Sentinel data: free, full and open",
         ),
@@ -316,6 +307,7 @@ SENSORS = SensorTable(
             source_nodata=0,
             required=("eo:cloud_cover", "landsat:wrs_path"),
             resampling="cubic",
+            true_color=("red", "green", "blue"),
             attribution="Landsat Level-2 products courtesy of the U.S. Geological Survey",
             licence="Public domain",
         ),

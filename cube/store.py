@@ -32,7 +32,7 @@ from zarr.storage import MemoryStore
 from .errors import CubeNotSealedError, StoreError
 from .grid import Block, chunk_px
 from .plan import SCHEMA_VERSION, CubePlan, SensorPlan, canonical_json
-from .sensors import SENSORS, Band, BandKind
+from .sensors import Band, BandKind
 from .storage import Folder, disk_errors
 
 __all__ = [
@@ -285,7 +285,7 @@ def sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
                 wanted |= {
                     f"{sensor_plan.key}/{band}/c/{chunk}"
                     for band in sensor_plan.bands
-                    for chunk in _chunk_keys(block, side)
+                    for chunk in _chunk_keys(block, side, is_static=sensor_plan.sensor.is_static)
                 }
     for path in list(target.files()):
         if path not in wanted:
@@ -293,9 +293,9 @@ def sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
     target.prune()
 
 
-def _chunk_keys(block: Block, side: int) -> Iterator[str]:
+def _chunk_keys(block: Block, side: int, *, is_static: bool) -> Iterator[str]:
     """Names of a block's chunks below the array's ``c``."""
-    prefix = "" if SENSORS[block.sensor].is_static else f"{block.time}/"
+    prefix = "" if is_static else f"{block.time}/"
     for row in range(block.row // side, -(-(block.row + block.height) // side)):
         for column in range(block.col // side, -(-(block.col + block.width) // side)):
             yield f"{prefix}{row}/{column}"
@@ -323,21 +323,22 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
     StoreError
         If the values are not of the block's shape or the band's dtype, or cannot be written.
     """
-    sensor = SENSORS[block.sensor]
-    if values.shape != (block.height, block.width) or values.dtype != sensor.band(band).np_dtype:
-        raise StoreError(
-            f"{block.name}/{band}: got {values.dtype} {values.shape}; "
-            f"expected {sensor.band(band).dtype} {(block.height, block.width)}"
-        )
     name = cube_name(aoi_index)
     store = cubes.zarr_store(name)
     array = zarr.open_array(store, path=f"{block.sensor}/{band}", mode="r+", zarr_format=3)
-    roi = block.roi if sensor.is_static else (block.time, *block.roi)
+    if values.shape != (block.height, block.width) or values.dtype != array.dtype:
+        raise StoreError(
+            f"{block.name}/{band}: got {values.dtype} {values.shape}; "
+            f"expected {array.dtype} {(block.height, block.width)}"
+        )
+    is_static = array.ndim == len(block.roi)
+    roi = block.roi if is_static else (block.time, *block.roi)
     with disk_errors(f"{cubes}/{name}"):
         array[roi] = values
         if cubes.is_local:
             base = cubes.path / name / block.sensor / band
-            _sync([base / "c" / key for key in _chunk_keys(block, array.chunks[-1])], base)
+            keys = _chunk_keys(block, array.chunks[-1], is_static=is_static)
+            _sync([base / "c" / key for key in keys], base)
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import geopandas as gpd
 
-from cube.sensors import CLASS_NAMES, SENSORS
+from cube.sensors import CLASS_NAMES
 
 from .recipe import Recipe
 from .select import Selection
@@ -53,7 +53,7 @@ def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -
         _classes(selection),
         _splits(tracker),
         _files(recipe),
-        _fields(tracker),
+        _fields(tracker, recipe),
         _load(recipe),
         _how(selection, recipe),
         _sources(recipe),
@@ -86,7 +86,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (float
 def _what(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
     rows: list[tuple[object, ...]] = [
         (
-            SENSORS[key].title,
+            recipe.table[key].title,
             f"`{key}`",
             len(recipe.ranges) if key in recipe.series else 1,
             ", ".join(layout.bands),
@@ -145,12 +145,13 @@ def _files(recipe: Recipe) -> str:
 - `SHA256SUMS`: `sha256sum -c SHA256SUMS` checks every file"""
 
 
-def _fields(tracker: gpd.GeoDataFrame) -> str:
+def _fields(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
+    fields = tracker_fields(recipe.table)
     rows: list[tuple[object, ...]] = []
-    for name in tracker_fields():
+    for name in fields:
         pattern = next((text for end, text in _PATTERN_NOTES.items() if name.endswith(end)), "")
         rows.append((f"`{name}`", _FIELD_NOTES.get(name, pattern)))
-    further = [name for name in tracker.columns if name not in (*tracker_fields(), "geometry")]
+    further = [name for name in tracker.columns if name not in (*fields, "geometry")]
     rows.extend((f"`{name}`", "as recorded when the chip was scored") for name in further)
     rows.append(("`geometry`", "the chip's footprint, EPSG:4326"))
     return "## Fields of the tracker\n\n" + _table(("field", "what it is"), rows)
@@ -198,8 +199,9 @@ made again."""
 
 def _sources(recipe: Recipe) -> str:
     rows: list[tuple[object, ...]] = [
-        (SENSORS[key].title, recipe.config[key]["collection"], SENSORS[key].licence, SENSORS[key].attribution)
-        for key in recipe.layout
+        (row.title, recipe.config[key]["collection"], row.licence, row.attribution)
+        for key, row in recipe.table.items()
+        if key in recipe.layout
     ]
     head = ("source", "collection", "licence", "attribution")
     return f"""## Licences and attribution

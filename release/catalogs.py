@@ -20,7 +20,7 @@ from pystac.extensions.eo import EOExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, RasterExtension
 
-from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, Band, BandKind
+from cube.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Sensor
 
 from .recipe import Recipe, SensorLayout
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, static_name
@@ -89,23 +89,23 @@ def _template(recipe: Recipe) -> dict[str, Any]:
     ProjectionExtension.ext(item, add_if_missing=True).apply(code="EPSG:4326")
     for key, layout in recipe.layout.items():
         for name in _asset_keys(key, recipe):
-            asset = pystac.Asset(name, title=SENSORS[key].title, media_type=_GEOTIFF, roles=["data"])
+            asset = pystac.Asset(name, title=recipe.table[key].title, media_type=_GEOTIFF, roles=["data"])
             item.add_asset(name, asset)
-            _describe(asset, key, layout)
-            if not SENSORS[key].is_static:
+            _describe(asset, recipe.table[key], layout)
+            if not recipe.table[key].is_static:
                 picture = pystac.Asset(name, media_type=pystac.MediaType.PNG, roles=["thumbnail"])
                 item.add_asset(f"{name}_thumbnail", picture)
     return item.to_dict(include_self_link=False)
 
 
 def _asset_keys(key: str, recipe: Recipe) -> list[str]:
-    if SENSORS[key].is_static:
+    if recipe.table[key].is_static:
         return [key]
     return [f"{key}_{number}" for number, _ in enumerate(recipe.ranges, start=1)]
 
 
-def _describe(asset: pystac.Asset, key: str, layout: SensorLayout) -> None:
-    bands = [SENSORS[key].band(name) for name in layout.bands]
+def _describe(asset: pystac.Asset, sensor: Sensor, layout: SensorLayout) -> None:
+    bands = [sensor.band(name) for name in layout.bands]
     size = layout.size_px
     grid = ProjectionExtension.ext(asset)
     grid.shape, grid.transform = [size, size], [0.0] * 6
@@ -114,16 +114,22 @@ def _describe(asset: pystac.Asset, key: str, layout: SensorLayout) -> None:
         EOExtension.ext(asset, add_if_missing=True).bands = [
             EoBand.create(name=band.name, description=band.long_name) for band in bands
         ]
-    if any(band.kind is BandKind.CLASSES for band in bands):
+    # The classes of an asset, not of a band: a map's only layer.
+    if len(bands) == 1 and bands[0].kind is BandKind.CLASSES and bands[0].flags:
         ClassificationExtension.ext(asset, add_if_missing=True).classes = [
-            Classification.create(
-                value=code,
-                name=name.lower().replace(" ", "_").replace("/", "_"),
-                description=name,
-                color_hint=CLASS_COLORS[code].removeprefix("#").upper() if code in CLASS_COLORS else None,
-            )
-            for code, name in CLASS_NAMES.items()
+            _class(sensor, code, meaning) for code, meaning in bands[0].flags
         ]
+
+
+def _class(sensor: Sensor, code: int, meaning: str) -> Classification:
+    is_own = sensor.key == "lulc"
+    color = CLASS_COLORS.get(code) if is_own else None
+    return Classification.create(
+        value=code,
+        name=meaning.replace("/", "_"),
+        description=CLASS_NAMES[code] if is_own else meaning.replace("_", " "),
+        color_hint=None if color is None else color.removeprefix("#").upper(),
+    )
 
 
 def _raster_band(band: Band, layout: SensorLayout) -> RasterBand:
@@ -161,7 +167,7 @@ def _item(template: str, row: Mapping[str, Any], shape: shapely.Polygon, recipe:
     }
     box = recipe.bounds(row)
     for key, layout in recipe.layout.items():
-        hrefs = _hrefs(key, row)
+        hrefs = _hrefs(key, row, recipe)
         for name, (raster, picture) in zip(_asset_keys(key, recipe), hrefs, strict=True):
             step = float(layout.resolution)
             item["assets"][name] |= {
@@ -173,8 +179,8 @@ def _item(template: str, row: Mapping[str, Any], shape: shapely.Polygon, recipe:
     return item
 
 
-def _hrefs(key: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if SENSORS[key].is_static:
+def _hrefs(key: str, row: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, str]]:
+    if recipe.table[key].is_static:
         return [(static_name(key, row["id"]), "")]
     return [(path, path.removesuffix("tif") + "png") for path in row[f"{key}_paths"].split(",")]
 
@@ -226,7 +232,9 @@ def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
         license="other",
         keywords=["land cover", "Sentinel-1", "Sentinel-2", "Landsat", "benchmark"],
         providers=[
-            pystac.Provider(SENSORS[key].title, SENSORS[key].attribution, [pystac.ProviderRole.PRODUCER])
+            pystac.Provider(
+                recipe.table[key].title, recipe.table[key].attribution, [pystac.ProviderRole.PRODUCER]
+            )
             for key in recipe.layout
         ],
         summaries=pystac.Summaries(
@@ -303,14 +311,14 @@ def _croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str
         "name": recipe.name,
         "version": recipe.version.removeprefix("v"),
         "description": f"{len(tracker)} aligned, multi-sensor, multi-season chips of one land cover each.",
-        "license": list(dict.fromkeys(SENSORS[key].licence for key in recipe.layout)),
+        "license": list(dict.fromkeys(recipe.table[key].licence for key in recipe.layout)),
         "citeAs": f"{recipe.name}, version {recipe.version}",
         "isLiveDataset": False,
         "distribution": [
             _file_object(CSV_NAME, "text/csv", sums[CSV_NAME]),
             _file_object(GEOJSON_NAME, "application/geo+json", sums[GEOJSON_NAME]),
             _file_object(PARQUET_NAME, "application/x-parquet", sums[PARQUET_NAME]),
-            *(_file_set(key) for key in recipe.layout),
+            *(_file_set(recipe.table[key]) for key in recipe.layout),
         ],
         "recordSet": [
             {
@@ -336,14 +344,14 @@ def _file_object(name: str, encoding: str, digest: str) -> dict[str, Any]:
     }
 
 
-def _file_set(key: str) -> dict[str, Any]:
+def _file_set(sensor: Sensor) -> dict[str, Any]:
     return {
         "@type": "cr:FileSet",
-        "@id": f"{key}-rasters",
-        "name": f"{key}-rasters",
-        "description": f"{SENSORS[key].title} chips, GeoTIFF. {SENSORS[key].attribution}",
+        "@id": f"{sensor.key}-rasters",
+        "name": f"{sensor.key}-rasters",
+        "description": f"{sensor.title} chips, GeoTIFF. {sensor.attribution}",
         "encodingFormat": "image/tiff",
-        "includes": f"{key}_*.tif",
+        "includes": f"{sensor.key}_*.tif",
     }
 
 

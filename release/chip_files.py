@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import from_origin
 
-from cube.sensors import CLASS_NAMES, SENSORS
+from cube.sensors import CLASS_NAMES, BandKind
 
 from .alignment import Alignment, Edges, edges, surface
 from .faults import Fault
@@ -120,7 +120,7 @@ class _ChipFile:
         sensor, _, rest = name.partition("_")
         if sensor not in recipe.layout:
             return None
-        dates = [""] if SENSORS[sensor].is_static else row[f"{sensor}_dates"].split(",")
+        dates = [""] if recipe.table[sensor].is_static else row[f"{sensor}_dates"].split(",")
         date = rest.rpartition(".")[0].partition("_")[2]
         return cls(sensor, dates.index(date), recipe.layout[sensor]) if date in dates else None
 
@@ -142,7 +142,7 @@ def _file_problems(
         with warnings.catch_warnings(), MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # _grid_problems says so
             wrong = _grid_problems(raster, row, recipe, what.layout)
-            wrong += _origin_problems(raster, what, row)
+            wrong += _origin_problems(raster, what, row, recipe)
             if wrong:
                 return wrong, None
             values: NDArray[Any] = raster.read()
@@ -193,14 +193,16 @@ def _nodata_text(value: float | None) -> str:
     return "none" if value is None else f"{value:g}"
 
 
-def _origin_problems(raster: DatasetReader, what: _ChipFile, row: Mapping[str, Any]) -> list[str]:
+def _origin_problems(
+    raster: DatasetReader, what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
+) -> list[str]:
     """Compare a raster's own date and scenes, where it names them, with the tracker's."""
     key, index = what.sensor, what.index
     tags, wrong = raster.tags(), []
     scenes = row[f"{key}_scene_ids"].split(",")
     if "scene_ids" in tags and (len(scenes) <= index or tags["scene_ids"] != scenes[index]):
         wrong.append(f"was made from {tags['scene_ids']}, the tracker says {','.join(scenes)}")
-    if not SENSORS[key].is_static and "datetime" in tags:
+    if not recipe.table[key].is_static and "datetime" in tags:
         found, date = tags["datetime"][:10].replace("-", ""), row[f"{key}_dates"].split(",")[index]
         wrong += [f"was acquired on {found}, not on {date}"] if found != date else []
     return wrong
@@ -217,12 +219,20 @@ def _value_problems(
     wrong = []
     if valid < layout.min_valid[what.index] - 1e-9:
         wrong.append(f"{1 - valid:.1%} of it has no data")
-    flat_water = key == "dem" and CLASS_NAMES[int(row["lulc"])] == "Water"
+    kinds = _kinds(key, recipe)
+    may_be_flat = kinds == {BandKind.CLASSES} or (
+        kinds == {BandKind.ELEVATION} and CLASS_NAMES[int(row["lulc"])] == "Water"
+    )
     seen = values[:, ~missing] if missing.any() else values.reshape(len(values), -1)
-    if not flat_water and (seen.size == 0 or not (seen != seen[:, :1]).any()):
+    if not may_be_flat and (seen.size == 0 or not (seen != seen[:, :1]).any()):
         value = f"{seen[0, 0]:g}" if seen.size else "no data"
         wrong.append(f"is black or constant ({value})")
     return wrong
+
+
+def _kinds(key: str, recipe: Recipe) -> set[BandKind]:
+    """Return what the numbers of a sensor's rasters are."""
+    return {recipe.table[key].band(name).kind for name in recipe.layout[key].bands}
 
 
 def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe) -> list[str]:
@@ -251,9 +261,9 @@ def _align(pixels: Mapping[tuple[str, int], NDArray[Any]], recipe: Recipe, findi
     if size < _MIN_ALIGNED_PX:
         return
     images: dict[tuple[str, int], Edges] = {
-        (key, index): edges(_contrast(key, values), size)
+        (key, index): edges(_contrast(values, _kinds(key, recipe)), size)
         for (key, index), values in pixels.items()
-        if key != "dem" and size % values.shape[-1] == 0
+        if BandKind.ELEVATION not in _kinds(key, recipe) and size % values.shape[-1] == 0
     }
     for (key, index), image in sorted(images.items()):
         partner = ("s2l2a", 0 if key == "s2l2a" else index)
@@ -264,8 +274,8 @@ def _align(pixels: Mapping[tuple[str, int], NDArray[Any]], recipe: Recipe, findi
             findings.alignments.setdefault((key, index), Alignment()).add(found)
 
 
-def _contrast(key: str, values: NDArray[Any]) -> NDArray[Any]:
+def _contrast(values: NDArray[Any], kinds: set[BandKind]) -> NDArray[Any]:
     """Radar in decibels, everything else as it is."""
-    if key != "s1rtc":
+    if BandKind.BACKSCATTER not in kinds:
         return values
     return np.log10(np.maximum(values.astype(np.float64), 1e-4))

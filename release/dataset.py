@@ -17,7 +17,6 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from cube.grid import Bounds
-from cube.sensors import SENSORS
 from cube.storage import Folder
 
 from .errors import ReleaseError
@@ -158,7 +157,7 @@ class Release:
             "nodata": layout.nodata,
             "scene_ids": row[f"{sensor}_scene_ids"],
         }
-        if SENSORS[sensor].is_static:
+        if self.recipe.table[sensor].is_static:
             return xr.DataArray(layers[0], coords, ("band", "y", "x"), sensor, attrs)
         coords["time"] = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d").to_numpy(
             "datetime64[ns]"

@@ -18,7 +18,7 @@ from rasterio.io import MemoryFile
 from cube.config import ChipsConfig, Config, DatasetConfig, ReleaseConfig, TimeRange
 from cube.grid import Bounds
 from cube.rows import sensor_rows
-from cube.sensors import SENSORS
+from cube.sensors import SENSORS, SensorTable
 from cube.windows import WindowGeometry
 
 from .errors import ReleaseError
@@ -84,6 +84,8 @@ class Recipe:
     layout: Mapping[str, SensorLayout]
     before: Mapping[int, int]
     """Chips per class before balancing."""
+    table: SensorTable
+    """Rows of the sensors, those of the release's own config among them."""
 
     def bounds(self, row: Mapping[str, Any]) -> Bounds:
         """Return the box of the chip in a row of the tracker, metres in its UTM zone."""
@@ -93,7 +95,7 @@ class Recipe:
     @property
     def series(self) -> tuple[str, ...]:
         """Sensors with dates."""
-        return tuple(key for key in self.layout if not SENSORS[key].is_static)
+        return tuple(key for key in self.layout if not self.table[key].is_static)
 
     def to_json(self) -> bytes:
         """Write ``config.json``."""
@@ -143,7 +145,12 @@ def _of_settings(
         None if lulc.get("sampling_factor") is None else int(lulc["sampling_factor"]),
         layout,
         before,
+        _table(settings),
     )
+
+
+def _table(settings: Mapping[str, Any]) -> SensorTable:
+    return SENSORS.extended(sensor_rows(settings.get("extra_sensors", {})))
 
 
 def _section(model: type[Section], settings: Mapping[str, Any]) -> Section:
@@ -161,8 +168,8 @@ def parse_recipe(data: bytes) -> Recipe:
     """
     try:
         raw = json.loads(data)
-        use_sensors(raw.get("config", {}))
-        layout = {key: _layout(one) for key, one in raw["layout"].items() if key in SENSORS}
+        known = _table(raw.get("config", {}))
+        layout = {key: _layout(one) for key, one in raw["layout"].items() if key in known}
         before = {int(code): int(n) for code, n in raw["chips_per_class_before_balancing"].items()}
         dataset = DatasetConfig(name=raw["name"], version=raw["version"])
         recipe = _of_settings(dataset, raw["config"], layout, before)
@@ -178,11 +185,6 @@ def parse_recipe(data: bytes) -> Recipe:
     if problem:
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({problem})")
     return recipe
-
-
-def use_sensors(settings: Mapping[str, Any]) -> None:
-    """Let the sensor table have the further rows that a release was made with."""
-    SENSORS.extend(sensor_rows(settings.get("extra_sensors", {}), frozenset(SENSORS.built_in)))
 
 
 def _layout(raw: Mapping[str, Any]) -> SensorLayout:
@@ -216,14 +218,15 @@ def _problems(recipe: Recipe) -> Iterator[str]:
 
 
 def _layout_problems(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator[str]:
-    chip_m, dates = recipe.chips.chip_size, 1 if SENSORS[key].is_static else len(recipe.ranges)
+    sensor = recipe.table[key]
+    chip_m, dates = recipe.chips.chip_size, 1 if sensor.is_static else len(recipe.ranges)
     if layout.resolution < 1 or layout.resolution * layout.size_px != chip_m:
         yield f"{layout.size_px} px of {layout.resolution} m are no chip of {chip_m} m"
     if layout.raster_bytes > _MOST_RASTER_BYTES or (layout.thumbnail_px or 0) > _MOST_THUMBNAIL_PX:
         yield f"a raster of {layout.raster_bytes:,} bytes, a picture of {layout.thumbnail_px} px a side"
     if len(layout.min_valid) != dates:
         yield f"{len(layout.min_valid)} valid shares for {dates} dates"
-    if unknown := sorted(set(layout.bands) - {band.name for band in SENSORS[key].bands}):
+    if unknown := sorted(set(layout.bands) - {band.name for band in sensor.bands}):
         yield f"there is no band {unknown[0]}"
 
 
@@ -244,7 +247,7 @@ def layout_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, wh
         If the file is not what the config asks for: it was exported with other settings.
     """
     settings = config.sensors[key]
-    bands = SENSORS[key].exported(config.bands(key))
+    bands = config.table[key].exported(config.bands(key))
     size = config.chips.chip_size // settings.resolution
     try:
         with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
@@ -271,5 +274,5 @@ def _side_px(thumbnail: bytes, where: str) -> int:
 
 
 def _min_valid(key: str, config: Config) -> tuple[float, ...]:
-    dates = 1 if SENSORS[key].is_static else len(config.ranges)
+    dates = 1 if config.table[key].is_static else len(config.ranges)
     return tuple(config.chips.threshold("min_valid", key, index) for index in range(dates))

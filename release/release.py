@@ -154,7 +154,6 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
     ReleaseError
         If the chips do not allow the release, or a different one of this version is there.
     """
-    config.use_sensors()
     working, output = _folders(config)
     selection, chips, documents = _prepare(working, config)
     sums = chips.sums | {name: sha256(data) for name, data in documents.items()}
@@ -167,7 +166,7 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
 
 def _prepare(working: Folder, config: Config) -> tuple[Selection, _Chips, dict[str, bytes]]:
     """Choose the chips, find their files, and make every other file of the release."""
-    windows = _read_windows(working)
+    windows = _read_windows(working, config)
     selection = select(windows, config)
     chips = _find_chips(working / "chips", selection, config)
     return selection, chips, _documents(working, windows, selection, chips)
@@ -204,11 +203,11 @@ def _folders(config: Config) -> tuple[Folder, Folder]:
     return Layout.of(config).root, output
 
 
-def _read_windows(working: Folder) -> gpd.GeoDataFrame:
+def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
     if working.exists(EXPORTING):
         raise ReleaseError(f"{working}: its chips are unfinished; run chip.py to the end")
     try:
-        return read_metadata(working.read(CHIP_METADATA))
+        return read_metadata(working.read(CHIP_METADATA), config.table)
     except FileNotFoundError:
         raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run chip.py first") from None
     except ReleaseError as error:

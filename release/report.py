@@ -19,7 +19,7 @@ from PIL import Image, ImageColor
 from rasterio.io import MemoryFile
 from shapely.geometry import shape
 
-from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
+from cube.sensors import CLASS_COLORS, CLASS_NAMES
 
 from . import svg
 from .card import SPLIT_NOTE
@@ -56,7 +56,7 @@ class Thumbnails:
 def _draw(data: bytes, name: str) -> bytes:
     with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
         values = raster.read(1, masked=True)
-    pixels = _class_colours(values.filled(0)) if name.startswith("lulc") else _greys(values)
+    pixels = _class_colours(values.filled(0)) if name.startswith("lulc_") else _greys(values)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -157,7 +157,7 @@ def _facts(selection: Selection, tracker: gpd.GeoDataFrame, windows: gpd.GeoData
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in selection.warnings)
     rows = [
         (
-            f"{SENSORS[key].title} ({key})",
+            f"{recipe.table[key].title} ({key})",
             ", ".join(layout.bands),
             f"{layout.resolution}\N{NO-BREAK SPACE}m",
             f"{layout.size_px}\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}{layout.size_px}",
@@ -270,7 +270,7 @@ def _dates(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
         found = [_day(text) for joined in tracker[f"{key}_dates"] for text in joined.split(",")]
         counts = Counter(min((day - first).days * weeks // days, weeks - 1) for day in found)
         drawing = svg.strip([counts.get(week, 0) for week in range(weeks)], edges, f"Dates of {key}")
-        parts.append(f"<h3>{escape(SENSORS[key].title)}</h3>{drawing}{_season_table(tracker, key)}")
+        parts.append(f"<h3>{escape(recipe.table[key].title)}</h3>{drawing}{_season_table(tracker, key)}")
     ranges = ", ".join(
         f"{number}: {period}".replace("/", " to ") for number, period in enumerate(recipe.ranges, start=1)
     )

@@ -13,7 +13,7 @@ import shapely
 from pyproj import Transformer
 
 from cube.config import Config
-from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
+from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, SensorTable
 
 from .errors import ReleaseError
 
@@ -72,22 +72,22 @@ OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
 _INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
 
 
-def tracker_fields() -> tuple[str, ...]:
-    """Return the fields that every tracker begins with: GELOS's, ours, and those of the config's further sensors."""
+def tracker_fields(table: SensorTable) -> tuple[str, ...]:
+    """Return the fields that every tracker begins with: GELOS's, ours, and those of the table's further sensors."""
     further = []
-    for sensor in SENSORS.extra:
+    for sensor in (row for key, row in table.items() if key not in SENSORS):
         kinds = ("scene_ids", "paths") if sensor.is_static else ("dates", "scene_ids", "thumbs", "paths")
         further += [f"{sensor.key}_{kind}" for kind in kinds]
     return (*GELOS_FIELDS, *OUR_FIELDS, *further)
 
 
-def _text_columns() -> tuple[str, ...]:
-    dates, scenes = (f"{key}_dates" for key in SENSORS.series), (f"{key}_scene_ids" for key in SENSORS)
+def _text_columns(sensors: SensorTable) -> tuple[str, ...]:
+    dates, scenes = (f"{key}_dates" for key in sensors.series), (f"{key}_scene_ids" for key in sensors)
     return ("cell", "status", *dates, *scenes)
 
 
-def read_metadata(data: bytes) -> gpd.GeoDataFrame:
-    """Return ``chip_metadata.csv`` as a table with typed columns and footprints.
+def read_metadata(data: bytes, sensors: SensorTable) -> gpd.GeoDataFrame:
+    """Return ``chip_metadata.csv``, which has columns of these sensors, as a table with typed columns and footprints.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def read_metadata(data: bytes) -> gpd.GeoDataFrame:
         raise ReleaseError(
             f"chip_metadata.csv: not a table ({str(error).strip()}); run chip.py again"
         ) from None
-    texts = _text_columns()
+    texts = _text_columns(sensors)
     needed = (*_INTEGERS, *texts, "purity", "chip_footprint")
     if missing := [name for name in needed if name not in table]:
         raise ReleaseError(f"chip_metadata.csv: column {missing[0]} is missing; run chip.py again")
@@ -134,7 +134,7 @@ def chip_files(chip: Mapping[str, Any], config: Config) -> dict[str, str]:
     chip_id = int(chip["id"])
     files: dict[str, str] = {}
     for key in config.sensors:
-        if SENSORS[key].is_static:
+        if config.table[key].is_static:
             files[f"{key}.tif"] = static_name(key, chip_id)
             continue
         for date in chip[f"{key}_dates"].split(","):
@@ -173,16 +173,16 @@ def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
     table["lat"], table["lon"] = _centres(table, config)
     table["category"] = table["lulc"].map(CLASS_NAMES)
     table["color"] = table["lulc"].map(CLASS_COLORS).fillna("")
-    for key in SENSORS.series:
+    for key in config.table.series:
         present = key in config.sensors
         table[f"{key}_dates"] = table[f"{key}_dates"] if present else ""
         table[f"{key}_paths"] = _joined(table, key, "tif") if present else ""
         table[f"{key}_thumbs"] = _joined(table, key, "png", config.release.thumbnail_url) if present else ""
-    for key in SENSORS.static:
+    for key in config.table.static:
         names = [static_name(key, chip_id) for chip_id in table["id"]]
         table[f"{key}_paths"] = names if key in config.sensors else ""
     table["lulc"] = table["lulc"].astype(int).astype(str)
-    first = tracker_fields()
+    first = tracker_fields(config.table)
     further = [name for name in table.columns if name not in first and name != "geometry"]
     return gpd.GeoDataFrame(table[[*first, *further, "geometry"]], geometry="geometry", crs=4326)
 

@@ -31,7 +31,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS
+from cube.sensors import CLASS_COLORS, CLASS_NAMES
 from cube.storage import Folder
 
 from .alignment import Alignment
@@ -51,7 +51,7 @@ from .package import (
     zip_chunks,
     zip_equals,
 )
-from .recipe import RECIPE_NAME, Recipe, parse_recipe, use_sensors
+from .recipe import RECIPE_NAME, Recipe, parse_recipe
 from .report import REPORT_NAME
 from .select import dates_fit, drop_counts, split
 from .tracker import (
@@ -250,14 +250,14 @@ def _read_parquet(data: bytes) -> gpd.GeoDataFrame:
 def _row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
     yield from _split_problems(table, recipe)
     places = _places(table, recipe)
-    for row, place in zip(_rows(table), places, strict=True):
+    for row, place in zip(_rows(table, recipe), places, strict=True):
         for text in itertools.chain(_field_problems(row, recipe), place):
             yield f"chip {row['id']}: {text}"
 
 
-def _rows(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
+def _rows(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, Any]]:
     """Rows of the fields that are checked, one by one."""
-    return rows_of(table, tracker_fields())
+    return rows_of(table, tracker_fields(recipe.table))
 
 
 def _sound_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> dict[int, dict[str, Any]]:
@@ -273,7 +273,7 @@ def _sound_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> dict[int, dict[str, 
 
 
 def _table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
-    expected = list(tracker_fields())
+    expected = list(tracker_fields(recipe.table))
     epsg = None if table.crs is None else table.crs.to_epsg()
     if epsg != 4326:
         yield f"its CRS is {epsg}, expected 4326"
@@ -315,12 +315,12 @@ def _field_problems(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     code = int(row["lulc"])
     if (row["category"], row["color"]) != (CLASS_NAMES[code], CLASS_COLORS.get(code, "")):
         yield f"category {row['category']!r} or color {row['color']!r} is not that of class {code}"
-    for key in SENSORS:
+    for key in recipe.table:
         yield from _sensor_problems(row, key, recipe)
 
 
 def _sensor_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterator[str]:
-    is_static = SENSORS[key].is_static
+    is_static = recipe.table[key].is_static
     expected = _expected_names(row, key, recipe)
     if row[f"{key}_paths"] != ",".join(expected["tif"]):
         yield f"{key}_paths is {row[f'{key}_paths']!r}, expected {','.join(expected['tif'])!r}"
@@ -349,7 +349,7 @@ def _sensor_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterat
 def _expected_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> dict[str, list[str]]:
     if key not in recipe.layout:
         return {"tif": [], "png": []}
-    if SENSORS[key].is_static:
+    if recipe.table[key].is_static:
         return {"tif": [static_name(key, row["id"])], "png": []}
     prefix = recipe.release.thumbnail_url.rstrip("/")
     start = f"{prefix}/" if prefix else ""
@@ -368,7 +368,7 @@ def _places(table: gpd.GeoDataFrame, recipe: Recipe) -> list[list[str]]:
         places = np.flatnonzero(table["epsg"].to_numpy() == epsg)
         part = table.iloc[places]
         for place, row, (lons, lats) in zip(
-            places, _rows(part), _corners(part, int(epsg), recipe), strict=True
+            places, _rows(part, recipe), _corners(part, int(epsg), recipe), strict=True
         ):
             found[place] = list(_place_problems(row, shapes[place], lons, lats))
     return found
@@ -469,7 +469,7 @@ def _check_names(
     """Compare the files there are with those that the tracker's rows stand for."""
     there, unclaimed = set(names), {*sums} - {*_DOCUMENTS, *_OPTIONAL}
     faults = []
-    for row in _rows(table):
+    for row in _rows(table, recipe):
         for name in _chip_names(row, recipe):
             if name in unclaimed:
                 unclaimed.discard(name)
@@ -480,7 +480,7 @@ def _check_names(
 
 def _chip_names(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     for key in recipe.layout:
-        if SENSORS[key].is_static:
+        if recipe.table[key].is_static:
             yield static_name(key, row["id"])
             continue
         for date in filter(None, row[f"{key}_dates"].split(",")):
@@ -528,8 +528,6 @@ def _start_worker(files: Files, recipe: Recipe | None) -> None:
     global _worker  # noqa: PLW0603  a worker's own
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
     _worker = files, recipe
-    if recipe is not None:
-        use_sensors(recipe.config)
 
 
 def _check_batch(batch: Sequence[ChipTask]) -> Findings:

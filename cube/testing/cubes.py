@@ -14,7 +14,6 @@ from cube.grid import Bounds
 from cube.items import AssetRef, Scene
 from cube.plan import CubePlan, plan_cube
 from cube.scenes import SceneSet
-from cube.sensors import SENSORS
 from cube.storage import Folder
 from cube.store import seal, write_block, write_template
 
@@ -47,15 +46,15 @@ def plan_from_times(
 
     def scene(key: str, time: datetime) -> Scene:
         assets = {
-            name: AssetRef(SENSORS[key].band(name).asset_key, f"./{key}/{name}.tif", epsg)
+            name: AssetRef(config.table[key].band(name).asset_key, f"./{key}/{name}.tif", epsg)
             for name in config.bands(key)
         }
         identity = f"{key}_{time:%Y%m%dT%H%M%S}"
-        return Scene(identity, SENSORS[key].collection, time, time, time, outline, {}, assets, "")
+        return Scene(identity, config.table[key].collection, time, time, time, outline, {}, assets, "")
 
     period = (datetime(2023, 1, 1, tzinfo=UTC),)
     chosen = {
-        key: tuple((scene(key, time),) for time in (period if SENSORS[key].is_static else times))
+        key: tuple((scene(key, time),) for time in (period if config.table[key].is_static else times))
         for key in config.sensors
     }
     return plan_cube(aoi_index, outline, epsg, bounds, SceneSet(chosen, ()), config)

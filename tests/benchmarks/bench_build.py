@@ -361,8 +361,9 @@ def _warm(_: int) -> None:
 
 def _read_plan(path: Path) -> Any:
     from cube.plan import CubePlan
+    from cube.sensors import SENSORS
 
-    return CubePlan.from_json(json.loads(path.read_text()))
+    return CubePlan.from_json(json.loads(path.read_text()), SENSORS)
 
 
 def _template(plan: Path, target: Path) -> None:

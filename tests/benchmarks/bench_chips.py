@@ -243,7 +243,7 @@ def score(lulc: NDArray[np.uint8], lattice: WindowLattice) -> dict[str, NDArray[
 
 def bench_sweep(found: Table) -> None:
     """Sweep 100 settings over 100,000 windows of five sensors."""
-    scores = ScoreSet(list(tables(100, 32)))
+    scores = ScoreSet(list(tables(100, 32)), SENSORS)
     grid = {
         "chips.min_purity": [0.8, 0.85, 0.9, 0.95, 1.0],
         "chips.min_valid": [0.9, 0.95, 0.98, 0.99, 1.0],
@@ -272,7 +272,7 @@ def tables(count: int, side: int) -> Iterator[ScoreTable]:
         for key, sensor in SENSORS.items():
             dates = 1 if sensor.is_static else 4
             pixels_ = (960 // sensor.resolution) ** 2
-            sensors[key] = SensorInfo(("x",), sensor.resolution, tuple(TIMES[:dates]), ("a",) * dates)
+            sensors[key] = SensorInfo(sensor, ("x",), sensor.resolution, tuple(TIMES[:dates]), ("a",) * dates)
             masks.append(MaskSettings(key, ("x",), "m" if key in ("s2l2a", "lc2l2") else None))
             columns[f"{key}_not_fetched"] = np.zeros(size, np.bool_)
             for date in range(dates):

@@ -183,7 +183,7 @@ def measure_cube(archive: Path, working: Path, found: Table) -> None:
         plan = json.loads((Layout.of(config).plans.path / "aoi_000000.json").read_text())["plan"]
         sent = sum(r["sent"] for r in requests if r["role"] == "blob")
         asked = {r["path"] for r in requests if r["role"] == "blob"}
-        tiles, headers = demanded_bytes(CubePlan.from_json(plan), archive / "blobs", asked)
+        tiles, headers = demanded_bytes(CubePlan.from_json(plan, SENSORS), archive / "blobs", asked)
         found.add("searches for an AOI", sum(r["role"] == "search" for r in requests), "at most 12")
         found.add("tokens", sum(r["role"] == "token" for r in requests), "one per container: 5")
         found.add("MB fetched for an AOI", f"{sent / 1e6:.1f}", f"{(1.1 * tiles + headers) / 1e6:.1f}")

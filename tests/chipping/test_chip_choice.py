@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from chipping.chip import chip, engine_for, score_cubes
-from chipping.choose import ScoreSet, choose, verdict_names
+from chipping.choose import ScoreSet, choose
 from chipping.cubes import CubeInfo, SensorInfo
 from chipping.footprints import footprints
 from chipping.scores import MaskSettings, ScoreTable
@@ -33,6 +33,7 @@ from cube.grid import Bounds
 from cube.landcover import land_cover_columns, pixels_needed
 from cube.layout import Layout
 from cube.lock import hold
+from cube.sensors import SENSORS
 from cube.windows import WindowGeometry, WindowLattice
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
@@ -62,8 +63,8 @@ def make_table(
             columns[f"{key}_{date}_valid_px"] = rng.choice([100, 100, 100, 99, 90], size)
             columns[f"{key}_{date}_clear_px"] = rng.choice([100, 100, 100, 95, 94, 10], size)
     sensors = {
-        "s2l2a": SensorInfo(("B02",), 10, TIMES, ("a", "b")),
-        "lulc": SensorInfo(("lulc",), 10, TIMES[:1], ("c",)),
+        "s2l2a": SensorInfo(SENSORS["s2l2a"], ("B02",), 10, TIMES, ("a", "b")),
+        "lulc": SensorInfo(SENSORS["lulc"], ("lulc",), 10, TIMES[:1], ("c",)),
     }
     cube = CubeInfo(aoi_index, epsg, box, "0" * 64, "0" * 64, sensors)
     masks = (MaskSettings("s2l2a", ("B02",), "SCL", clear_codes=(4,)), MaskSettings("lulc", ("lulc",)))
@@ -119,8 +120,8 @@ def chip_settings(draw: st.DrawFn) -> ChipsConfig:
 def test_verdicts_agree_with_a_slow_reading_of_the_rules(chips: ChipsConfig, seed: int, lot: int) -> None:
     rng = np.random.default_rng(seed)
     tables = [make_table(rng, 2), make_table(rng, 5, shift_m=300), make_table(rng, 9, shift_m=300)]
-    scores = ScoreSet(tables)
-    found = [verdict_names()[code] for code in choose(scores, chips, lot)]
+    scores = ScoreSet(tables, SENSORS)
+    found = [scores.verdicts[code] for code in choose(scores, chips, lot)]
     taken: set[str] = set()
     for number, table in enumerate(tables):
         verdicts = found[scores.starts[number] : scores.starts[number + 1]]
@@ -147,9 +148,9 @@ def test_lots_follow_seed_and_cell_and_nothing_else() -> None:
     def chosen(scores: ScoreSet, seed: int) -> set[str]:
         return {c for c, v in zip(scores.cells, choose(scores, chips, seed), strict=True) if v == 0}
 
-    alone = chosen(ScoreSet([table]), 0)
-    assert alone < chosen(ScoreSet([table, other]), 0)
-    assert alone != chosen(ScoreSet([table]), 1)
+    alone = chosen(ScoreSet([table], SENSORS), 0)
+    assert alone < chosen(ScoreSet([table, other], SENSORS), 0)
+    assert alone != chosen(ScoreSet([table], SENSORS), 1)
 
 
 @given(st.integers(0, 1000), st.integers(1, 10_000))
@@ -178,10 +179,11 @@ def test_of_two_chips_of_different_zones_on_one_place_the_lower_aoi_stays(
         sample_size=100, chip_size=100, min_purity=0, forbidden=(), classes=(1, 2, 5, 7, 8, 11),
         min_valid=0, min_clear=0, max_per_class=None,
     )  # fmt: skip
-    verdicts = choose(ScoreSet(tables), chips)
+    scores = ScoreSet(tables, SENSORS)
+    verdicts = choose(scores, chips)
     outlines = [footprints(t.geometry, t.cube.epsg, t.columns["left_m"], t.columns["top_m"]) for t in tables]
     kept = [verdicts[:36] == 0, verdicts[36:] == 0]
-    rejected = verdicts[36:] == verdict_names().index("duplicate")
+    rejected = verdicts[36:] == scores.verdicts.index("duplicate")
     assert rejected.any()
 
     def square(outline: Any, zone: int) -> Any:
@@ -237,7 +239,7 @@ def test_sweep_counts_what_a_run_with_each_setting_would_give(tmp_path: Path) ->
     arrays["lulc"]["lulc"][rng.random((192, 192)) < 0.1] = 11
     put_cube(config, BOX, arrays)
     grid = parse_grid(
-        ["chips.min_purity=0.89,0.9,0.95", "chips.max_per_class=3,null", "chips.classes=[1,2,5],[5]"]
+        ["chips.min_purity=0.89,0.9,0.95", "chips.max_per_class=3,null", "chips.classes=[1,2,5],[5]"], SENSORS
     )
     result = sweep(config, grid)
     folder = Path(config.directory.working) / "v1"
@@ -258,7 +260,7 @@ def test_sweep_counts_what_a_run_with_each_setting_would_give(tmp_path: Path) ->
 
 
 def test_sweep_of_one_sensors_threshold() -> None:
-    scores = ScoreSet([make_table(np.random.default_rng(0))])
+    scores = ScoreSet([make_table(np.random.default_rng(0))], SENSORS)
     chips = ChipsConfig(sample_size=100, chip_size=100, min_purity=0.5, forbidden=(), min_valid=0)
     one, two = sweep_scores(scores, chips, {"chips.min_clear.s2l2a": [0.1, 1.0]}).settings
     assert one.total > two.total
@@ -280,7 +282,7 @@ def test_sweep_of_one_sensors_threshold() -> None:
 )
 def test_a_grid_that_cannot_be_swept_is_refused(option: str) -> None:
     with pytest.raises(ConfigError, match=r"--grid"):
-        parse_grid([option])
+        parse_grid([option], SENSORS)
 
 
 @pytest.mark.parametrize(
@@ -293,18 +295,18 @@ def test_a_grid_that_cannot_be_swept_is_refused(option: str) -> None:
     ],
 )
 def test_a_value_that_cannot_be_swept_is_one_line(option: str, said: str) -> None:
-    scores = ScoreSet([make_table(np.random.default_rng(0))])
+    scores = ScoreSet([make_table(np.random.default_rng(0))], SENSORS)
     chips = ChipsConfig(sample_size=100, chip_size=100)
     with pytest.raises(ConfigError, match=r"--grid") as caught:
-        sweep_scores(scores, chips, parse_grid([option]))
+        sweep_scores(scores, chips, parse_grid([option], SENSORS))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_shares_by_time_range_can_be_swept() -> None:
-    scores = ScoreSet([make_table(np.random.default_rng(0))])
+    scores = ScoreSet([make_table(np.random.default_rng(0))], SENSORS)
     chips = ChipsConfig(sample_size=100, chip_size=100, min_purity=0.5, forbidden=(), min_valid=0)
-    grid = parse_grid(["chips.min_clear=[0.1,0.1],[1.0,0.1],1.0"])
+    grid = parse_grid(["chips.min_clear=[0.1,0.1],[1.0,0.1],1.0"], SENSORS)
     loose, half, strict = (one.total for one in sweep_scores(scores, chips, grid).settings)
     assert loose > half > strict
 
@@ -314,7 +316,7 @@ def test_a_sweep_holds_the_working_folder(tmp_path: Path) -> None:
     put_cube(config, BOX, clean_arrays(config, BOX, np.random.default_rng(0)))
     root = Layout.of(config).root
     with hold(root), pytest.raises(BusyError, match="another run"):
-        sweep(config, parse_grid(["chips.min_purity=0.9"]))
+        sweep(config, parse_grid(["chips.min_purity=0.9"], SENSORS))
     assert root.names(".csv") == []
 
 

@@ -28,6 +28,7 @@ from cube.counts import CellCounts, CellGrid, count_codes, count_true
 from cube.engine import ThreadEngine
 from cube.errors import StoreError
 from cube.grid import Block, Bounds
+from cube.sensors import SENSORS
 from cube.windows import WindowGeometry, WindowLattice
 
 tens = st.integers(1, 12).map(lambda n: 10 * n)
@@ -126,7 +127,7 @@ def test_landsat_is_clear_where_no_cloud_bit_is_near(
         np.uint16
     )
     rule = MaskSettings("lc2l2", ("red",), "qa_pixel", cloud_bits=tuple(bits), cloud_buffer_px=buffer)
-    found = clear_pixels(mask, rule)
+    found = clear_pixels(mask, rule, SENSORS["lc2l2"])
     for row in range(height):
         for col in range(width):
             near = mask[max(row - buffer, 0) : row + buffer + 1, max(col - buffer, 0) : col + buffer + 1]

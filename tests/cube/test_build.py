@@ -55,7 +55,7 @@ def cubes_of(config: Config) -> Path:
 
 def plan_of(config: Config, index: int) -> CubePlan:
     record = json.loads(Layout.of(config).plans.read(f"aoi_{index:06}.json"))
-    return CubePlan.from_json(record["plan"])
+    return CubePlan.from_json(record["plan"], SENSORS)
 
 
 def raw(config: Config, index: int, band: str) -> Any:

@@ -16,6 +16,7 @@ import rasterio
 import stac_geoparquet.arrow
 from pystac.validation import validate_dict
 
+from cube.sensors import SENSORS
 from release.tracker import GELOS_FIELDS, read_metadata, read_tracker, to_csv
 
 
@@ -132,7 +133,7 @@ def test_metadata_with_a_single_date_stays_text() -> None:
     head += "s2l2a_scene_ids,s1rtc_scene_ids,lc2l2_scene_ids,dem_scene_ids,lulc_scene_ids,"
     head += "left_m,top_m,s2l2a_min_clear"
     row = '0,0,32632_0_0,20230115,,,1,1.0,"POLYGON ((0 0, 1 0, 1 1, 0 0))",32632,success,a,,,,b,0,0,'
-    table = read_metadata(f"{head}\n{row}\n".encode())
+    table = read_metadata(f"{head}\n{row}\n".encode(), SENSORS)
     assert table["s2l2a_dates"][0] == "20230115"
     assert table["purity"].dtype == float
     assert table["s2l2a_min_clear"][0] == ""
