@@ -35,7 +35,7 @@ from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
 from .rows import SensorRow, sensor_rows
-from .sensors import CLASS_NAMES, SENSORS, BandKind, ChoiceRule, Sensor, SensorTable
+from .sensors import CLASS_NAMES, SENSORS, BandKind, ChoiceRule, MaskRule, Sensor, SensorTable
 from .shipped import CONFIGS
 
 __all__ = [
@@ -492,6 +492,7 @@ _RULE_MODELS: dict[ChoiceRule, type[SensorConfig]] = {
     ChoiceRule.PATH: LandsatConfig,
     ChoiceRule.PERIOD: PeriodConfig,
 }
+_MASK_KINDS = {MaskRule.CODES: BandKind.CLASSES, MaskRule.BITS: BandKind.FLAGS}
 _FORMER_NAMES = {
     "sentinel_2": "s2l2a",
     "sentinel_1": "s1rtc",
@@ -608,9 +609,10 @@ def _band_problems(config: Config, key: str, settings: SensorConfig) -> Iterator
     if settings.bands and not sensor.exported(settings.bands):
         yield f"{key}.bands: {', '.join(settings.bands)} is a mask, and masks are not exported; add a band"
     cloud_band = getattr(settings, "cloud_band", None)
-    masks = [band.name for band in sensor.bands if band.is_mask]
+    masks = [band.name for band in sensor.bands if band.kind is _MASK_KINDS.get(sensor.mask)]
     if cloud_band is not None and cloud_band not in masks:
-        yield f"{key}.cloud_band: {cloud_band!r} is not a mask of {sensor.title}; it has {', '.join(masks)}"
+        there = ", ".join(masks) or f"none, since its row says mask: {sensor.mask}"
+        yield f"{key}.cloud_band: {cloud_band!r} is not a mask of {sensor.title}; it has {there}"
     ranked = isinstance(settings, Sentinel2Config) and settings.rank == "aoi"
     if ranked and not set(masks) & set(config.bands(key)):
         yield f"{key}.rank: aoi needs {key}.cloud_band: {masks[0]}"
@@ -690,7 +692,10 @@ class _StrictLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is no text; expected a name", key_node.start_mark
+                    None,
+                    None,
+                    f"key {key!r} is no text; expected a name, or quotes around it",
+                    key_node.start_mark,
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -850,8 +855,12 @@ def _unknown(key: str, known: Sequence[str], prefix: str = "") -> str:
 def _explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
     """Put pydantic's findings into one line that names keys as the user writes them."""
     parts = []
-    for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
+    found = error.errors()
+    for problem in found:
+        place = problem["loc"]
+        if any(other["loc"][: len(place)] == place != other["loc"] for other in found):
+            continue  # a list whose entry is wrong counts as too short, too
+        location = [str(part) for part in place]
         key = ".".join([prefix, *location] if prefix else location)
         if problem["type"] == "extra_forbidden":
             owner = _model_at(model, location[:-1])

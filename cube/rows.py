@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -16,12 +16,21 @@ __all__ = ["SensorRow", "sensor_rows"]
 
 _KEY = re.compile(r"[a-z][a-z0-9]*")
 """Keys become names of groups, files and columns; an underscore parts them from what follows there."""
+_WORD = re.compile(r"[A-Za-z0-9_./+-]+")
 _REQUIRED = {
     ChoiceRule.ORBIT: ("sat:relative_orbit",),
     ChoiceRule.PATH: ("eo:cloud_cover", "landsat:wrs_path"),
     ChoiceRule.PERIOD: (),
 }
 """Properties that each rule chooses by."""
+_DTYPES = {
+    BandKind.REFLECTANCE: ("uint8", "uint16"),
+    BandKind.BACKSCATTER: ("float32",),
+    BandKind.ELEVATION: ("float32",),
+    BandKind.CLASSES: ("uint8", "int16", "uint16", "int32", "uint32"),
+    BandKind.FLAGS: ("uint8", "uint16", "uint32"),
+}
+"""What the numbers of each kind may be in the cube."""
 
 
 class _Row(BaseModel):
@@ -47,30 +56,33 @@ class BandRow(_Row):
     """CF units."""
     long_name: str = ""
     """For people (empty: the name)."""
-    scale: float = 1.0
-    """physical = scale * number + offset"""
-    offset: float = 0.0
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Of reflectance: physical = scale * number + offset."""
+    offset: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     """As scale."""
     flags: dict[int, str] = {}
     """Meaning of every class code, or of every bit mask."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        is_float = np.dtype(self.dtype).kind == "f"
-        if is_float != math.isnan(self.nodata):
-            msg = (
-                f"nodata {self.nodata:g} does not fit dtype {self.dtype}; floats have .nan, integers a number"
-            )
-            raise ValueError(msg)
-        if not is_float:
-            info = np.iinfo(self.dtype)
-            if not (info.min <= self.nodata <= info.max and self.nodata.is_integer()):
-                msg = f"nodata {self.nodata:g} does not fit dtype {self.dtype} ({info.min}..{info.max})"
-                raise ValueError(msg)
-        if self.kind in (BandKind.CLASSES, BandKind.FLAGS) and is_float:
-            msg = f"kind {self.kind} has integer codes, not dtype {self.dtype}"
-            raise ValueError(msg)
+        if problem := next(self._problems(), None):
+            raise ValueError(problem)
         return self
+
+    def _problems(self) -> Iterator[str]:
+        if self.dtype not in _DTYPES[self.kind]:
+            yield f"kind {self.kind} cannot be dtype {self.dtype}; use {' or '.join(_DTYPES[self.kind])}"
+        elif not _holds(self.dtype, self.nodata):
+            yield f"nodata {self.nodata:g} does not fit dtype {self.dtype}; floats have .nan, integers a number of theirs"
+        if self.kind is not BandKind.REFLECTANCE and (self.scale, self.offset) != (1.0, 0.0):
+            yield f"scale and offset are those of reflectance; kind {self.kind} is stored as it is"
+        if self.flags and self.kind not in (BandKind.CLASSES, BandKind.FLAGS):
+            yield f"flags are meanings of classes or of bits, which kind {self.kind} has not"
+        for code, meaning in self.flags.items():
+            if not _holds(self.dtype, code):
+                yield f"flags: {code} does not fit dtype {self.dtype}"
+            if not _WORD.fullmatch(meaning):
+                yield f"flags: {code} means {meaning!r}; write it as one word, such as tree_cover (CF parts them by blanks)"
 
     def band(self) -> Band:
         """Return the table's form."""
@@ -84,8 +96,16 @@ class BandRow(_Row):
             self.asset,
             self.scale,
             self.offset,
-            tuple(self.flags.items()),
+            tuple(sorted(self.flags.items())),
         )
+
+
+def _holds(dtype: str, value: float) -> bool:
+    """Tell whether a dtype has a number, or NaN for a float."""
+    if np.dtype(dtype).kind == "f":
+        return math.isnan(value)
+    info = np.iinfo(dtype)
+    return info.min <= value <= info.max and float(value).is_integer()
 
 
 class SensorRow(_Row):
@@ -109,6 +129,8 @@ class SensorRow(_Row):
     """true where the archive leaves unmarked zeros outside a swath."""
     resampling: Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average"] = "bilinear"
     """GDAL resampling of continuous bands where grids differ; classes and flags are nearest."""
+    true_color: tuple[str, ...] = ()
+    """Bands that pictures show as red, green and blue (empty: the first band, grey)."""
     attribution: str = ""
     """Goes into chips and the release's card."""
     licence: str = ""
@@ -116,15 +138,22 @@ class SensorRow(_Row):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if problem := next(self._problems(), None):
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
         names = [band.name for band in self.bands]
         if twice := [name for name in names if names.count(name) > 1]:
-            msg = f"band {twice[0]} is named twice"
-            raise ValueError(msg)
-        has_flags = any(band.kind is BandKind.FLAGS for band in self.bands)
-        if self.mask is MaskRule.BITS and not (has_flags and self.choice is ChoiceRule.PATH):
-            msg = "mask bits needs a band of kind flags, and choice path"
-            raise ValueError(msg)
-        return self
+            yield f"band {twice[0]} is named twice"
+        kinds = {band.kind for band in self.bands}
+        if self.mask is MaskRule.BITS and not (BandKind.FLAGS in kinds and self.choice is ChoiceRule.PATH):
+            yield "mask bits needs a band of kind flags, and choice path"
+        if self.choice is not ChoiceRule.PERIOD and kinds <= {BandKind.CLASSES, BandKind.FLAGS}:
+            yield f"all bands are masks, which are not exported where there are dates; add a band, or use choice {ChoiceRule.PERIOD}"
+        reflectance = [band.name for band in self.bands if band.kind is BandKind.REFLECTANCE]
+        if self.true_color and (len(self.true_color) != 3 or not set(self.true_color) <= set(reflectance)):
+            yield f"true_color is {', '.join(self.true_color)}; expected three bands of kind reflectance"
 
     def sensor(self, key: str) -> Sensor:
         """Return the table's form."""
@@ -142,6 +171,7 @@ class SensorRow(_Row):
             attribution=self.attribution,
             licence=self.licence,
             resampling=self.resampling,
+            true_color=self.true_color,
         )
 
 
