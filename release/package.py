@@ -104,7 +104,7 @@ class ZipFiles:
         self._crcs = np.array([entry.CRC for entry in entries], dtype=np.uint32)
         self._stored = np.array([_is_stored(entry) for entry in entries], dtype=bool)
         # An entry ends where the next begins: no byte of a zip can be read as two files.
-        borders = np.append(np.sort(self._starts), max(end, self._starts.max(initial=0)))
+        borders = np.append(np.sort(self._starts), max(end, int(self._starts.max(initial=0))))
         self._ends = borders[np.searchsorted(borders[:-1], self._starts, side="right")]
         self.root = _root(entry.filename for entry in entries)
         self._names = [entry.filename.removeprefix(self.root) for entry in entries]

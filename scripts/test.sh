@@ -8,4 +8,4 @@ setup requirements-dev.lock
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
 "$venv/bin/sphinx-build" -q -W --keep-going docs docs/_build
-"$venv/bin/python" -m pytest "$@"
+"$venv/bin/python" -m pytest --numprocesses logical --dist worksteal "$@"

@@ -63,19 +63,19 @@ def test_a_kill_at_every_step_of_a_build_costs_no_finished_block(
 def test_a_power_cut_between_two_writes_is_survived(
     sample_archive: Archive, tmp_path: Path, death: Death
 ) -> None:
-    records = crash_points(sample_archive, tmp_path, "--deaths", death, "--stride", "7")
+    records = crash_points(sample_archive, tmp_path, "--deaths", death, "--stride", "11")
     assert_harmless(records)
-    assert len(records) > 25
+    assert len(records) > 15
 
 
 @pytest.mark.parametrize("death", list(Death))
 def test_a_cube_is_whole_while_it_is_changed(sample_archive: Archive, tmp_path: Path, death: Death) -> None:
     """A finished cube gets another band: at any death it is the old one, the new one, or none."""
     records = crash_points(
-        sample_archive, tmp_path, "--deaths", death, "--stride", "7", "--then", "s2l2a.bands=[B04,B05]"
+        sample_archive, tmp_path, "--deaths", death, "--stride", "11", "--then", "s2l2a.bands=[B04,B05]"
     )
     assert_harmless(records)
-    assert len(records) > 10
+    assert len(records) > 5
 
 
 def test_kills_of_client_scheduler_and_workers_change_no_byte(
@@ -94,7 +94,7 @@ def test_a_build_whose_workers_are_killed_every_few_seconds_finishes(
 ) -> None:
     """Its own workers, that is: those of the cluster that it starts on this machine."""
     (tmp_path / "archive").symlink_to(sample_archive.path)
-    with Storm(tmp_path, seed=2, aois=[4, 5], latency_s=0.15) as one:
+    with Storm(tmp_path, seed=2, aois=[5], latency_s=0.2) as one:
         expected = one.undisturbed()
         one.start_client("--set", "compute.workers=2", "--set", "compute.threads=1")
         client = one.cluster.processes["client"]

@@ -259,7 +259,7 @@ def test_a_cube_and_its_logs_hold_no_token(
 ) -> None:
     service = start(sample_archive.path, faults=Faults(rate=0.1, roles=frozenset({Role.BLOB}), **QUICK))
     config = online(service, "aoi.include_indices=[1]")
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, "rasterio"):
         assert build_cubes(config, ThreadEngine(4)).exit_code == 0
     ours = [record for record in caplog.records if record.name.startswith(("rasterio", "cube"))]
     assert ours
