@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from cube.command import config_parser, draw_steps, run_verb
+from cube.command import config_parser, run_verb
 from cube.config import Config
+from cube.progress import draw_steps
 from cube.sensors import CLASS_NAMES
 
 from .chip import ChipSummary, chip
@@ -15,9 +16,9 @@ from .contact import contact_sheet
 from .sweep import Setting, SweepResult, parse_grid, sweep
 
 
-def make_chips(config: Config, _: argparse.Namespace) -> int:
+def make_chips(config: Config, arguments: argparse.Namespace) -> int:
     """Score, choose and write."""
-    with draw_steps() as progress:
+    with draw_steps(bars=not arguments.json_logs) as progress:
         summary = chip(config, progress=progress)
     _print_summary(summary)
     return 0
@@ -69,7 +70,7 @@ def draw_contact_sheet(config: Config, arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run ``chip``; return its exit code."""
     description = "Score the finished cubes, choose windows and write chips. Needs no network."
-    return run_verb(config_parser(description), make_chips, argv)
+    return run_verb("chip", config_parser(description), make_chips, argv)
 
 
 def main_sweep(argv: list[str] | None = None) -> int:
@@ -88,7 +89,7 @@ def main_sweep(argv: list[str] | None = None) -> int:
         metavar="N",
         help="also name the loosest and strictest setting with N chips per class",
     )
-    return run_verb(parser, sweep_thresholds, argv)
+    return run_verb("sweep", parser, sweep_thresholds, argv)
 
 
 def main_contact(argv: list[str] | None = None) -> int:
@@ -96,7 +97,7 @@ def main_contact(argv: list[str] | None = None) -> int:
     parser = config_parser("Draw a few chips of every class, all dates of all sensors, onto one picture.")
     parser.add_argument("-o", "--output", default="contact_sheet.png", help="the PNG to write")
     parser.add_argument("--per-class", type=int, default=2, metavar="N", help="chips of each class")
-    return run_verb(parser, draw_contact_sheet, argv)
+    return run_verb("contact_sheet", parser, draw_contact_sheet, argv)
 
 
 if __name__ == "__main__":

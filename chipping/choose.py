@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -46,7 +46,6 @@ __all__ = [
     "Verdict",
     "choose",
     "cloudy",
-    "count_land_cover_chips",
     "missing",
     "verdict_names",
 ]
@@ -217,29 +216,6 @@ def _judge(table: ScoreTable, chips: ChipsConfig, names: Sequence[str]) -> Codes
     for verdict, broken in itertools.chain(land_cover, _imagery_rules(table, chips)):
         verdicts[broken & (verdicts == 0)] = names.index(verdict)
     return verdicts
-
-
-def count_land_cover_chips(
-    columns: Mapping[str, NDArray[Any]], sample_px: int, chips: ChipsConfig
-) -> dict[int, int]:
-    """Return, by class, how many windows of one AOI break no rule of land cover, up to the cap.
-
-    Parameters
-    ----------
-    columns
-        Land-cover columns of a score table.
-    sample_px
-        Pixels in a sample window.
-    chips
-        Classes, purity and cap.
-    """
-    broken = [rule for _, rule in land_cover_rules(columns, sample_px, chips)]
-    codes, counts = np.unique(columns["lulc"][~np.logical_or.reduce(broken)], return_counts=True)
-    cap = chips.max_per_class
-    return {
-        code: count if cap is None else min(count, cap)
-        for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
-    }
 
 
 def _imagery_rules(table: ScoreTable, chips: ChipsConfig) -> Iterator[tuple[str, NDArray[np.bool_]]]:

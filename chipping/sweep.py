@@ -1,4 +1,4 @@
-"""Sweep: chips per class under a grid of settings, from score tables alone; and the estimate before a build.
+"""Sweep: chips per class under a grid of settings, from score tables alone.
 
 No pixels are read: 100 settings over 100,000 windows take seconds.
 """
@@ -15,26 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cube.config import ChipsConfig, Config
 from cube.engine import Engine
 from cube.errors import ConfigError
-from cube.grid import Block, Bounds
-from cube.landcover import count_classes
 from cube.layout import Layout
 from cube.lock import hold
 from cube.sensors import CLASS_COLORS, CLASS_NAMES
-from cube.windows import WindowGeometry, WindowLattice
 
 from .chip import engine_for, score_cubes
-from .choose import ScoreSet, choose, count_land_cover_chips
+from .choose import ScoreSet, choose
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Setting", "SweepResult", "estimate_chips", "parse_grid", "sweep", "sweep_scores"]
+__all__ = ["Setting", "SweepResult", "parse_grid", "sweep", "sweep_scores"]
 
 SWEEP_CSV, SWEEP_PNG = "sweep.csv", "sweep.png"
 
@@ -299,27 +295,3 @@ def _plot_key(axis: Axes, result: SweepResult, key: str, own: Mapping[str, Any])
 
 def _setting_at(result: SweepResult, values: Mapping[str, Any]) -> Setting:
     return next(setting for setting in result.settings if setting.values == values)
-
-
-def estimate_chips(
-    lulc: NDArray[np.integer], bounds: Bounds, epsg: int, chips: ChipsConfig, resolution: int = 10
-) -> dict[int, int]:
-    """Return the chips per class that land cover alone lets through.
-
-    An upper bound of what a build can give, known before any imagery is fetched.
-
-    Parameters
-    ----------
-    lulc
-        ``(y, x)`` class codes over all of `bounds`.
-    bounds, epsg
-        The cube's box in its UTM zone.
-    chips
-        Sizes, classes, purity and cap.
-    resolution
-        Pixel size of `lulc`, metres.
-    """
-    lattice = WindowLattice(WindowGeometry.from_config(chips), bounds, epsg)
-    whole = Block("lulc", 0, 0, 0, *lulc.shape)
-    columns = count_classes([(whole, lulc)], lattice, resolution, max(lulc.shape))
-    return count_land_cover_chips(columns, lattice.geometry.window_px("sample", resolution), chips)

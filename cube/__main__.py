@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 
 from .aoi import load_aois
 from .build import BuildSummary, build_cubes, candidates_of, plan_cubes
-from .command import config_parser, draw_aois, print_table, run_verb, summarize_states
+from .command import config_parser, print_table, run_verb, summarize_states
 from .config import Config, Extent
 from .engine import open_engine
 from .estimate import MODEL, Cost, estimate_cost
 from .layout import Layout
+from .logs import event
 from .plan import CubePlan
+from .progress import draw_aois, draw_steps
 from .status import AoiState, StatusBoard
+
+_LOG = logging.getLogger(__name__)
+_WORST_FIRST = (AoiState.FAILED, AoiState.SKIPPED, AoiState.BUILDING, AoiState.BUILT)
 
 
 def build(config: Config, arguments: argparse.Namespace) -> int:
@@ -24,17 +31,18 @@ def build(config: Config, arguments: argparse.Namespace) -> int:
         compute = config.compute.model_copy(update={"scheduler": arguments.scheduler})
         config = config.model_copy(update={"compute": compute})
     if arguments.dry_run:
-        return _dry_run(config, arguments.aoi)
+        return _dry_run(config, arguments)
     aois = load_aois(config)
     total = len(arguments.aoi) or len(aois)
     try:
-        with draw_aois(total, "cubes") as progress, open_engine(config.compute) as engine:
+        bars = not arguments.json_logs
+        with draw_aois(total, "cubes", bars=bars) as progress, open_engine(config.compute) as engine:
             summary = build_cubes(
                 config, engine, only=arguments.aoi, retry_failed=arguments.retry_failed, progress=progress
             )
     except KeyboardInterrupt:
         rows = StatusBoard(Layout.of(config).root, aois).rows
-        print(f"stopped: {summarize_states(rows)}", file=sys.stderr)
+        _LOG.info("stopped: %s", summarize_states(rows), extra=event("stopped"))
         raise
     _print_summary(summary)
     return summary.exit_code
@@ -43,8 +51,9 @@ def build(config: Config, arguments: argparse.Namespace) -> int:
 def _print_summary(summary: BuildSummary) -> None:
     rows = [
         [f"{index:06}", row.status, row.epsg or "", _extent(row.width_m, row.height_m), row.reason]
+        for state in _WORST_FIRST
         for index, row in summary.rows.items()
-        if row.status is not AoiState.PENDING
+        if row.status is state
     ]
     print_table("Cubes", ["AOI", "status", "EPSG", "extent", "reason"], rows)
     print(f"{summarize_states(summary.rows)}; {summary.fetched_blocks} blocks fetched")
@@ -54,23 +63,20 @@ def _extent(width_m: int | None, height_m: int | None) -> str:
     return f"{width_m / 1000:g} x {height_m / 1000:g} km" if width_m and height_m else ""
 
 
-def _dry_run(config: Config, only: list[int]) -> int:
+def _dry_run(config: Config, arguments: argparse.Namespace) -> int:
     rows: list[list[object]] = []
     total, candidates = Cost(), Counter[str]()
-    for aoi, outcome in plan_cubes(config, only=only):
-        name = f"{aoi.index:06}"
-        if not isinstance(outcome, CubePlan):
-            rows.append([name, "", "", "", "", "", str(outcome)])
-            continue
-        cost, found = estimate_cost(outcome), candidates_of(outcome, config)
-        total, candidates = total + cost, candidates + Counter(found)
-        scenes = sum(len(date.scenes) for sensor in outcome.sensors for date in sensor.dates)
-        blocks = sum(len(outcome.blocks(sensor.key)) for sensor in outcome.sensors)
-        size = _extent(outcome.bounds.width, outcome.bounds.height)
-        windows = ", ".join(f"{number} {title}" for title, number in found.items()) or "no candidate window"
-        rows.append(
-            [name, size, scenes, blocks, _megabytes(cost.fetch_bytes), _megabytes(cost.store_bytes), windows]
-        )
+    count = len(arguments.aoi) or len(load_aois(config))
+    with draw_steps(bars=not arguments.json_logs) as report:
+        for aoi, outcome in plan_cubes(config, only=arguments.aoi):
+            name = f"{aoi.index:06}"
+            if isinstance(outcome, CubePlan):
+                cost, found = estimate_cost(outcome), candidates_of(outcome, config)
+                total, candidates = total + cost, candidates + Counter(found)
+                rows.append([name, *_planned(outcome, cost, found)])
+            else:
+                rows.append([name, "", "", "", "", "", str(outcome)])
+            report("plans", len(rows), count)
     columns = [
         "AOI",
         "extent",
@@ -88,11 +94,33 @@ def _dry_run(config: Config, only: list[int]) -> int:
     print(f"about {timedelta(seconds=round(total.seconds))}; candidate windows: ", end="")
     print(", ".join(f"{number} {title}" for title, number in candidates.items()) or "none")
     print(MODEL)
+    _warn_of_size(config, total)
+    return 0
+
+
+def _planned(plan: CubePlan, cost: Cost, candidates: Mapping[str, int]) -> list[object]:
+    scenes = sum(len(date.scenes) for sensor in plan.sensors for date in sensor.dates)
+    blocks = sum(len(plan.blocks(sensor.key)) for sensor in plan.sensors)
+    windows = ", ".join(f"{number} {title}" for title, number in candidates.items()) or "no candidate window"
+    size = _extent(plan.bounds.width, plan.bounds.height)
+    return [size, scenes, blocks, _megabytes(cost.fetch_bytes), _megabytes(cost.store_bytes), windows]
+
+
+def _warn_of_size(config: Config, total: Cost) -> None:
+    """Tell what is free where the cubes go, and what will not fit."""
+    folder = Layout.of(config).cubes
+    free = folder.free_bytes()
+    if free is not None:
+        print(f"free in {folder}: {_megabytes(free)}")
+        if free < total.store_bytes:
+            print(
+                f"warning: the cubes take about {_megabytes(total.store_bytes - free)} more than is free; make room, "
+                "or set directory.working to a larger disk"
+            )
     if config.aoi.extent is Extent.OVERLAP and config.aoi.max_side_m is None:
         print(
             "warning: aoi.extent overlap without aoi.max_side_m: a whole Sentinel-2 tile is 17 GB raw an AOI"
         )
-    return 0
 
 
 def _megabytes(count: float) -> str:
@@ -112,7 +140,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run ``build_cubes``; return its exit code."""
     parser = build_parser("Build the cubes of a dataset version, or complete what an earlier run left.")
-    return run_verb(parser, build, argv)
+    return run_verb("build_cubes", parser, build, argv)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from .items import Scene
 from .layout import Layout, aoi_stem
 from .loader import Access, check_access, clear_share, read_band, read_bands
 from .lock import hold
+from .logs import event
 from .plan import SCHEMA_VERSION, CubePlan, canonical_json
 from .scenes import Skipped
 from .search import ClearShare, plan_aoi
@@ -419,22 +420,20 @@ class _Run:
             self._check_room(_Building(plan, kept))
             write_template(self.layout.cubes, plan)
         except Skipped as skipped:
-            _LOG.info("AOI %06d: skipped: %s", aoi.index, skipped.reason)
             self._take_seal_off(aoi.index)  # a cube of another config is not what this one asks for
             self._update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
             return
         except Exception as error:  # noqa: BLE001  one AOI's trouble, whatever it is, must not stop the others
-            _LOG.error(
-                "AOI %06d: failed: %s",
-                aoi.index,
-                _one_line(error),
-                exc_info=not isinstance(error, GelosError),
-            )
-            self._update(aoi.index, status=AoiState.FAILED, reason=_one_line(error), tries=tries)
+            reason = _one_line(error)
+            if not isinstance(error, GelosError):
+                _LOG.exception("AOI %06d: %s", aoi.index, reason, extra=event("fault", aoi=aoi.index))
+            self._update(aoi.index, status=AoiState.FAILED, reason=reason, tries=tries)
             return
-        self.building[aoi.index] = _Building(plan, kept)
+        building = self.building[aoi.index] = _Building(plan, kept)
+        if kept:
+            self._update(aoi.index, done=building.share_done)
         self._line_up(aoi.index, [block for block in plan.blocks("lulc") if block.name not in kept])
-        if self.config.aoi.fetch == "all" or not self.building[aoi.index].waiting:
+        if self.config.aoi.fetch == "all" or not building.waiting:
             self._ask_for_imagery(aoi.index)
 
     def _line_up(self, aoi_index: int, blocks: Sequence[Block]) -> None:
@@ -544,7 +543,8 @@ class _Run:
             self._update(task.aoi_index, done=building.share_done)
         else:
             reason = f"block {task.block.name}: {_one_line(outcome.error)}"
-            _LOG.error("AOI %06d: %s", task.aoi_index, reason)
+            facts = {"aoi": task.aoi_index, "block": task.block.name}
+            _LOG.error("AOI %06d: %s", task.aoi_index, reason, extra=event("block", **facts))
             building.error = building.error or reason
         if building.waiting:
             return
@@ -580,8 +580,17 @@ class _Run:
 
     def _update(self, aoi_index: int, **changes: Any) -> None:
         self.board.update(aoi_index, **changes)
+        if "status" in changes:
+            _log_row(aoi_index, self.board[aoi_index])
         if self.progress is not None:
             self.progress(aoi_index, self.board[aoi_index])
+
+
+def _log_row(aoi_index: int, row: AoiStatus) -> None:
+    level = logging.ERROR if row.status is AoiState.FAILED else logging.INFO
+    text = f"{row.status}: {row.reason}" if row.reason else str(row.status)
+    facts = {"status": str(row.status), "reason": row.reason, "done": row.done, "tries": row.tries}
+    _LOG.log(level, "AOI %06d: %s", aoi_index, text, extra=event("aoi", aoi=aoi_index, **facts))
 
 
 def _size(plan: CubePlan) -> dict[str, int]:

@@ -1,32 +1,24 @@
-"""What every command does alike: arguments, logs, progress, exit codes."""
+"""What every command does alike: arguments, log, summary, exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from .config import Config, load_config
 from .errors import CatalogError, ClusterError, DiskFullError, GelosError, ReadError
 from .layout import Layout
-from .retry import without_signature
+from .logs import RunLog, event
 from .status import AoiState, AoiStatus
 
 __all__ = [
@@ -34,7 +26,6 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_USAGE",
     "config_parser",
-    "draw_aois",
     "print_table",
     "run_verb",
 ]
@@ -43,11 +34,10 @@ EXIT_USAGE = 2
 EXIT_FAILED = 3
 EXIT_INTERRUPTED = 130
 
-_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+_LOG = logging.getLogger(__name__)
 _SHOWN_ROWS = 40
 _WORTH_ANOTHER_TRY = (CatalogError, ClusterError, ReadError, DiskFullError)
 """Errors that the same command may not meet the next time; the others want another command."""
-_PACKAGES = ("cube", "chipping", "release")
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
@@ -62,15 +52,30 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         help="override a config key, such as chips.min_purity=0.9 (repeatable); "
         "KEY= stands for the default, and of a sensor for doing without it",
     )
+    parser.add_argument(
+        "--json-logs", action="store_true", help="stderr has a JSON object per line, and no progress bars"
+    )
     return parser
 
 
 def run_verb(
+    name: str,
     parser: argparse.ArgumentParser,
     verb: Callable[[Config, argparse.Namespace], int],
     argv: list[str] | None = None,
 ) -> int:
     """Parse, load the config, call the verb, and turn what it meets into one line and an exit code.
+
+    Parameters
+    ----------
+    name
+        Of the command; names its log file, too.
+    parser
+        Of its arguments.
+    verb
+        What it does.
+    argv
+        Arguments (default: the process's).
 
     Returns
     -------
@@ -78,119 +83,40 @@ def run_verb(
         0 done, 2 config or usage, 3 something failed and can be retried, 130 interrupted and resumable.
     """
     arguments = parser.parse_args(argv)
-    try:
-        config = load_config(arguments.config, arguments.set)
-        with _logging(config):
-            return verb(config, arguments)
-    except GelosError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED if isinstance(error, _WORTH_ANOTHER_TRY) else EXIT_USAGE
-    except KeyboardInterrupt:
-        print("interrupted: what is done is kept; run the same command again to go on", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    began = time.monotonic()
+    with RunLog(as_json=arguments.json_logs) as log:
+        try:
+            config = load_config(arguments.config, arguments.set)
+            if config.log_errors and not getattr(arguments, "dry_run", False):
+                log.keep_in(Layout.of(config).logs, name)
+            _say_start(name, config, arguments)
+            code = verb(config, arguments)
+        except GelosError as error:
+            _LOG.error("%s", error, extra=event("error"))
+            code = EXIT_FAILED if isinstance(error, _WORTH_ANOTHER_TRY) else EXIT_USAGE
+        except KeyboardInterrupt:
+            _LOG.info(
+                "interrupted: what is done is kept; run the same command again to go on",
+                extra=event("interrupted"),
+            )
+            code = EXIT_INTERRUPTED
+        except BaseException:
+            _LOG.critical("ended by a fault of the program", exc_info=True, extra=event("fault"))
+            raise
+        seconds = round(time.monotonic() - began, 1)
+        text = f"{name} ended with {code} after {timedelta(seconds=round(seconds))}"
+        _LOG.info("%s", text, extra=event("end", exit=code, seconds=seconds))
+    return code
 
 
-class _OurLines(logging.Filter):
-    """Our own lines, and other libraries' warnings; no token in any of them, whoever wrote it."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = without_signature(record.getMessage()), ()
-        return record.levelno >= logging.WARNING or record.name.split(".")[0] in _PACKAGES
-
-
-class _LogFile(logging.FileHandler):
-    """A log file that a full disk cuts short: what is worse is said elsewhere, and no log may end a run."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the library's name
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
-
-    def close(self) -> None:
-        with suppress(OSError):
-            super().close()
-
-
-@contextmanager
-def _logging(config: Config) -> Iterator[None]:
-    """Log warnings to stderr, and everything to the working folder's run.log if ``log_errors`` is set."""
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    console = logging.StreamHandler()
-    console.setLevel(logging.ERROR)
-    handlers: list[logging.Handler] = [console]
-    layout = Layout.of(config)
-    if config.log_errors and layout.root.is_local:
-        layout.make(config)
-        file = _LogFile(layout.root.path / "run.log", encoding="utf-8")
-        file.setFormatter(logging.Formatter(_LOG_FORMAT))
-        handlers.append(file)
-    for handler in handlers:
-        handler.addFilter(_OurLines())
-        root.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            root.removeHandler(handler)
-            handler.close()
-
-
-@dataclass
-class _AoiBars:
-    """A bar for all AOIs and one for each that is being built; plain lines where there is no terminal."""
-
-    console: Console
-    bars: Progress
-    total: int
-    tasks: dict[int, TaskID] = field(default_factory=dict)
-    ended: set[int] = field(default_factory=set)
-
-    def __call__(self, index: int, row: AoiStatus) -> None:
-        if row.status is AoiState.BUILDING:
-            if index not in self.tasks and self.console.is_terminal:
-                self.tasks[index] = self.bars.add_task(f"AOI {index:06}", total=1.0)
-            if index in self.tasks:
-                self.bars.update(self.tasks[index], completed=row.done)
-            return
-        if index in self.tasks:
-            self.bars.remove_task(self.tasks.pop(index))
-        self.ended.add(index)
-        self.bars.update(TaskID(0), completed=len(self.ended))
-        text = f"[{len(self.ended)}/{self.total}] AOI {index:06} {row.status}" + (
-            f": {row.reason}" if row.reason else ""
-        )
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-@contextmanager
-def draw_aois(total: int, title: str) -> Iterator[Callable[[int, AoiStatus], None]]:
-    """Draw the progress of AOIs on stderr while the block runs."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.2f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        bars.add_task(title, total=total)
-        yield _AoiBars(console, bars, total)
-
-
-@contextmanager
-def draw_steps() -> Iterator[Callable[[str, int, int], None]]:
-    """Draw the progress of named steps on stderr while the block runs; nothing where there is no terminal."""
-    console = Console(stderr=True)
-    tasks: dict[str, TaskID] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield report
+def _say_start(name: str, config: Config, arguments: argparse.Namespace) -> None:
+    """Note which program ran on what: a log file is read years later."""
+    keys = [setting.partition("=")[0] for setting in arguments.set]  # a value may be secret
+    what = f"{name} of {config.dataset.name} {config.dataset.version} with {arguments.config}"
+    text = what + (f", set: {', '.join(keys)}" if keys else "")
+    program, python = version("gelos-lc"), sys.version.split()[0]
+    extra = event("start", config=str(arguments.config), set=keys, program=program, python=python)
+    _LOG.info("%s (gelos-lc %s, Python %s)", text, program, python, extra=extra)
 
 
 def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:

@@ -21,6 +21,7 @@ import dask.config
 
 from .config import ComputeConfig
 from .errors import ClusterError, ConfigError, GelosError
+from .logs import event
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Scheduler, Worker
@@ -184,9 +185,12 @@ class DaskEngine:
         address = _scheduler(self._compute)
         if address:
             try:
-                return cast("Client", self._stack.enter_context(Client(address, timeout=_CONNECT_S)))
+                client = self._entered(Client(address, timeout=_CONNECT_S))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
+            if not client.scheduler_info()["workers"]:
+                _LOG.warning("%s has no worker yet: blocks wait until one joins it", address)
+            return client
         with _workers_ignore_interrupts(), dask.config.set({_NANNY_ENVIRON: _WORKER_ENVIRON}):
             cluster = LocalCluster(
                 n_workers=self._compute.workers or max((os.cpu_count() or 1) // _CORES_PER_WORKER, 1),
@@ -198,7 +202,11 @@ class DaskEngine:
         self._stack.enter_context(_hear_of_deaths())
         self._stack.enter_context(_keep_workers(cluster))
         client = Client(self._stack.enter_context(cluster))
-        _LOG.info("dashboard: %s", client.dashboard_link)
+        return self._entered(client)
+
+    def _entered(self, client: Client) -> Client:
+        link = client.dashboard_link
+        _LOG.info("Dask dashboard: %s", link, extra=event("dashboard", url=link))
         return cast("Client", self._stack.enter_context(client))
 
     @property
@@ -266,7 +274,6 @@ class DaskEngine:
             raise self._lost() from None
 
     def _lost(self) -> ClusterError:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it would tell the same in fifty lines
         address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
         return ClusterError(f"{address}: the Dask scheduler went away; what is done is kept, run again")
 

@@ -50,6 +50,11 @@ class Layout:
             folder.sweep()
 
     @property
+    def logs(self) -> Folder:
+        """Log files, a run each."""
+        return self.root / "logs"
+
+    @property
     def cubes(self) -> Folder:
         """Cubes, ``aoi_000003.zarr``."""
         return self.root / "cubes"

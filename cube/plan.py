@@ -174,8 +174,8 @@ def _sensor_recipe(plan: SensorPlan) -> dict[str, Any]:
     sensor = plan.sensor
     return _row_recipe(sensor, plan.bands) | {
         "bands": {
-            name: {"dtype": sensor.band(name).dtype, "asset": sensor.band(name).asset_key}
-            for name in plan.bands
+            name: {"dtype": band.dtype, "asset": band.asset_key, "compressor": band.compressor}
+            for name, band in ((name, sensor.band(name)) for name in plan.bands)
         },
         "resolution": plan.resolution,
         "resampling": plan.resampling,

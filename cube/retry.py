@@ -19,7 +19,7 @@ TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 60.0
-_QUERY = re.compile(r"\?[^\s'\"<>]*")
+_QUERY = re.compile(r"\?[^\s'\"<>]+")
 _SIGNATURE = re.compile(r"\b(sig|se|st|skoid|sktid|ske|sks|skt|skv|sp|sr|sv)=[^\s&'\"<>]+")
 
 

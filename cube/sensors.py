@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 
@@ -91,6 +92,15 @@ class Band:
     def np_dtype(self) -> np.dtype[np.generic]:
         """Dtype in the cube."""
         return np.dtype(self.dtype)
+
+    @property
+    def compressor(self) -> Literal["lz4", "zstd"]:
+        """What Blosc compresses its chunks with, after a bit shuffle.
+
+        On real pixels, lz4 makes floats 3 % larger than zstd and writes and reads them three times as fast; it makes
+        integers half as large again.
+        """
+        return "lz4" if self.np_dtype.kind == "f" else "zstd"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ import json
 import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -51,8 +51,12 @@ SEAL = "zarr.json"
 """The root's metadata: its presence means that the cube is whole."""
 
 _TIME_UNITS = "microseconds since 1970-01-01 00:00:00"
-_CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
 _LIBRARIES = ("numpy", "odc-geo", "odc-loader", "odc-stac", "rasterio", "xarray", "zarr", "numcodecs")
+
+
+def codec_of(band: Band) -> BloscCodec:
+    """Return the codec of a band's chunks."""
+    return BloscCodec(cname=band.compressor, clevel=1, shuffle="bitshuffle")
 
 
 def cube_name(aoi_index: int) -> str:
@@ -157,7 +161,7 @@ def _template_group(root: zarr.Group, plan: SensorPlan, geobox: GeoBox, epsg: in
             chunks=chunks,
             dtype=band.dtype,
             fill_value=band.np_dtype.type(band.nodata),
-            compressors=_CODEC,
+            compressors=codec_of(band),
             dimension_names=dims,
             attributes=_band_attributes(band, epsg),
             config={"write_empty_chunks": False},
@@ -333,25 +337,44 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
         )
     is_static = array.ndim == len(block.roi)
     roi = block.roi if is_static else (block.time, *block.roi)
+    side = array.chunks[-1]
+    # Zarr leaves hollow chunks out by comparing every pixel of every chunk; that none is hollow is seen sooner.
+    writer = array.with_config({"write_empty_chunks": not _may_be_hollow(values, side, array.fill_value)})
     with disk_errors(f"{cubes}/{name}"):
-        array[roi] = values
+        writer[roi] = values
         if cubes.is_local:
-            base = cubes.path / name / block.sensor / band
-            keys = _chunk_keys(block, array.chunks[-1], is_static=is_static)
-            _sync([base / "c" / key for key in keys], base)
+            base = f"{cubes.path / name / block.sensor / band}/c"
+            _sync(base, _chunk_keys(block, side, is_static=is_static))
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
-def _sync(chunks: Iterable[Path], base: Path) -> None:
-    """Force chunks, and the folders that name them up to `base`, onto the disk."""
-    written = [path for path in chunks if path.exists()]
-    folders = {folder for path in written for folder in path.parents if folder.is_relative_to(base)}
-    for path in [*written, *sorted(folders)]:
-        handle = os.open(path, os.O_RDONLY)
+def _may_be_hollow(values: NDArray[Any], side: int, nodata: Any) -> bool:
+    """Tell whether a chunk of a block may be all nodata: its first pixel is."""
+    firsts = values[::side, ::side]
+    return bool((np.isnan(firsts) if np.isnan(nodata) else firsts == nodata).any())
+
+
+def _sync(base: str, chunks: Iterable[str]) -> None:
+    """Force chunks, and the folders that name them, onto the disk."""
+    folders = {base, base.removesuffix("/c")}
+    for chunk in chunks:
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            handle = os.open(f"{base}/{chunk}", os.O_RDONLY)
+        except FileNotFoundError:  # all nodata
+            continue
+        _force(handle)
+        parts = chunk.split("/")[:-1]
+        folders |= {"/".join([base, *parts[: n + 1]]) for n in range(len(parts))}
+    for folder in sorted(folders):
+        with suppress(FileNotFoundError):
+            _force(os.open(folder, os.O_RDONLY))
+
+
+def _force(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]], **extra: Any) -> None:

@@ -8,9 +8,10 @@ import sys
 
 from chipping.__main__ import make_chips
 from cube.__main__ import build, build_parser
-from cube.command import EXIT_INTERRUPTED, EXIT_USAGE, config_parser, draw_steps, run_verb
+from cube.command import EXIT_INTERRUPTED, EXIT_USAGE, config_parser, run_verb
 from cube.config import Config
 from cube.errors import GelosError
+from cube.progress import draw_steps
 
 from .release import ReleaseSummary, make_release
 from .verify import verify
@@ -20,7 +21,7 @@ _EXIT_FAULTY = 1
 
 def release(config: Config, arguments: argparse.Namespace) -> int:
     """Make a release from the chips."""
-    with draw_steps() as progress:
+    with draw_steps(bars=not arguments.json_logs) as progress:
         summary = make_release(config, force=arguments.force, progress=progress)
     _print_summary(summary)
     return 0
@@ -54,14 +55,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``make_release``; return its exit code."""
     parser = config_parser("Make a release from the chips of a dataset version.")
     _add_force(parser)
-    return run_verb(parser, release, argv)
+    return run_verb("make_release", parser, release, argv)
 
 
 def main_run(argv: list[str] | None = None) -> int:
     """Run the three phases in a row; return their exit code."""
     parser = build_parser("Build cubes, cut chips and make a release, in a row.")
     _add_force(parser)
-    return run_verb(parser, run_phases, argv)
+    return run_verb("run", parser, run_phases, argv)
 
 
 def main_verify(argv: list[str] | None = None) -> int:

@@ -190,7 +190,9 @@ def sha256(data: bytes) -> str:
 
 def format_sums(sums: Mapping[str, str]) -> bytes:
     """Write checksums as ``sha256sum`` does, sorted by name."""
-    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+    buffer = io.BytesIO()
+    buffer.writelines(f"{sums[name]}  {name}\n".encode() for name in sorted(sums))
+    return buffer.getvalue()
 
 
 def parse_sums(data: bytes) -> tuple[dict[str, str], list[str]]:

@@ -101,7 +101,7 @@ class _Chips:
     """Such as :attr:`release.select.Selection.chips`."""
     config: Config
     sums: dict[str, str] = field(default_factory=dict)
-    """SHA-256 by name in the release, as ``chip.json`` gives it."""
+    """SHA-256 by name in the release, as ``chip.json`` gives it; in the end, of every file of the release."""
 
     def sources(self, row: int) -> list[_Source]:
         """Name the files of the chip in a row of the table (which is its id)."""
@@ -156,12 +156,14 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
     """
     working, output = _folders(config)
     selection, chips, documents = _prepare(working, config)
-    sums = chips.sums | {name: sha256(data) for name, data in documents.items()}
+    sums = chips.sums
+    sums.update((name, sha256(data)) for name, data in documents.items())
+    seal = format_sums(sums)
     output.make()
     with hold(output):
         output.sweep()
-        written = _write(output, chips, documents, sums, force=force, progress=progress)
-    return _summary(output, selection, config, format_sums(sums), written=written)
+        written = _write(output, chips, documents, seal, force=force, progress=progress)
+    return _summary(output, selection, config, sha256(seal), written=written)
 
 
 def _prepare(working: Folder, config: Config) -> tuple[Selection, _Chips, dict[str, bytes]]:
@@ -175,15 +177,18 @@ def _prepare(working: Folder, config: Config) -> tuple[Selection, _Chips, dict[s
 def _write(
     output: Folder,
     chips: _Chips,
-    documents: Mapping[str, bytes],
-    sums: Mapping[str, str],
+    documents: dict[str, bytes],
+    seal: bytes,
     *,
     force: bool,
     progress: Progress | None,
 ) -> bool:
-    """Write folder and zip where they are not there yet; return True where something was written."""
-    dataset, directory = chips.config.dataset, chips.config.directory
-    release, archive, seal = output / dataset.version, _zip_name(chips.config), format_sums(sums)
+    """Write folder and zip where they are not there yet; return True where something was written.
+
+    The documents are forgotten once they are written: the zip is made from the folder.
+    """
+    dataset, directory, sums = chips.config.dataset, chips.config.directory, chips.sums
+    release, archive = output / dataset.version, _zip_name(chips.config)
     found = _is_there(release, seal, sums)
     if found is False:
         _check_is_release(release, sums)
@@ -194,6 +199,7 @@ def _write(
         output.remove(archive)  # it is the zip of the other
     if not found:
         _write_folder(output, chips, documents, seal, progress)
+    documents.clear()
     zip_written = directory.zip_output and _write_zip(output, archive, release, sums, dataset, force=force)
     return not found or zip_written
 
@@ -428,7 +434,7 @@ def _zip_of(release: Folder, dataset: DatasetConfig, sums: Mapping[str, str]) ->
 
 
 def _summary(
-    output: Folder, selection: Selection, config: Config, seal: bytes, *, written: bool
+    output: Folder, selection: Selection, config: Config, fingerprint: str, *, written: bool
 ) -> ReleaseSummary:
     splits = selection.chips["split"].value_counts().to_dict() if config.release.splits else {}
     return ReleaseSummary(
@@ -441,5 +447,5 @@ def _summary(
         splits={str(name): int(count) for name, count in sorted(splits.items())},
         funnel=selection.funnel,
         warnings=selection.warnings,
-        fingerprint=sha256(seal),
+        fingerprint=fingerprint,
     )

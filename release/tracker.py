@@ -69,6 +69,9 @@ GELOS_FIELDS = (
 OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
 """Fields that follow GELOS's, before whatever further columns the chips came with."""
 
+_ROWS = 500
+_GEOJSON_HEAD = b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
+_GEOJSON_TAIL = b"]\n}\n"
 _INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
 
 
@@ -216,30 +219,41 @@ def rows_of(table: pd.DataFrame, names: Sequence[str]) -> Iterator[dict[str, Any
 
 def to_geojson(table: gpd.GeoDataFrame) -> bytes:
     """Write a GeoJSON FeatureCollection, a feature per line."""
-    return b"".join(_geojson_lines(table))
+    buffer = io.BytesIO()
+    buffer.write(_GEOJSON_HEAD)
+    for number, feature in enumerate(_features(table)):
+        buffer.write(b",\n" if number else b"")
+        buffer.write(json.dumps(feature, ensure_ascii=False, allow_nan=False).encode())
+    buffer.write(b"\n" + _GEOJSON_TAIL)
+    return buffer.getvalue()
 
 
-def _geojson_lines(table: gpd.GeoDataFrame) -> Iterator[bytes]:
-    yield b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
-    shapes = shapely.to_geojson(table.geometry.to_numpy())
-    for index, (properties, shape) in enumerate(zip(_records(table), shapes, strict=True)):
-        feature = {"type": "Feature", "properties": properties, "geometry": json.loads(shape)}
-        comma = b",\n" if index else b""
-        yield comma + json.dumps(feature, ensure_ascii=False, allow_nan=False).encode()
-    yield b"\n]\n}\n"
+def _features(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
+    """Yield rows as features of plain values; an absent number is None."""
+    for part in _parts(table):
+        plain = pd.DataFrame(part.drop(columns="geometry")).astype(object)
+        records = rows_of(plain.where(plain.notna(), None), list(plain.columns))
+        shapes = shapely.to_geojson(part.geometry.to_numpy())
+        for properties, shape in zip(records, shapes, strict=True):
+            yield {"type": "Feature", "properties": properties, "geometry": json.loads(shape)}
 
 
-def _records(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
-    """Yield rows of plain values; an absent number is None."""
-    plain = pd.DataFrame(table.drop(columns="geometry")).astype(object)
-    return rows_of(plain.where(plain.notna(), None), list(plain.columns))
+def _parts(table: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
+    """Cut a table into pieces: the plain values of all its rows at once would take several times the table."""
+    for start in range(0, len(table), _ROWS):
+        yield table.iloc[start : start + _ROWS]
 
 
 def to_csv(table: gpd.GeoDataFrame) -> bytes:
     """Write CSV, the footprint as WKT."""
-    plain = pd.DataFrame(table.drop(columns="geometry"))
-    plain["geometry"] = shapely.to_wkt(table.geometry.to_numpy(), rounding_precision=-1)
-    return str(plain.to_csv(index=False, lineterminator="\n")).encode()
+    buffer = io.BytesIO()
+    columns = [*table.columns.drop("geometry"), "geometry"]
+    pd.DataFrame(columns=columns).to_csv(buffer, index=False, lineterminator="\n")
+    for part in _parts(table):
+        plain = pd.DataFrame(part.drop(columns="geometry"))
+        plain["geometry"] = shapely.to_wkt(part.geometry.to_numpy(), rounding_precision=-1)
+        plain.to_csv(buffer, index=False, header=False, lineterminator="\n")
+    return buffer.getvalue()
 
 
 def to_parquet(table: gpd.GeoDataFrame) -> bytes:
@@ -251,7 +265,25 @@ def to_parquet(table: gpd.GeoDataFrame) -> bytes:
 
 def read_tracker(data: bytes) -> gpd.GeoDataFrame:
     """Return the tracker from its GeoJSON, with the types it was written with."""
-    collection = json.loads(data)
-    records = [feature["properties"] for feature in collection["features"]]
-    shapes = shapely.from_geojson([json.dumps(feature["geometry"]) for feature in collection["features"]])
+    records, shapes = [], []
+    for feature in _read_features(data):
+        records.append(feature["properties"])
+        shapes.append(shapely.from_geojson(json.dumps(feature["geometry"])))
     return gpd.GeoDataFrame(pd.DataFrame.from_records(records), geometry=shapes, crs=4326)
+
+
+def _read_features(data: bytes) -> Iterator[dict[str, Any]]:
+    """Yield features: line by line from a file of ours, which takes a fraction of the memory of reading it at once."""
+    if not (data.startswith(_GEOJSON_HEAD) and data.endswith(b"\n" + _GEOJSON_TAIL)):
+        yield from json.loads(data)["features"]
+        return
+    lines = io.BytesIO(data)
+    lines.seek(len(_GEOJSON_HEAD))
+    end = len(data) - len(_GEOJSON_TAIL)
+    while lines.tell() < end:
+        line = lines.readline()
+        if lines.tell() < end:
+            if not line.endswith(b",\n"):
+                raise ValueError("features are not parted by commas")
+            line = line[:-2]
+        yield json.loads(line)

@@ -334,7 +334,9 @@ def test_no_other_sensor_changes(archive: Path, tmp_path: Path) -> None:
         [(_, plan)] = plan_cubes(load_config(path, overrides))
         assert isinstance(plan, CubePlan)
         recipes.append(plan.recipe["sensors"])
-    assert recipes[0].pop("worldcover")["bands"] == {"map": {"dtype": "uint8", "asset": "map"}}
+    assert recipes[0].pop("worldcover")["bands"] == {
+        "map": {"dtype": "uint8", "asset": "map", "compressor": "zstd"}
+    }
     assert recipes[0] == recipes[1]
     assert set(recipes[1]) == set(SENSORS)
 

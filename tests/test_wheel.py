@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from cube.testing import Archive
 from release import verify
 
 ROOT = Path(__file__).parents[1]
+COMMANDS = [
+    path for path in (ROOT / "scripts").glob("*.py") if path.stem not in {"benchmarks", "check_container"}
+]
 SMALL = [
     "--set",
     "aoi.include_indices=5",
@@ -70,6 +74,12 @@ def test_from_nothing_to_a_release_as_the_scripts_make_it(home: Path, sample_arc
     release = home / "data" / "demo" / "processed" / "demo"
     assert f"{release.relative_to(home)}: " in made.stdout
     assert [fault for fault in verify(str(release)) if not fault.warning] == []
+    [wheel] = distributions(path=[str(home.parent / "site")], name="gelos-lc")
+    load = {entry.name: entry.value for entry in wheel.entry_points if entry.group == "console_scripts"}
+    assert set(load) == {f"gelos-{path.stem.replace('_', '-')}" for path in COMMANDS}
+    module, function = load["gelos-verify"].split(":")
+    code = f"import sys; from {module} import {function}; sys.exit({function}())"
+    assert "0 faults" in python(home, "-c", code, release).stderr
     assert json.loads((release / "gelos_chip_tracker.geojson").read_text())["features"]
 
 

@@ -24,7 +24,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,15 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from square import make_square  # noqa: E402
+from square import make_square, make_squares  # noqa: E402
 
 SIDE_M = 23_040
 LATENCIES_S = (0.0, 0.06)
 THREADS = 4
 """Of a worker, and of odc.stac.load's pool for each core."""
 RUNS = 3
+CUBES = 4
+"""That are written side by side."""
 
 
 @dataclass(frozen=True)
@@ -201,13 +203,13 @@ def compare_references(folder: Path) -> list[dict[str, Any]]:
 def compare_workers(folder: Path) -> list[dict[str, Any]]:
     """One worker and two, at 60 ms latency, on eight small AOIs."""
     archive = folder / "workers"
-    make_square(archive, 24_000, [(x * 4800, y * 4800, 4800) for y in range(2) for x in range(4)])
+    make_squares(archive, 4800, 8)
     rows = []
     with serve(archive, LATENCIES_S[-1]) as service:
-        for threads, connections in ((1, 4), (4, 4), (4, 16)):
+        for threads, connections in ((1, 1), (1, 4), (4, 16)):
             found: dict[int, list[Cost]] = {1: [], 2: []}
             more = (f"compute.threads={threads}", f"compute.max_connections={connections}")
-            for _ in range(RUNS):
+            for _ in range(1 if connections == 1 else RUNS):  # minutes
                 for workers, costs in found.items():
                     command = build_command(archive, service.url, fresh(folder / "w"), workers, *more)
                     costs.append(measure(command, service))
@@ -234,8 +236,15 @@ def compare_workers(folder: Path) -> list[dict[str, Any]]:
         "requests",
         "speed-up",
     ]
-    title = "One worker and two at 60 ms latency: eight AOIs of 4.8 km, started processes included"
-    return [{"title": title, "columns": columns, "rows": rows, "note": f"Median of {RUNS} runs in turn."}]
+    title = "One worker and two at 60 ms latency: eight AOIs of 4.8 km, each of its own items, started processes included"
+    return [
+        {
+            "title": title,
+            "columns": columns,
+            "rows": rows,
+            "note": f"Median of {RUNS} runs in turn, but for one connection.",
+        }
+    ]
 
 
 def growth(folder: Path) -> list[dict[str, Any]]:
@@ -335,28 +344,20 @@ def writing(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for processes, threads in ((1, 1), (1, THREADS), (2, THREADS)):
         target = fresh(folder / "written")
-        with ProcessPoolExecutor(processes) as pool:
-            list(pool.map(_warm, range(processes * 4)))
+        with ProcessPoolExecutor(processes, initializer=_get_ready, initargs=(plan,)) as pool:
+            list(pool.map(time.sleep, [0.5] * processes * 4))  # until all are there
             _template(plan, target)
             began = time.perf_counter()
-            raw = sum(
-                pool.map(_write_share, [(plan, target, n, processes, threads) for n in range(processes)])
-            )
+            raw = sum(pool.map(_write_share, [(target, n, processes, threads) for n in range(processes)]))
             seconds = time.perf_counter() - began
         stored = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
         rows.append(
             [processes, threads, f"{raw / 1e6:.0f}", f"{stored / 1e6:.0f}", f"{raw / 1e6 / seconds:.0f}"]
         )
     columns = ["processes", "threads each", "MB raw", "MB stored", "MB raw a second"]
-    title = "Writing the blocks of a 23 km cube: Zarr, fsync of chunks and folders, markers"
+    title = f"Writing the blocks of {CUBES} cubes of 23 km: Zarr, fsync of chunks and folders, markers"
     note = "The disk's own speed, and what else it does, count."
     return [{"title": title, "columns": columns, "rows": rows, "note": note}]
-
-
-def _warm(_: int) -> None:
-    import cube.build  # noqa: F401
-
-    time.sleep(0.2)
 
 
 def _read_plan(path: Path) -> Any:
@@ -370,39 +371,56 @@ def _template(plan: Path, target: Path) -> None:
     from cube.storage import Folder
     from cube.store import write_template
 
-    write_template(Folder(str(target / "cubes")), _read_plan(plan))
+    for cube in range(CUBES):
+        write_template(Folder(str(target / "cubes")), replace(_read_plan(plan), aoi_index=cube))
 
 
-def _write_share(share: tuple[Path, Path, int, int, int]) -> int:
-    """Write every n-th block with pixels of the square, and its marker; return the raw bytes."""
+_ready: tuple[Any, dict[tuple[Any, ...], Any]]
+"""The plan, and pixels by dtype and shape, of a process that writes."""
+
+
+def _get_ready(path: Path) -> None:
+    """Make the pixels of the square before the clock runs."""
+    global _ready  # noqa: PLW0603  a process's own
     import numpy as np
-    from square import _ground
+    from square import pixels
 
+    import cube.build  # noqa: F401
+
+    plan, made = _read_plan(path), {}
+    for sensor in plan.sensors:
+        for block in plan.blocks(sensor.key):
+            for dtype in {sensor.sensor.band(band).dtype for band in sensor.bands}:
+                whole = np.tile(pixels(dtype), (3, 3))
+                made[dtype, block.height, block.width] = whole[: block.height, : block.width].copy()
+    _ready = plan, made
+
+
+def _write_share(share: tuple[Path, int, int, int]) -> int:
+    """Write every n-th block with pixels of the square, and its marker; return the raw bytes."""
     from cube.plan import canonical_json
     from cube.storage import Folder
     from cube.store import write_block
 
-    path, target, number, of, threads = share
-    plan, cubes, markers = _read_plan(path), Folder(str(target / "cubes")), Folder(str(target / "markers"))
-    blocks = [block for s in plan.sensors for block in plan.blocks(s.key)][number::of]
-    ground = np.tile(_ground(), (3, 3))
-    pixels = {dtype: ground.astype(dtype) for dtype in ("uint16", "float32")} | {
-        "uint8": np.full(ground.shape, 2, "uint8")
-    }
+    target, number, of, threads = share
+    plan, pixels = _ready
+    cubes, markers = Folder(str(target / "cubes")), Folder(str(target / "markers"))
+    blocks = [block for s in plan.sensors for block in plan.blocks(s.key)]
+    tasks = [(cube, block) for cube in range(CUBES) for block in blocks][number::of]
 
-    def write(block: Any) -> int:
+    def write(task: tuple[int, Any]) -> int:
+        cube, block = task
         sensor, digests, raw = plan.sensor(block.sensor), {}, 0
         for band in sensor.bands:
-            dtype = str(sensor.sensor.band(band).np_dtype)
-            values = pixels[dtype][: block.height, : block.width]
-            digests[band] = write_block(cubes, plan.aoi_index, block, band, values)
+            values = pixels[sensor.sensor.band(band).dtype, block.height, block.width]
+            digests[band] = write_block(cubes, cube, block, band, values)
             raw += values.nbytes
         record = {"fingerprint": plan.block_fingerprint(block), "digests": digests}
-        markers.write(f"{block.name}.json", canonical_json(record))
+        (markers / str(cube)).write(f"{block.name}.json", canonical_json(record))
         return raw
 
     with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(write, blocks))
+        return sum(pool.map(write, tasks))
 
 
 def load_plainly(how: str, plan_path: Path, url: str, target: Path) -> None:
@@ -410,7 +428,7 @@ def load_plainly(how: str, plan_path: Path, url: str, target: Path) -> None:
     import planetary_computer
     from pystac_client import Client
 
-    from cube.store import _CODEC
+    from cube.store import codec_of
 
     plan = _read_plan(plan_path)
     client = Client.open(url)
@@ -423,7 +441,8 @@ def load_plainly(how: str, plan_path: Path, url: str, target: Path) -> None:
         dataset = load(items, bands, geobox, sensor_plan.resampling, planetary_computer.sign)
         side = 768 if sensor_plan.resolution == 10 else 256
         encoding = {
-            str(name): {"chunks": (1, side, side), "compressors": (_CODEC,)} for name in dataset.data_vars
+            str(name): {"chunks": (1, side, side), "compressors": (codec_of(bands[str(name)]),)}
+            for name in dataset.data_vars
         }
         for variable in dataset.variables.values():
             variable.attrs.clear()

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "release")]
 
 import release_landscape as landscape  # noqa: E402
+from figures import Table, add_json_flag, show  # noqa: E402
 from release_landscape import VERSION, Land, write_config  # noqa: E402
 
 from cube.config import Config, load_config  # noqa: E402
@@ -104,8 +105,8 @@ def _tie_point(data: bytes) -> bytes:
     return data[place : place + 48]
 
 
-def measure(name: str, function: Callable[[str], str], path: str) -> None:
-    """Run in a process of its own; print how long it takes, and the most memory it and its workers take at once."""
+def measure(found: Table, chips: int, name: str, function: Callable[[str], str], path: str) -> None:
+    """Run in a process of its own; note how long it takes, and the most memory it and its workers take at once."""
     queue: multiprocessing.Queue[str] = _SPAWN.Queue()
     process = _SPAWN.Process(target=_run, args=(queue, function, path))
     start, peak = time.perf_counter(), 0
@@ -120,10 +121,7 @@ def measure(name: str, function: Callable[[str], str], path: str) -> None:
             cpu |= {one.pid: sum(one.cpu_times()[:2]) for one in family}
         process.join(0.2)
     seconds = time.perf_counter() - start
-    print(
-        f"{name:26} {seconds:7.1f} s {sum(cpu.values()):7.1f} s CPU {peak / 1e6:7.0f} MB   {queue.get()}",
-        flush=True,
-    )
+    found.add(chips, name, f"{seconds:.1f}", f"{sum(cpu.values()):.1f}", f"{peak / 1e6:.0f}", queue.get())
 
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -141,7 +139,7 @@ def release_of(path: str) -> str:
 
 def faults_of(path: str) -> str:
     """Verify a release."""
-    return f"faults: {verify(path)}"
+    return f"{len(verify(path))} faults"
 
 
 def main() -> None:
@@ -149,22 +147,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chips", type=int, nargs="+", default=[500, 2500, 10_000])
     parser.add_argument("--folder", type=Path, default=None)
+    add_json_flag(parser)
     arguments = parser.parse_args()
     as_in_gelos()
+    columns = ["chips", "what", "seconds", "processor, seconds", "MB at most", "outcome"]
+    note = (
+        "A few chips repeated at other places, 26 files each; memory is that of all processes together, a shared page "
+        "counted once."
+    )
+    found = Table("Releases", columns, note)
     for chips in arguments.chips:
         root = Path(tempfile.mkdtemp(dir=arguments.folder))
         try:
             config = repeat_chips(root, chips)
             output = Path(config.directory.output)
-            measure(f"make, {chips} chips", release_of, str(config.path))
+            measure(found, chips, "make", release_of, str(config.path))
             shutil.rmtree(root / "working")
             archive = output / f"tiny_{VERSION}.zip"
-            print(f"{'':26} {archive.stat().st_size / 1e9:7.2f} GB zip", flush=True)
-            measure("verify the zip", faults_of, str(archive))
+            size = archive.stat().st_size / 1e9
+            measure(found, chips, f"verify the zip of {size:.2f} GB", faults_of, str(archive))
             archive.unlink()
-            measure("verify the folder", faults_of, str(output / VERSION))
+            measure(found, chips, "verify the folder", faults_of, str(output / VERSION))
         finally:
             shutil.rmtree(root)
+    show(found, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ SEASONS = [datetime(2023, month, 10, 10, tzinfo=UTC) for month in (2, 5, 8, 11)]
 _TILE_PX = 1024
 _COARSE = {"B01": 60, "B09": 60, "B02": 10, "B03": 10, "B04": 10, "B08": 10}
 _MARGIN_M = 45
+_APART_M = 960 * 100
 _INSET_M = 120
 
 
@@ -45,14 +47,37 @@ def make_square(folder: Path, side_m: int, aoi_sides_m: Sequence[tuple[int, int,
     Parameters
     ----------
     folder
-        Where to.
+        Where to; what is there already is removed.
     side_m
         Side of the square, metres; a multiple of 960.
     aoi_sides_m
         AOIs: offset to the east and to the north of the square's corner, and side, metres, multiples of 960 (default:
         the square itself).
     """
-    bounds = (LEFT, BOTTOM, LEFT + side_m, BOTTOM + side_m)
+    shutil.rmtree(folder, ignore_errors=True)
+    _write(folder, _square(folder, side_m), aoi_sides_m or [(0, 0, side_m)])
+
+
+def make_squares(folder: Path, side_m: int, count: int) -> None:
+    """Write an archive of squares far from each other, an AOI each: no item is seen by two of them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    offsets = [(n % 4 * _APART_M, n // 4 * _APART_M) for n in range(count)]
+    items = [item for n, offset in enumerate(offsets) for item in _square(folder, side_m, offset, f"{n}")]
+    _write(folder, items, [(*offset, side_m) for offset in offsets])
+
+
+def _write(folder: Path, items: list[dict[str, Any]], aois: Sequence[tuple[int, int, int]]) -> None:
+    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    outlines = {"type": "FeatureCollection", "features": [_aoi(*aoi) for aoi in aois]}
+    (folder / "aois.geojson").write_text(json.dumps(outlines))
+
+
+def _square(
+    folder: Path, side_m: int, offset_m: tuple[int, int] = (0, 0), name: str = "0"
+) -> list[dict[str, Any]]:
+    """Write the files of one square, and return its items."""
+    left, bottom = LEFT + offset_m[0], BOTTOM + offset_m[1]
+    bounds = (left, bottom, left + side_m, bottom + side_m)
     grids = {resolution: utm_geobox(EPSG, bounds, resolution) for resolution in (10, 20, 60)}
     outer = tuple(b + s * _MARGIN_M for b, s in zip(bounds, (-1, -1, 1, 1), strict=True))
     grid_30 = utm_geobox(EPSG, outer, 30)
@@ -61,22 +86,21 @@ def make_square(folder: Path, side_m: int, aoi_sides_m: Sequence[tuple[int, int,
     degrees = (west - 0.01, south - 0.01, east + 0.01, north + 0.01)
     dem_grid = GeoBox.from_bbox(degrees, "EPSG:4326", resolution=1 / 3600)
 
-    ground = _ground()
-    reflectance = (np.round(ground / 8) * 8).astype("uint16")
-    kinds = folder / "kinds"
+    reflectance, backscatter = pixels("uint16"), pixels("float32")
+    kinds = folder / "kinds" / name
     files = {
         **{
             resolution: _cog(kinds, str(resolution), grids[resolution], reflectance, 0)
             for resolution in grids
         },
         "SCL": _cog(kinds, "scl", grids[20], _flat(4, "uint8"), 0),
-        "s1": _cog(kinds, "s1", grids[10], (ground / 9000).astype("float32"), -32768),
+        "s1": _cog(kinds, "s1", grids[10], backscatter, -32768),
         "landsat": _cog(kinds, "landsat", grid_30, reflectance + np.uint16(8000), 0),
         "qa": _cog(kinds, "qa", grid_30, _flat(21824, "uint16"), 1),
         "lulc": _cog(kinds, "lulc", grids[10], _flat(2, "uint8"), 0),
-        "dem": _cog(kinds, "dem", dem_grid, (ground / 20).astype("float32"), None),
+        "dem": _cog(kinds, "dem", dem_grid, backscatter * 450, None),
     }
-    blobs = "./blobs"
+    blobs = f"./blobs/{name}"
     items = [
         *(sentinel2_item(grids[10], when, root=blobs) for when in SEASONS),
         *(sentinel1_item(grids[10], when, root=blobs) for when in SEASONS),
@@ -85,22 +109,24 @@ def make_square(folder: Path, side_m: int, aoi_sides_m: Sequence[tuple[int, int,
         lulc_item(grids[10], root=blobs),
     ]
     for item in items:
-        for name, asset in item["assets"].items():
-            kind = _kind_of(item["collection"], name)
+        item["id"] += f"-{name}" * (name != "0")
+        for asset_name, asset in item["assets"].items():
+            kind = _kind_of(item["collection"], asset_name)
             if kind in files and asset["href"].startswith(blobs):
                 path = folder / asset["href"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 os.link(files[kind], path)
-    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    aois = [_aoi(*aoi) for aoi in aoi_sides_m or [(0, 0, side_m)]]
-    (folder / "aois.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": aois}))
+    return items
 
 
-def _ground() -> NDArray[np.float64]:
+def pixels(dtype: str) -> NDArray[Any]:
+    """Return the tile in a band's dtype: uint16 reflectance, float32 backscatter, uint8 classes; 1024 x 1024."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:_TILE_PX, :_TILE_PX]
-    smooth = 2500 + 900 * np.sin(x / 90) * np.cos(y / 70)
-    return np.asarray(smooth + rng.normal(0, 60, x.shape))
+    ground = 2500 + 900 * np.sin(x / 90) * np.cos(y / 70) + rng.normal(0, 60, x.shape)
+    if dtype == "uint16":
+        return (np.round(ground / 8) * 8).astype("uint16")
+    return (ground / 9000).astype("float32") if dtype == "float32" else _flat(2, dtype)
 
 
 def _flat(value: int, dtype: str) -> NDArray[Any]:

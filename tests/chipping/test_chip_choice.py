@@ -25,7 +25,8 @@ from chipping.choose import ScoreSet, choose
 from chipping.cubes import CubeInfo, SensorInfo
 from chipping.footprints import footprints
 from chipping.scores import MaskSettings, ScoreTable
-from chipping.sweep import estimate_chips, parse_grid, sweep, sweep_scores
+from chipping.sweep import parse_grid, sweep, sweep_scores
+from cube.candidates import candidate_classes, count_candidates
 from cube.config import ChipsConfig, load_config
 from cube.engine import DaskEngine, ThreadEngine
 from cube.errors import BusyError, ConfigError
@@ -33,7 +34,8 @@ from cube.grid import Bounds
 from cube.landcover import land_cover_columns, pixels_needed
 from cube.layout import Layout
 from cube.lock import hold
-from cube.sensors import SENSORS
+from cube.sensors import CLASS_NAMES, SENSORS
+from cube.testing.cubes import plan_from_times
 from cube.windows import WindowGeometry, WindowLattice
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
@@ -345,7 +347,9 @@ def test_a_scheduler_of_the_environment_is_used(tmp_path: Path, monkeypatch: pyt
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 0.6, 1.0]), st.sampled_from([120, 240]))
-def test_estimate_is_what_land_cover_alone_lets_through(seed: int, purity: float, stride: int) -> None:
+def test_a_dry_run_counts_the_windows_that_land_cover_alone_lets_through(
+    seed: int, purity: float, stride: int
+) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         config = make_config(
@@ -356,5 +360,6 @@ def test_estimate_is_what_land_cover_alone_lets_through(seed: int, purity: float
         put_cube(config, BOX, arrays)
         scores = score_cubes(config, ThreadEngine(1))
         codes, counts = np.unique(scores.lulc[choose(scores, config.chips) == 0], return_counts=True)
-        found = estimate_chips(arrays["lulc"]["lulc"], BOX, 32632, config.chips)
-        assert found == dict(zip(codes.tolist(), counts.tolist(), strict=True))
+        plan = plan_from_times(config, BOX, 32632, TIMES)
+        found = count_candidates(candidate_classes(arrays["lulc"]["lulc"], plan, config))
+        assert found == {CLASS_NAMES[int(c)]: int(n) for c, n in zip(codes, counts, strict=True)}

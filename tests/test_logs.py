@@ -1,0 +1,247 @@
+"""What a run says while it runs: to people, to machines, and in its log file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cube import progress
+from cube.config import Config
+from cube.logs import RunLog, event
+from cube.progress import draw_aois, draw_steps
+from cube.status import AoiState, AoiStatus
+from cube.storage import Folder
+
+ROOT = Path(__file__).parents[1]
+SECRET = "sig=c2VjcmV0&se=2026"
+
+
+def command(script: str, config: Config, *more: str) -> list[str]:
+    keys = {
+        "catalog.url": config.catalog.url,
+        "aoi.path": config.aoi.path,
+        "aoi.include_indices": "[4, 5]",
+        "directory.working": config.directory.working,
+        "directory.output": config.directory.output,
+        "compute.workers": "0",
+    }
+    sets = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
+    return [
+        sys.executable,
+        str(ROOT / "scripts" / script),
+        "-c",
+        str(ROOT / "configs/demo.yaml"),
+        *sets,
+        *more,
+    ]
+
+
+def log_files(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted((folder / "interim/demo/logs").glob("*"))}
+
+
+def test_machines_get_an_object_per_line_and_every_run_a_file(
+    demo_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = demo_config(tmp_path)
+    done = subprocess.run(
+        command("build_cubes.py", config, "--set", "compute.workers=1", "--json-logs"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all({"time", "level", "event", "message"} <= line.keys() for line in lines)
+    assert [line["event"] for line in lines[:1]] == ["start"]
+    assert (lines[-1]["event"], lines[-1]["exit"]) == ("end", 0)
+    assert next(line["url"] for line in lines if line["event"] == "dashboard").startswith("http://")
+    rows = [(line["aoi"], line["status"]) for line in lines if line["event"] == "aoi"]
+    assert sorted(rows) == [(4, "building"), (4, "built"), (5, "building"), (5, "built")]
+    ends = [line for line in lines if line["event"] == "aois"]
+    assert [(line["done"], line["total"]) for line in ends][-1] == (2, 2)
+    assert ends[-1]["per_hour"] > 0
+    assert ends[-1]["left_s"] == 0
+
+    failed = subprocess.run(command("make_release.py", config), capture_output=True, text=True, check=False)
+    subprocess.run(command("chip.py", config), capture_output=True, check=True)
+    files = log_files(tmp_path)
+    assert [name[17:] for name in files] == ["build_cubes.log", "make_release.log", "chip.log"]
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z_\w+\.log", name) for name in files)
+    built, released, _ = files.values()
+    assert "AOI 000005: built" in built
+    assert built.splitlines()[-1].endswith(
+        "build_cubes ended with 0 after " + built.rpartition(" ")[2].strip()
+    )
+    assert failed.returncode == 2
+    assert failed.stderr.removeprefix("error: ").strip() in released
+
+
+def test_no_file_where_none_is_wanted(demo_config: Callable[..., Config], tmp_path: Path) -> None:
+    config = demo_config(tmp_path)
+    subprocess.run(
+        command("build_cubes.py", config, "--set", "log_errors=false"), capture_output=True, check=True
+    )
+    assert log_files(tmp_path) == {}
+    assert (tmp_path / "interim/demo/aoi_metadata.geojson").exists()
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    main, side = pty.openpty()
+    yield main, side
+    os.close(main)
+
+
+def test_a_terminal_has_bars_and_is_sane_after_ctrl_c(
+    demo_config: Callable[..., Config], tmp_path: Path, terminal: tuple[int, int]
+) -> None:
+    main, side = terminal
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    arguments = command("build_cubes.py", demo_config(tmp_path), "--set", "compute.threads=1")
+    before = subprocess.run(["stty", "-g"], stdin=side, capture_output=True, check=True).stdout
+    process = subprocess.Popen(arguments, stdin=side, stdout=side, stderr=side, env=environment)
+    seen, interrupted = b"", False
+    deadline = time.monotonic() + 120
+    while process.poll() is None:
+        assert time.monotonic() < deadline, seen.decode()
+        if select.select([main], [], [], 0.1)[0]:
+            seen += os.read(main, 65536)
+        if not interrupted and b"AOIs/h" in seen:
+            process.send_signal(signal.SIGINT)
+            interrupted = True
+    while select.select([main], [], [], 0.1)[0]:
+        seen += os.read(main, 65536)
+    after = subprocess.run(["stty", "-g"], stdin=side, capture_output=True, check=True).stdout
+    os.close(side)
+    text = seen.decode()
+    assert process.returncode == 130, text
+    assert re.search(r"AOI 000004 .*\d+ %", text)
+    assert re.search(r"AOIs/h, .*\d+:\d\d:\d\d left", text)
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+    assert "run the same command again to go on" in text
+    assert before == after
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+def facts(caplog: pytest.LogCaptureFixture, kind: str) -> list[dict[str, Any]]:
+    return [vars(record)["facts"] for record in caplog.records if vars(record).get("event") == kind]
+
+
+def test_time_left_counts_what_this_run_does_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of ten AOIs four were built before and one to a half; another takes 100 s."""
+    caplog.set_level(logging.INFO)
+    clock = Clock(monkeypatch)
+    with draw_aois(10, "cubes") as report:
+        for index in range(4):
+            report(index, AoiStatus(AoiState.BUILT, done=1.0))
+        report(4, AoiStatus(AoiState.BUILDING, done=0.0))
+        report(4, AoiStatus(AoiState.BUILDING, done=0.5))
+        clock.now += 50
+        report(4, AoiStatus(AoiState.BUILDING, done=1.0))
+        report(4, AoiStatus(AoiState.BUILT, done=1.0))
+    assert [fact["left_s"] for fact in facts(caplog, "aois")] == [None] * 4 + [500]
+    assert facts(caplog, "aois")[-1] == {
+        "what": "cubes",
+        "done": 5.0,
+        "total": 10,
+        "per_hour": 36.0,
+        "left_s": 500,
+    }
+    assert "[1/10] AOI 000000 built" in caplog.messages
+    assert "[5/10] AOI 000004 built; 36 AOIs/h, 0:08:20 left" in caplog.messages
+
+
+def test_a_long_step_is_heard_of_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = Clock(monkeypatch)
+    with draw_steps() as report:
+        for done in range(101):
+            report("export", done, 100)
+            clock.now += 10
+    heard = facts(caplog, "progress")
+    assert len(heard) == 14  # 1010 s
+    assert heard[0] == {"what": "export", "done": 7, "total": 100, "left_s": 930}
+    assert caplog.messages[0] == "export: 7/100, 0:15:30 left"
+
+
+def test_an_aoi_of_hours_is_heard_of_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = Clock(monkeypatch)
+    with draw_aois(2, "cubes") as report:
+        for percent in range(101):
+            report(7, AoiStatus(AoiState.BUILDING, done=percent / 100))
+            clock.now += 36
+    heard = [message for message in caplog.messages if "AOI 000007" in message]
+    assert heard[0].startswith("0 of 2 AOIs, and AOI 000007 2 %; ")
+    assert len(heard) == 50
+
+
+def refuse() -> None:
+    raise OSError(f"no answer from https://host/a.tif?{SECRET}")
+
+
+def test_other_libraries_are_in_the_file_alone_and_tokens_nowhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = logging.getLogger().handlers[:]
+    for as_json in (False, True):
+        with RunLog(as_json=as_json) as log:
+            log.keep_in(Folder(str(tmp_path / "logs")), f"json{as_json}")
+            logging.getLogger("distributed.worker").error("compute failed")
+            logging.getLogger("tornado.application").info("of no interest")
+            try:
+                refuse()
+            except OSError:
+                logging.getLogger("cube.some").exception("read https://host/b.tif?%s", SECRET)
+            logging.getLogger("cube.some").info("for the file")
+            logging.getLogger("cube.some").info("a link", extra=event("dashboard", url="http://x"))
+    assert logging.getLogger().handlers == before
+    _, stderr = capsys.readouterr()
+    people = [line for line in stderr.splitlines() if not line.startswith("{")]
+    machines = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    assert [line.split("?")[0] for line in people] == ["error: read https://host/b.tif", "a link"]
+    assert [line["event"] for line in machines] == ["message", "message", "dashboard"]
+    assert "Traceback" in machines[0]["traceback"]
+    files = [path.read_text() for path in (tmp_path / "logs").iterdir()]
+    assert len(files) == 2
+    for text in files:
+        assert "ERROR   compute failed" in text
+        assert "of no interest" not in text
+        assert "Traceback" in text
+    for text in (stderr, *files):
+        assert "c2VjcmV0" not in text
+
+
+def test_an_object_store_gets_the_log_when_the_run_ends() -> None:
+    folder = Folder("memory://logs-of-a-run")
+    with RunLog() as log:
+        log.keep_in(folder, "chip")
+        logging.getLogger("chipping.some").info("a line")
+        assert folder.names() == []
+    [name] = folder.names()
+    assert name.endswith("Z_chip.log")
+    assert folder.read(name).decode().endswith("INFO    a line\n")
