@@ -51,6 +51,8 @@ _WORKER_ENVIRON = {
     # time would go into having its pages cleared again.
     "MALLOC_TRIM_THRESHOLD_": 64 << 20,
     "MALLOC_MMAP_THRESHOLD_": 32 << 20,
+    # An arena per thread would each keep the most that its thread has ever held.
+    "MALLOC_ARENA_MAX": 2,
     "OMP_NUM_THREADS": 1,
     "OPENBLAS_NUM_THREADS": 1,
 }

@@ -111,3 +111,12 @@ def test_a_scheduler_that_goes_away_is_said_in_one_line(tmp_path: Path) -> None:
         ):
             list(engine.run(slow, [tmp_path], SCOPE))
         closing.result(timeout=60)
+
+
+def test_a_cluster_without_a_worker_is_not_waited_for_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+        open_engine(ComputeConfig(scheduler=cluster.scheduler_address)) as engine,
+    ):
+        assert engine.slots == 1
+        assert f"{cluster.scheduler_address} has no worker yet" in caplog.text
