@@ -22,8 +22,8 @@ from cube.errors import ConfigError, StoreError
 from cube.grid import Block, Bounds
 from cube.items import parse_time
 from cube.layout import Layout, aoi_stem
-from cube.plan import SCHEMA_VERSION
-from cube.sensors import Sensor, SensorTable
+from cube.plan import SCHEMA_VERSION, row_recipe
+from cube.sensors import SENSORS, Sensor, SensorTable
 from cube.status import AOI_METADATA, AoiState
 from cube.storage import Folder
 from cube.store import SEAL, cube_name
@@ -64,6 +64,8 @@ class SensorInfo:
     """STAC collections of the items."""
     resampling: str = ""
     harmonize: bool = False
+    is_row: bool = True
+    """False where a config's own row says other things of the pixels than the one that they were made with."""
 
     @property
     def dates(self) -> tuple[str, ...]:
@@ -157,6 +159,11 @@ def check_cube(config: Config, info: CubeInfo) -> None:
     """
     for key, settings in config.sensors.items():
         if key in info.sensors:
+            if not info.sensors[key].is_row:
+                raise ConfigError(
+                    f"AOI {info.aoi_index}: its cube was built with another row extra_sensors.{key}; "
+                    "build it again, or set the row back"
+                )
             for name, found, expected in _facts(config, settings, info.sensors[key]):
                 if found != expected:
                     raise ConfigError(
@@ -232,7 +239,19 @@ def _sensor_info(
         tuple(sorted({item["collection"] for date in dates for item in date})),
         recipe["resampling"],
         recipe["harmonize"],
+        sensor.key in SENSORS or _is_row(sensor, recipe),
     )
+
+
+def _is_row(sensor: Sensor, recipe: Mapping[str, Any]) -> bool:
+    """Tell whether a group was made with what a row says of the bands that both have."""
+    names = [band.name for band in sensor.bands if band.name in recipe["bands"]]
+    row = recipe.get("row", {})
+    found = {
+        "bands": {name: recipe["bands"][name] for name in names},
+        "row": {**row, "bands": {name: row.get("bands", {}).get(name) for name in names}},
+    }
+    return found == row_recipe(sensor, names)
 
 
 _START_OVER = "delete its cube, and build it again"

@@ -6,14 +6,15 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from .aoi import load_aois
+from .aoi import Aoi, load_aois
 from .build import BuildSummary, build_cubes, candidates_of, plan_cubes
-from .command import config_parser, print_table, run_verb, summarize_states
+from .command import EXIT_FAILED, config_parser, print_table, run_verb, summarize_states
 from .config import Config, Extent
 from .engine import open_engine
+from .errors import GelosError, ReadError
 from .estimate import MODEL, Cost, estimate_cost
 from .layout import Layout
 from .logs import event
@@ -33,7 +34,7 @@ def build(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(config, arguments)
     aois = load_aois(config)
-    total = len(arguments.aoi) or len(aois)
+    total = len(_wanted(config, aois, arguments))
     try:
         bars = not arguments.json_logs
         with draw_aois(total, "cubes", bars=bars) as progress, open_engine(config.compute) as engine:
@@ -46,6 +47,15 @@ def build(config: Config, arguments: argparse.Namespace) -> int:
         raise
     _print_summary(summary)
     return summary.exit_code
+
+
+def _wanted(config: Config, aois: Sequence[Aoi], arguments: argparse.Namespace) -> set[int]:
+    """Return the indices of the AOIs that the arguments name."""
+    indices = set(arguments.aoi) or {aoi.index for aoi in aois}
+    if not arguments.retry_failed:
+        return indices
+    rows = StatusBoard(Layout.of(config).root, aois).rows
+    return {index for index in indices if index in rows and rows[index].status is AoiState.FAILED}
 
 
 def _print_summary(summary: BuildSummary) -> None:
@@ -65,17 +75,19 @@ def _extent(width_m: int | None, height_m: int | None) -> str:
 
 def _dry_run(config: Config, arguments: argparse.Namespace) -> int:
     rows: list[list[object]] = []
-    total, candidates = Cost(), Counter[str]()
-    count = len(arguments.aoi) or len(load_aois(config))
+    total, candidates, failed = Cost(), Counter[str](), False
+    count = len(set(arguments.aoi)) or len(load_aois(config))
     with draw_steps(bars=not arguments.json_logs) as report:
         for aoi, outcome in plan_cubes(config, only=arguments.aoi):
             name = f"{aoi.index:06}"
-            if isinstance(outcome, CubePlan):
-                cost, found = estimate_cost(outcome), candidates_of(outcome, config)
+            found = _candidates(outcome, config) if isinstance(outcome, CubePlan) else outcome
+            if isinstance(outcome, CubePlan) and isinstance(found, dict):
+                cost = estimate_cost(outcome)
                 total, candidates = total + cost, candidates + Counter(found)
                 rows.append([name, *_planned(outcome, cost, found)])
             else:
-                rows.append([name, "", "", "", "", "", str(outcome)])
+                rows.append([name, "", "", "", "", "", str(found)])
+                failed = failed or isinstance(found, GelosError)
             report("plans", len(rows), count)
     columns = [
         "AOI",
@@ -95,7 +107,15 @@ def _dry_run(config: Config, arguments: argparse.Namespace) -> int:
     print(", ".join(f"{number} {title}" for title, number in candidates.items()) or "none")
     print(MODEL)
     _warn_of_size(config, total)
-    return 0
+    return EXIT_FAILED if failed else 0
+
+
+def _candidates(plan: CubePlan, config: Config) -> dict[str, int] | ReadError:
+    """Return the candidate windows by class; land cover that cannot be read is that AOI's row."""
+    try:
+        return candidates_of(plan, config)
+    except ReadError as error:
+        return error
 
 
 def _planned(plan: CubePlan, cost: Cost, candidates: Mapping[str, int]) -> list[object]:

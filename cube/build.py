@@ -34,6 +34,7 @@ from .loader import Access, check_access, clear_share, read_band, read_bands
 from .lock import hold
 from .logs import event
 from .plan import SCHEMA_VERSION, CubePlan, canonical_json
+from .retry import without_signature
 from .scenes import Skipped
 from .search import ClearShare, plan_aoi
 from .sensors import Sensor
@@ -406,35 +407,45 @@ class _Run:
         return _plan(aoi, self.config, self.layout, self.catalog, self.access)
 
     def _begin(self, aoi: Aoi, planned: Future[CubePlan]) -> None:
-        """Take an AOI up: find what is on disk already, and line the rest up."""
+        """Take an AOI up; its trouble, whatever it is, must not stop the others."""
         tries = self.board[aoi.index].tries + 1
         try:
+            self._take_up(aoi, planned, tries)
+        except Exception as error:  # noqa: BLE001  whatever it is
+            self._fail(aoi.index, error, tries=tries)
+
+    def _take_up(self, aoi: Aoi, planned: Future[CubePlan], tries: int) -> None:
+        """Find what is on disk already, and line the rest up."""
+        try:
             plan = planned.result()
-            if self._is_current(plan):
-                self.layout.building.remove_folder(aoi_stem(aoi.index))
-                self._update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **_size(plan))
-                return
-            self._check_access(plan)
-            self._update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan))
-            kept = self._keep_what_is_right(plan)
-            self._check_room(_Building(plan, kept))
-            write_template(self.layout.cubes, plan)
         except Skipped as skipped:
             self._take_seal_off(aoi.index)  # a cube of another config is not what this one asks for
             self._update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
             return
-        except Exception as error:  # noqa: BLE001  one AOI's trouble, whatever it is, must not stop the others
-            reason = _one_line(error)
-            if not isinstance(error, GelosError):
-                _LOG.exception("AOI %06d: %s", aoi.index, reason, extra=event("fault", aoi=aoi.index))
-            self._update(aoi.index, status=AoiState.FAILED, reason=reason, tries=tries)
+        if self._is_current(plan):
+            self.layout.building.remove_folder(aoi_stem(aoi.index))
+            self._update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **_size(plan))
             return
+        self._check_access(plan)
+        self._update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **_size(plan))
+        kept = self._keep_what_is_right(plan)
+        self._check_room(_Building(plan, kept))
+        write_template(self.layout.cubes, plan)
         building = self.building[aoi.index] = _Building(plan, kept)
         if kept:
             self._update(aoi.index, done=building.share_done)
         self._line_up(aoi.index, [block for block in plan.blocks("lulc") if block.name not in kept])
         if self.config.aoi.fetch == "all" or not building.waiting:
             self._ask_for_imagery(aoi.index)
+
+    def _fail(self, aoi_index: int, error: Exception, **changes: Any) -> None:
+        """Give an AOI up that has no block in flight."""
+        reason = _one_line(error)
+        if not isinstance(error, GelosError):
+            facts = event("fault", aoi=aoi_index)
+            _LOG.error("AOI %06d: %s", aoi_index, reason, exc_info=error, extra=facts)
+        self.building.pop(aoi_index, None)
+        self._update(aoi_index, status=AoiState.FAILED, reason=reason, **changes)
 
     def _line_up(self, aoi_index: int, blocks: Sequence[Block]) -> None:
         building = self.building[aoi_index]
@@ -548,10 +559,13 @@ class _Run:
             building.error = building.error or reason
         if building.waiting:
             return
-        if building.imagery_asked or building.error:
-            self._seal(task.aoi_index)
-        else:
-            self._ask_for_imagery(task.aoi_index)
+        try:
+            if building.imagery_asked or building.error:
+                self._seal(task.aoi_index)
+            else:
+                self._ask_for_imagery(task.aoi_index)
+        except Exception as error:  # noqa: BLE001  as when it was begun
+            self._fail(task.aoi_index, error)
 
     def _seal(self, aoi_index: int) -> None:
         """Seal a cube whose blocks are all on disk, or say why it cannot be."""
@@ -560,13 +574,9 @@ class _Run:
             self._update(aoi_index, status=AoiState.FAILED, reason=building.error)
             return
         digests = {name: record["digests"] for name, record in building.records.items()}
-        try:
-            self._check_markers(building)
-            self.layout.blocks.write(f"{aoi_stem(aoi_index)}.json", canonical_json(building.records))
-            seal(self.layout.cubes, building.plan, digests, not_fetched=sorted(building.left_out))
-        except StoreError as error:
-            self._update(aoi_index, status=AoiState.FAILED, reason=str(error))
-            return
+        self._check_markers(building)
+        self.layout.blocks.write(f"{aoi_stem(aoi_index)}.json", canonical_json(building.records))
+        seal(self.layout.cubes, building.plan, digests, not_fetched=sorted(building.left_out))
         self.layout.building.remove_folder(aoi_stem(aoi_index))
         self._update(aoi_index, status=AoiState.BUILT, reason="", done=1.0)
 
@@ -579,7 +589,12 @@ class _Run:
                 raise StoreError(f"block {name} was written by another run as well; run again")
 
     def _update(self, aoi_index: int, **changes: Any) -> None:
-        self.board.update(aoi_index, **changes)
+        try:
+            self.board.update(aoi_index, **changes)
+        except DiskFullError:
+            raise
+        except StoreError as error:  # a report that a store refuses in passing ends no run of days
+            _LOG.warning("%s; the next change writes it again", error)
         if "status" in changes:
             _log_row(aoi_index, self.board[aoi_index])
         if self.progress is not None:
@@ -598,7 +613,7 @@ def _size(plan: CubePlan) -> dict[str, int]:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = without_signature(" ".join(str(error).split()))
     return text if isinstance(error, GelosError) else f"{type(error).__name__}: {text}"
 
 

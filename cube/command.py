@@ -23,6 +23,7 @@ from .status import AoiState, AoiStatus
 
 __all__ = [
     "EXIT_FAILED",
+    "EXIT_FAULT",
     "EXIT_INTERRUPTED",
     "EXIT_USAGE",
     "config_parser",
@@ -30,6 +31,7 @@ __all__ = [
     "run_verb",
 ]
 
+EXIT_FAULT = 1
 EXIT_USAGE = 2
 EXIT_FAILED = 3
 EXIT_INTERRUPTED = 130
@@ -80,7 +82,7 @@ def run_verb(
     Returns
     -------
     int
-        0 done, 2 config or usage, 3 something failed and can be retried, 130 interrupted and resumable.
+        0 done, 1 a fault of the program, 2 config or usage, 3 something failed and can be retried, 130 interrupted and resumable.
     """
     arguments = parser.parse_args(argv)
     began = time.monotonic()
@@ -100,9 +102,9 @@ def run_verb(
                 extra=event("interrupted"),
             )
             code = EXIT_INTERRUPTED
-        except BaseException:
+        except Exception:  # noqa: BLE001  Python's own traceback would show tokens
             _LOG.critical("ended by a fault of the program", exc_info=True, extra=event("fault"))
-            raise
+            code = EXIT_FAULT
         seconds = round(time.monotonic() - began, 1)
         text = f"{name} ended with {code} after {timedelta(seconds=round(seconds))}"
         _LOG.info("%s", text, extra=event("end", exit=code, seconds=seconds))

@@ -613,6 +613,10 @@ def _band_problems(config: Config, key: str, settings: SensorConfig) -> Iterator
     if cloud_band is not None and cloud_band not in masks:
         there = ", ".join(masks) or f"none, since its row says mask: {sensor.mask}"
         yield f"{key}.cloud_band: {cloud_band!r} is not a mask of {sensor.title}; it has {there}"
+    elif cloud_band is not None:
+        last = 8 * sensor.band(cloud_band).np_dtype.itemsize - 1
+        if beyond := [bit for bit in getattr(settings, "cloud_bits", ()) if bit > last]:
+            yield f"{key}.cloud_bits: {cloud_band} has bits 0 to {last}, found {beyond[0]}"
     ranked = isinstance(settings, Sentinel2Config) and settings.rank == "aoi"
     if ranked and not set(masks) & set(config.bands(key)):
         yield f"{key}.rank: aoi needs {key}.cloud_band: {masks[0]}"
@@ -728,7 +732,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     data = _read_yaml(path)
-    sensors = {*SENSORS, *(data.get("extra_sensors") or {})}
+    further = data.get("extra_sensors")
+    sensors = {*SENSORS, *(further if isinstance(further, dict) else ())}
     data = {key: {} if value is None and key in sensors else value for key, value in data.items()}
     for override in overrides:
         _apply_override(data, override)

@@ -52,6 +52,8 @@ _KEPT_PROPERTIES = (
 
 _LIMITS = {"eo:cloud_cover": (0.0, 100.0), "s2:nodata_pixel_percentage": (0.0, 100.0)}
 """Numbers that the choice compares; one outside stands for "not known", as Landsat's cloud cover of -1 does."""
+_TOKENS = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"})
+"""Keys of a query that opens what is closed to others."""
 _BASELINE = re.compile(r"[0-9]+\.[0-9]+")
 
 
@@ -174,9 +176,10 @@ def _json_number(value: float | None) -> float | str | None:
 
 
 def unsigned_href(href: str) -> str:
-    """Return an href without its token: a saved Azure signature would be stored, and is stale when it is read."""
+    """Return an href without its token: a saved signature would be stored, and is stale when it is read."""
     address, _, query = href.partition("?")
-    return address if any(part.startswith("sig=") for part in query.split("&")) else href
+    keys = {part.partition("=")[0].lower() for part in query.split("&")}
+    return href if keys.isdisjoint(_TOKENS) else address
 
 
 def unsigned_record(record: Any) -> Any:

@@ -367,11 +367,18 @@ def _read_file(
     url: str, band: Band, geobox: GeoBox, nodata_fallback: float, method: str, *, zero_is_nodata: bool
 ) -> NDArray[Any]:
     with rasterio.open(url, sharing=False) as source:
+        if not _fits(np.dtype(source.dtypes[0]), band.np_dtype):
+            raise Refused(f"the file is {source.dtypes[0]}, whose numbers {band.dtype} cannot all hold")
         nodata = source.nodata if source.nodata is not None else nodata_fallback
         values = _onto_grid(source, band, geobox, nodata, method)
         if zero_is_nodata and (values == 0).any():
             values[_zero_filled(source, band, geobox, nodata, method, values)] = band.nodata
     return values
+
+
+def _fits(there: np.dtype[Any], here: np.dtype[Any]) -> bool:
+    """Tell whether numbers of a file keep their meaning in a band: no integer may wrap or be cut off."""
+    return there.kind in "iuf" if here.kind == "f" else np.can_cast(there, here)
 
 
 def _onto_grid(
@@ -442,7 +449,9 @@ def _copy_nested(
     )
     found = _read_window(source, window)
     if not _same(nodata, band.nodata):
-        found[_is_nodata(found, nodata)] = band.nodata
+        empty = _is_nodata(found, nodata)
+        found = found.astype(band.np_dtype, copy=False)
+        found[empty] = band.nodata
     if found.shape != (rows.size, columns.size):
         found = found[np.ix_(rows - rows[0], columns - columns[0])]
     values[tuple(inside)] = found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -17,10 +18,12 @@ import time
 import uuid
 from collections.abc import Iterator
 
-from .errors import BusyError
+from .errors import BusyError, StoreError
 from .storage import Folder, disk_errors
 
 __all__ = ["hold"]
+
+_LOG = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _RENEW_S = 20.0
@@ -81,7 +84,10 @@ def _hold_object(folder: Folder) -> Iterator[None]:
 
 def _renew(folder: Folder, stop: threading.Event) -> None:
     while not stop.wait(_RENEW_S):
-        folder.write(_LOCK, _owner())
+        try:
+            folder.write(_LOCK, _owner())
+        except StoreError as error:  # a lock that is not renewed at all would be taken for a dead run's
+            _LOG.warning("the lock was not renewed, which is tried again in %g s: %s", _RENEW_S, error)
 
 
 def _owner() -> bytes:

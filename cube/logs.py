@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TextIO, cast
 
 import dask.config
 from rich.console import Console
@@ -24,7 +24,34 @@ __all__ = ["LOGS", "STDERR", "RunLog", "event"]
 
 LOGS = "logs"
 """Folder of the log files in the working folder."""
-STDERR = Console(stderr=True)
+
+
+class _Stderr:
+    """What is stderr at that moment. That its terminal is gone, or its disk full, ends no run."""
+
+    @property
+    def _stream(self) -> TextIO:
+        return cast("TextIO", getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+
+    @property
+    def encoding(self) -> str:
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+_STDERR = cast("IO[str]", _Stderr())
+STDERR = Console(file=_STDERR)
 """Where lines and bars go alike, so that neither breaks the other."""
 
 _PACKAGES = ("cube", "chipping", "release")
@@ -117,16 +144,11 @@ class _Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        text = level + without_signature(record.getMessage())
+        text = level + record.getMessage()
+        if record.levelno >= logging.CRITICAL and record.exc_info:
+            text += f"\n{logging.Formatter().formatException(record.exc_info)}"
+        text = without_signature(text)
         STDERR.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
-
-
-class _Stderr(logging.StreamHandler[IO[str]]):
-    """Writes to what is stderr at that moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
 
 
 class _LogFile(logging.FileHandler):
@@ -187,7 +209,7 @@ class RunLog:
         root.setLevel(logging.INFO)
         self._dask.__enter__()
         logging.captureWarnings(capture=True)
-        handler: logging.Handler = _Stderr() if self._as_json else _Terminal()
+        handler: logging.Handler = logging.StreamHandler(_STDERR) if self._as_json else _Terminal()
         handler.setFormatter(_Json())
         handler.addFilter(_ForMachines() if self._as_json else _ForPeople())
         self._add(handler)

@@ -25,7 +25,15 @@ from .items import Scene, parse_time
 from .scenes import Candidate, SceneSet
 from .sensors import SENSORS, Sensor, SensorTable
 
-__all__ = ["SCHEMA_VERSION", "CubePlan", "DatePlan", "SensorPlan", "canonical_json", "plan_cube"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "CubePlan",
+    "DatePlan",
+    "SensorPlan",
+    "canonical_json",
+    "plan_cube",
+    "row_recipe",
+]
 
 SCHEMA_VERSION = 1
 """Of the cube's layout on disk; a reader refuses a number that it does not know."""
@@ -171,12 +179,7 @@ class CubePlan:
 
 
 def _sensor_recipe(plan: SensorPlan) -> dict[str, Any]:
-    sensor = plan.sensor
-    return _row_recipe(sensor, plan.bands) | {
-        "bands": {
-            name: {"dtype": band.dtype, "asset": band.asset_key, "compressor": band.compressor}
-            for name, band in ((name, sensor.band(name)) for name in plan.bands)
-        },
+    return row_recipe(plan.sensor, plan.bands) | {
         "resolution": plan.resolution,
         "resampling": plan.resampling,
         "harmonize": plan.harmonize,
@@ -195,12 +198,21 @@ def _sensor_recipe(plan: SensorPlan) -> dict[str, Any]:
     }
 
 
-def _row_recipe(sensor: Sensor, bands: Iterable[str]) -> dict[str, Any]:
-    """Return what a config's own row says of the pixels; the built-in rows are part of the program."""
+def row_recipe(sensor: Sensor, names: Iterable[str]) -> dict[str, Any]:
+    """Return what a row of the table says of the pixels of some bands, as plain JSON.
+
+    Of a config's own row it is all that makes them; the rest of a built-in one is part of the program.
+    """
+    bands = [sensor.band(name) for name in names]
+    stored = {b.name: {"dtype": b.dtype, "asset": b.asset_key, "compressor": b.compressor} for b in bands}
     if sensor.key in SENSORS:
-        return {}
-    row = {name: [sensor.band(name).kind, str(sensor.band(name).nodata)] for name in bands}
-    return {"row": {**row, "nodata": [str(sensor.source_nodata), sensor.zero_is_nodata]}}
+        return {"bands": stored}
+    row = {
+        "bands": {band.name: [str(band.kind), str(band.nodata)] for band in bands},
+        "nodata": [str(sensor.source_nodata), sensor.zero_is_nodata],
+        "static": sensor.is_static,
+    }
+    return {"bands": stored, "row": row}
 
 
 def plan_cube(

@@ -16,6 +16,8 @@ __all__ = ["SensorRow", "sensor_rows"]
 
 _KEY = re.compile(r"[a-z][a-z0-9]*")
 """Keys become names of groups, files and columns; an underscore parts them from what follows there."""
+_TAKEN = frozenset({"x", "y", "time", "spatial_ref", "scene_ids"})
+"""Names of a group's coordinates."""
 _WORD = re.compile(r"[A-Za-z0-9_./+-]+")
 _REQUIRED = {
     ChoiceRule.ORBIT: ("sat:relative_orbit",),
@@ -74,6 +76,10 @@ class BandRow(_Row):
             yield f"kind {self.kind} cannot be dtype {self.dtype}; use {' or '.join(_DTYPES[self.kind])}"
         elif not _holds(self.dtype, self.nodata):
             yield f"nodata {self.nodata:g} does not fit dtype {self.dtype}; floats have .nan, integers a number of theirs"
+        elif self.kind is BandKind.FLAGS and int(self.nodata).bit_count() != 1:
+            yield f"nodata {self.nodata:g} is no single bit; of flags it is the mask of the bit that says fill, such as 1"
+        if self.name in _TAKEN:
+            yield f"name {self.name} is that of a coordinate of the cube; choose another"
         if self.kind is not BandKind.REFLECTANCE and (self.scale, self.offset) != (1.0, 0.0):
             yield f"scale and offset are those of reflectance; kind {self.kind} is stored as it is"
         if self.flags and self.kind not in (BandKind.CLASSES, BandKind.FLAGS):

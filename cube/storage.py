@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 
 from .errors import DiskFullError, StoreError
+from .retry import without_signature
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -58,7 +59,8 @@ class Folder:
     """
 
     url: str
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    """fsspec's; may hold a key, and is shown nowhere."""
 
     def __truediv__(self, name: str) -> Folder:
         """Return the folder `name` inside this one."""
@@ -167,7 +169,7 @@ class Folder:
             If it cannot be written; what was there stays.
         """
         if not self.is_local:
-            self._fs[0].pipe_file(self._key(name), data)
+            self._put(name, data)
             return
         target = self.path / name
         with disk_errors(str(target)):
@@ -184,6 +186,14 @@ class Folder:
                 Path(temporary).unlink(missing_ok=True)
                 raise
             _fsync_dir(target.parent)
+
+    def _put(self, name: str, data: bytes) -> None:
+        fs, _ = self._fs
+        try:
+            fs.pipe_file(self._key(name), data)
+        except Exception as error:  # every service has errors of its own
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise StoreError(f"{self.url}/{name}: cannot be written ({without_signature(why)})") from error
 
     @contextlib.contextmanager
     def stream(self, name: str) -> Iterator[IO[bytes]]:

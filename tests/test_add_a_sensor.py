@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +25,14 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 from shapely.geometry import mapping
 
+from chipping.chip import chip as make_chips
 from cube.build import build_cubes, plan_cubes
 from cube.config import Config, load_config
 from cube.engine import ThreadEngine
 from cube.errors import ConfigError
 from cube.layout import Layout
-from cube.plan import CubePlan
-from cube.sensors import SENSORS
+from cube.plan import CubePlan, row_recipe
+from cube.sensors import SENSORS, BandKind, ChoiceRule
 from cube.store import open_cube
 from cube.testing import Archive, footprint_4326, write_cog
 from release import open_release
@@ -361,6 +363,12 @@ def test_no_other_sensor_changes(archive: Path, tmp_path: Path) -> None:
             {"bands": [{**ROW["bands"][0], "dtype": "float32"}]},
             "kind classes cannot be dtype float32; use uint8 or int16",
         ),
+        (
+            "map",
+            {"bands": [{**ROW["bands"][0], "kind": "flags"}]},
+            "nodata 0 is no single bit; of flags it is the mask of the bit that says fill, such as 1",
+        ),
+        ("map", {"bands": [{**ROW["bands"][0], "name": "x"}]}, "name x is that of a coordinate of the cube"),
         ("map", {"mask": "bits"}, "mask bits needs a band of kind flags"),
     ],
 )
@@ -372,3 +380,41 @@ def test_a_wrong_row_is_one_line(tmp_path: Path, key: str, change: dict[str, obj
         load_config(path)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("section", [[ROW], 5, "map"])
+def test_rows_without_keys_are_one_line(tmp_path: Path, section: object) -> None:
+    config = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump({**config, "extra_sensors": section}))
+    with pytest.raises(ConfigError, match=r"extra_sensors: found .*; expected a section of sensors by key"):
+        load_config(path)
+
+
+def test_a_bit_that_the_cloud_band_lacks_is_refused(archive: Path, tmp_path: Path) -> None:
+    path = guide_config(archive, tmp_path)
+    band = "extra_sensors.landsat7.bands"
+    bands = yaml.safe_load(path.read_text())["extra_sensors"]["landsat7"]["bands"]
+    bands[-1] |= {"dtype": "uint8"}
+    overrides = [f"{band}={json.dumps(bands)}", "landsat7.cloud_bits=[3, 12]"]
+    with pytest.raises(ConfigError, match=r"landsat7.cloud_bits: qa_pixel has bits 0 to 7, found 12"):
+        load_config(path, overrides)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"choice": ChoiceRule.PATH},  # its chunks would lie elsewhere
+        {"source_nodata": 1.0},
+        {"bands": (replace(SENSORS["dem"].bands[0], name="nodata", kind=BandKind.BACKSCATTER),)},
+    ],
+)
+def test_what_makes_pixels_of_a_row_is_part_of_the_recipe(change: dict[str, Any]) -> None:
+    row = replace(SENSORS["dem"], key="height", bands=(replace(SENSORS["dem"].bands[0], name="nodata"),))
+    assert row_recipe(row, ["nodata"]) != row_recipe(replace(row, **change), ["nodata"])
+
+
+def test_chips_of_a_cube_of_another_row_are_refused(made: Made) -> None:
+    changed = load_config(made.config.path, ["extra_sensors.worldcover.zero_is_nodata=true"])
+    with pytest.raises(ConfigError, match=r"AOI 5: .* another row extra_sensors.worldcover; build it again"):
+        make_chips(changed)

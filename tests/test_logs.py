@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import json
 import logging
 import os
@@ -19,10 +21,16 @@ from typing import Any
 import pytest
 
 from cube import progress
+from cube.__main__ import build, build_parser
+from cube.aoi import load_aois
+from cube.command import EXIT_FAILED, config_parser, run_verb
 from cube.config import Config
+from cube.errors import ReadError
+from cube.layout import Layout
 from cube.logs import RunLog, event
+from cube.plan import CubePlan
 from cube.progress import draw_aois, draw_steps
-from cube.status import AoiState, AoiStatus
+from cube.status import AoiState, AoiStatus, StatusBoard
 from cube.storage import Folder
 
 ROOT = Path(__file__).parents[1]
@@ -245,3 +253,87 @@ def test_an_object_store_gets_the_log_when_the_run_ends() -> None:
     [name] = folder.names()
     assert name.endswith("Z_chip.log")
     assert folder.read(name).decode().endswith("INFO    a line\n")
+
+
+def faulty(_: Config, __: argparse.Namespace) -> int:
+    refuse()
+    return 0
+
+
+class Gone:
+    """A terminal that has been closed."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def flush(self) -> None:
+        self.write("")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_terminal_that_is_gone_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Gone())
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    with RunLog(as_json=as_json) as log, draw_aois(2, "cubes", bars=not as_json) as report:
+        log.keep_in(Folder(str(tmp_path)), "some")
+        report(7, AoiStatus(AoiState.BUILDING, done=0.5))
+        report(7, AoiStatus(AoiState.BUILT, done=1.0))
+        logging.getLogger("cube.some").warning("a line")
+    [file] = tmp_path.iterdir()
+    assert "AOI 000007 built" in file.read_text()
+    assert "a line" in file.read_text()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_fault_of_the_program_shows_no_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    config = ["-c", str(ROOT / "configs/demo.yaml"), "--set", f"directory.working={tmp_path}"]
+    arguments = [*config, *["--json-logs"] * as_json]
+    assert run_verb("some", config_parser(""), faulty, arguments) == 1
+    stderr = capsys.readouterr().err
+    assert "no answer from https://host/a.tif" in stderr
+    assert "in refuse" in stderr
+    assert "c2VjcmV0" not in stderr
+    if as_json:
+        events = [json.loads(line) for line in stderr.splitlines()]
+        assert [(line["event"], line.get("exit")) for line in events[1:]] == [("fault", None), ("end", 1)]
+
+
+def test_only_the_aois_that_are_tried_again_are_counted(
+    demo_config: Callable[..., Config], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = demo_config(tmp_path, "s2l2a.cloud_cover=0.1")  # every AOI is skipped
+    board = StatusBoard(Layout.of(config).root, load_aois(config))
+    board.update(1, status=AoiState.FAILED)
+    arguments = build_parser("").parse_args(["-c", "demo.yaml", "--retry-failed"])
+    caplog.set_level(logging.INFO)
+    assert build(config, arguments) == 0
+    [only] = facts(caplog, "aois")
+    assert (only["done"], only["total"]) == (1, 1)
+
+
+def test_a_dry_run_shows_what_cannot_be_read_and_goes_on(
+    demo_config: Callable[..., Config],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def candidates(plan: CubePlan, _: Config) -> dict[str, int]:
+        if plan.aoi_index == 4:
+            raise ReadError("an item", "data", "HTTP 404")
+        return {"Trees": 7}
+
+    monkeypatch.setattr("cube.__main__.candidates_of", candidates)
+    arguments = build_parser("").parse_args(["-c", "demo.yaml", "--dry-run", "--aoi", "4", "5"])
+    assert build(demo_config(tmp_path), arguments) == EXIT_FAILED
+    printed = " ".join(re.sub(r"[^\w,.: ]", " ", capsys.readouterr().out).split())
+    assert "item an item, asset data: HTTP 404" in printed
+    assert "candidate windows: 7 Trees" in printed

@@ -25,7 +25,7 @@ from cube.build import build_cubes, plan_cubes
 from cube.catalog import open_catalog
 from cube.config import Config
 from cube.engine import Outcome, ThreadEngine
-from cube.errors import BusyError, ConfigError
+from cube.errors import BusyError, ConfigError, StoreError
 from cube.estimate import estimate_cost
 from cube.grid import aoi_bounds
 from cube.layout import Layout
@@ -33,8 +33,8 @@ from cube.lock import hold
 from cube.plan import CubePlan
 from cube.search import plan_aoi
 from cube.sensors import SENSORS
-from cube.status import AoiState
-from cube.store import open_cube
+from cube.status import AoiState, StatusBoard
+from cube.store import open_cube, seal
 from cube.testing import Archive
 
 ROOT = Path(__file__).parents[2]
@@ -367,6 +367,40 @@ class TestFailures:
         again = build_cubes(config, engine, only=[4, 5], retry_failed=True)
         assert again.exit_code == 0
         assert len(engine.ran) == len(failed)
+
+    def test_a_cube_that_cannot_be_sealed_costs_no_other(
+        self, demo_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def sealed(cubes: Any, plan: CubePlan, *arguments: Any, **extra: Any) -> None:
+            if plan.aoi_index == 4:
+                raise ConnectionError("no answer from https://host/a?sig=c2VjcmV0")
+            seal(cubes, plan, *arguments, **extra)
+
+        monkeypatch.setattr("cube.build.seal", sealed)
+        config = demo_config(tmp_path, *FEW)
+        rows = build_cubes(config, ThreadEngine(), only=[4, 5]).rows
+        assert rows[5].status is AoiState.BUILT
+        assert (rows[4].status, rows[4].reason) == (
+            AoiState.FAILED,
+            "ConnectionError: no answer from https://host/a",
+        )
+
+    def test_a_status_that_is_refused_in_passing_ends_no_run(
+        self, demo_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writes = [0]
+
+        def write(board: StatusBoard) -> None:
+            writes[0] += 1
+            if writes[0] == 3:
+                raise StoreError("refused")
+            plainly(board)
+
+        plainly = StatusBoard.write
+        monkeypatch.setattr(StatusBoard, "write", write)
+        config = demo_config(tmp_path, *FEW)
+        assert build_cubes(config, ThreadEngine(), only=[5]).rows[5].status is AoiState.BUILT
+        assert states(config)[5]["status"] == "built"
 
     def test_a_cube_that_would_not_fit_is_not_begun(
         self, demo_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ import pytest
 from odc.geo.geobox import GeoBox
 
 from cube.errors import ItemError
-from cube.items import Scene, parse_item, parse_time
+from cube.items import Scene, parse_item, parse_time, unsigned_href
 from cube.sensors import SENSORS
 from cube.testing import dem_item, landsat_item, lulc_item, sentinel1_item, sentinel2_item, utm_geobox
 
@@ -160,3 +160,17 @@ def test_every_recorded_item_parses_or_is_refused_with_a_reason(shared: Path) ->
                 assert scene.assets[band.name].nodata == raster.get("nodata")
     assert parsed > 50
     assert all("has no asset" in reason for reason in refused.values()), refused
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("?X-Amz-Algorithm=AWS4&X-Amz-Signature=ab12", ""),
+        ("?Expires=1&Signature=ab12", ""),
+        ("?GoogleAccessId=a&X-Goog-Signature=ab12", ""),
+        ("?token=ab12", ""),
+        ("?versionId=7", "?versionId=7"),
+    ],
+)
+def test_only_what_opens_closed_doors_is_taken_off_an_href(query: str, kept: str) -> None:
+    assert unsigned_href(f"https://host/a.tif{query}") == f"https://host/a.tif{kept}"

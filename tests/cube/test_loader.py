@@ -287,3 +287,23 @@ def test_clear_share_is_that_of_the_aoi(tmp_path: Path) -> None:
     assert share(300_500, 302_500) == 1
     assert share(303_300, 305_300) == 0
     assert share(301_380, 304_380) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("key", "band", "dtype"),
+    [("s2l2a", "B02", "int16"), ("s2l2a", "SCL", "uint16"), ("lulc", "lulc", "float32")],
+)
+def test_a_file_whose_numbers_the_cube_cannot_hold_is_refused(
+    tmp_path: Path, key: str, band: str, dtype: str
+) -> None:
+    write_cog(tmp_path / "b.tif", np.full(GRID_10.shape, 7, dtype), GRID_10, nodata=0)
+    with pytest.raises(ReadError, match=f"the file is {dtype}, whose numbers uint"):
+        read((scene(tmp_path / "b.tif", key, band),), key, band, GRID_10)
+
+
+def test_integers_of_an_elevation_model_become_floats_and_its_nodata_nan(tmp_path: Path) -> None:
+    metres = RNG.integers(-5, 900, GRID_30.shape).astype("int16")
+    metres[3, 4] = -32768
+    write_cog(tmp_path / "dem.tif", metres, GRID_30, nodata=-32768)
+    got = read((scene(tmp_path / "dem.tif", "dem", "elevation"),), "dem", "elevation", GRID_30)
+    np.testing.assert_array_equal(got, np.where(metres == -32768, np.nan, metres.astype("float32")))

@@ -7,9 +7,12 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from cube import lock
 from cube.errors import BusyError, DiskFullError, StoreError
@@ -155,3 +158,35 @@ def test_a_lock_of_another_host_is_stale_once_it_is_not_renewed(monkeypatch: pyt
     monkeypatch.setattr(lock.time, "sleep", renewed)
     with pytest.raises(BusyError, match="process 1 on another"), lock.hold(folder):
         pass
+
+
+def test_a_lock_whose_renewal_fails_once_is_renewed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder("memory://renewed")
+    monkeypatch.setattr(lock, "_RENEW_S", 0.01)
+    fs = fsspec.filesystem("memory")
+    put, calls, renewed = fs.pipe_file, [0], threading.Event()
+
+    def pipe_file(path: str, value: bytes, **options: object) -> None:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise ConnectionResetError("for a moment")
+        put(path, value, **options)
+        if calls[0] > 2:
+            renewed.set()
+
+    monkeypatch.setattr(fs, "pipe_file", pipe_file)
+    with lock.hold(folder):
+        assert renewed.wait(10)
+
+
+def test_a_store_that_refuses_is_one_line_and_its_key_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder("memory://refused", {"some_key": "c2VjcmV0"})
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no answer from\n https://host/a?sig=c2VjcmV0")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
+    with pytest.raises(StoreError) as raised:
+        folder.write("a", b"")
+    assert str(raised.value) == "memory://refused/a: cannot be written (no answer from https://host/a)"
+    assert "c2VjcmV0" not in repr(folder)
