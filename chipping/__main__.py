@@ -10,6 +10,7 @@ from cube.command import config_parser, run_verb
 from cube.config import Config
 from cube.progress import draw_steps
 from cube.sensors import CLASS_NAMES
+from cube.storage import disk_errors
 
 from .chip import ChipSummary, chip
 from .contact import contact_sheet
@@ -62,7 +63,10 @@ def _named(setting: Setting) -> str:
 def draw_contact_sheet(config: Config, arguments: argparse.Namespace) -> int:
     """Draw chips of every class onto one picture."""
     path = Path(arguments.output)
-    path.write_bytes(contact_sheet(config, arguments.per_class))
+    data = contact_sheet(config, arguments.per_class)
+    with disk_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
     print(path)
     return 0
 

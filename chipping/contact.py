@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from PIL import Image, ImageDraw
 
 from cube.config import Config
+from cube.errors import StoreError
 from cube.layout import Layout
 from cube.sensors import CLASS_NAMES
 from cube.storage import Folder
@@ -39,6 +40,11 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
     -------
     bytes
         A PNG: a row per chip, beside its class; the columns are the dates of each sensor in turn.
+
+    Raises
+    ------
+    StoreError
+        If there are no chips, or not all of their pictures.
     """
     layout = Layout.of(config)
     rows = [
@@ -66,7 +72,11 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
 
 def _by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
     chips: dict[int, list[dict[str, str]]] = defaultdict(list)
-    for row in csv.DictReader(io.StringIO(root.read(CHIP_METADATA).decode())):
+    try:
+        table = root.read(CHIP_METADATA).decode()
+    except FileNotFoundError:
+        raise StoreError(f"{root}/{CHIP_METADATA}: not there; run chip.py first") from None
+    for row in csv.DictReader(io.StringIO(table)):
         if row["status"] == "success":
             chips[int(row["lulc"])].append(row)
     return chips
@@ -79,5 +89,10 @@ def _lot(cell: str, seed: int) -> str:
 def _thumbnails(folder: Folder, row: Mapping[str, str], config: Config) -> Iterator[Image.Image]:
     for key in config.series:
         for date in row[f"{key}_dates"].split(","):
-            with Image.open(io.BytesIO(folder.read(f"{key}_{date}.png"))) as picture:
+            name = f"{key}_{date}.png"
+            try:
+                data = folder.read(name)
+            except FileNotFoundError:
+                raise StoreError(f"{folder}/{name}: is missing; run chip.py again") from None
+            with Image.open(io.BytesIO(data)) as picture:
                 yield picture.convert("RGB").resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST)

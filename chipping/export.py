@@ -23,6 +23,7 @@ from rasterio.crs import CRS
 from cube.config import Config
 from cube.grid import CHUNK_M, Bounds
 from cube.plan import canonical_json
+from cube.sensors import Sensor
 from cube.storage import Folder
 from cube.windows import WindowGeometry
 
@@ -69,7 +70,7 @@ class ExportSettings:
             "compress": self.compress,
             "rasters": [
                 {
-                    "sensor": raster.sensor.key,
+                    "sensor": _row(raster.sensor, raster.bands),
                     "bands": raster.bands,
                     "dtype": raster.dtype,
                     "nodata": str(raster.nodata),
@@ -78,6 +79,20 @@ class ExportSettings:
             ],
         }
         return hashlib.sha256(canonical_json(record)).hexdigest()
+
+
+def _row(sensor: Sensor, bands: Iterable[str]) -> dict[str, Any]:
+    """Return what goes into chips of a sensor's row, which may be a config's own."""
+    return {
+        "key": sensor.key,
+        "title": sensor.title,
+        "attribution": sensor.attribution,
+        "true_color": sensor.true_color,
+        "bands": [
+            (band.kind, band.units, band.scale, band.offset, str(band.nodata))
+            for band in map(sensor.band, bands)
+        ],
+    }
 
 
 def export_settings(config: Config) -> ExportSettings:

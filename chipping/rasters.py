@@ -17,7 +17,14 @@ from cube.config import SensorConfig
 from cube.errors import ConfigError
 from cube.sensors import Band, BandKind, Sensor
 
-__all__ = ["Compression", "RasterSettings", "encode_tiff", "raster_settings", "to_exported"]
+__all__ = [
+    "Compression",
+    "RasterSettings",
+    "encode_tiff",
+    "exported_nodata",
+    "raster_settings",
+    "to_exported",
+]
 
 Compression = Literal["deflate", "zstd", "none"]
 Array = NDArray[np.generic]
@@ -46,6 +53,16 @@ class RasterSettings:
         """True where the archive's integers are exported, not physical values."""
         return np.dtype(self.dtype).kind in "iu"
 
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """What each band's exported numbers are to be multiplied with."""
+        return tuple(self.sensor.band(name).scale if self.is_integer else 1.0 for name in self.bands)
+
+    @property
+    def offsets(self) -> tuple[float, ...]:
+        """What is to be added to them then."""
+        return tuple(self.sensor.band(name).offset if self.is_integer else 0.0 for name in self.bands)
+
 
 def raster_settings(sensor: Sensor, settings: SensorConfig, bands: Sequence[str]) -> RasterSettings:
     """Return how a config wants a sensor's chips written.
@@ -55,17 +72,22 @@ def raster_settings(sensor: Sensor, settings: SensorConfig, bands: Sequence[str]
     ConfigError
         If the dtype has no number for the archive's nodata, and none is given.
     """
-    key, archive = sensor.key, sensor.band(bands[0]).nodata
-    is_integer = np.dtype(settings.dtype).kind in "iu"
-    if settings.fill_na:
-        return RasterSettings(sensor, tuple(bands), settings.dtype, settings.na_value)
-    if is_integer and math.isnan(archive):
+    key = sensor.key
+    nodata = exported_nodata(sensor, bands, settings.dtype, settings.na_value if settings.fill_na else None)
+    if np.dtype(settings.dtype).kind in "iu" and math.isnan(nodata):
         raise ConfigError(
             f"{key}.dtype {settings.dtype} cannot hold the archive's nodata, NaN; "
             f"set {key}.fill_na: true and a na_value"
         )
-    keeps_archive = is_integer or sensor.is_static
-    return RasterSettings(sensor, tuple(bands), settings.dtype, archive if keeps_archive else math.nan)
+    return RasterSettings(sensor, tuple(bands), settings.dtype, nodata)
+
+
+def exported_nodata(sensor: Sensor, bands: Sequence[str], dtype: str, fill: float | None) -> float:
+    """Return what a sensor's files name as nodata: `fill`, or else the archive's, NaN where series become floats."""
+    if fill is not None:
+        return fill
+    keeps_archive = np.dtype(dtype).kind in "iu" or sensor.is_static
+    return sensor.band(bands[0]).nodata if keeps_archive else math.nan
 
 
 def to_exported(values: Array, band: Band, settings: RasterSettings) -> Array:
@@ -171,8 +193,7 @@ def _describe(file: Any, settings: RasterSettings) -> None:
     bands = [settings.sensor.band(name) for name in settings.bands]
     file.descriptions = settings.bands
     units = [band.units for band in bands]
-    if settings.is_integer and any((band.scale, band.offset) != (1.0, 0.0) for band in bands):
-        file.scales = [band.scale for band in bands]
-        file.offsets = [band.offset for band in bands]
+    if set(settings.scales) != {1.0} or set(settings.offsets) != {0.0}:
+        file.scales, file.offsets = settings.scales, settings.offsets
     if any(unit != "1" for unit in units):
         file.units = units

@@ -233,10 +233,13 @@ def _read_table(task: ScoreTask) -> ScoreTable | None:
 
     try:
         data = task.scores.read(scores_name(task.cube.aoi_index))
-        table = parquet.read_table(pa.BufferReader(data), use_threads=False)
-    except (FileNotFoundError, pa.ArrowInvalid):
+    except FileNotFoundError:
         return None
-    header = json.loads((table.schema.metadata or {}).get(_HEADER, b"{}"))
+    try:
+        table = parquet.read_table(pa.BufferReader(data), use_threads=False)
+        header = json.loads((table.schema.metadata or {}).get(_HEADER, b"{}"))
+    except (OSError, ValueError, pa.ArrowException):  # damaged: what is said of it depends on where
+        return None
     if header.get("key") != task.key:
         return None
     columns = {name: table.column(name).to_numpy() for name in table.column_names}

@@ -355,7 +355,7 @@ def _planning_digest(aoi: Aoi, config: Config) -> str:
     }
     if config.extra_sensors:
         question["rows"] = {
-            key: row.model_dump(mode="json", exclude={"title", "attribution", "licence"})
+            key: json.loads(row.model_dump_json(exclude={"title", "attribution", "licence"}))
             for key, row in config.extra_sensors.items()
             if key in config.sensors
         }

@@ -1,4 +1,4 @@
-"""From chips to a release: cleaned, balanced, split, numbered, described, verified and zipped."""
+"""From chips to a release: cleaned, balanced, split, numbered, described and zipped; and its check, for anyone."""
 
 from .dataset import Release, chip_arrays, open_release, torch_dataset
 from .errors import ReleaseError

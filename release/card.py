@@ -184,11 +184,13 @@ def _how(selection: Selection, recipe: Recipe) -> str:
         else "Classes are not balanced."
     )
     reasons = ", ".join(f"{count:,} {name}" for name, count in selection.funnel) or "none"
+    named = ", ".join(map(str, chips.forbidden))
+    forbidden = f"no pixel of class {named}" if named else "pixels of any class beside"
     return f"""## How it was made
 
 One aligned cube per area of interest; every window of {recipe.chips.sample_size} m scored; chosen by these rules:
-purity at least {chips.min_purity:g}, classes {", ".join(map(str, chips.classes))}, no pixel of class
-{", ".join(map(str, chips.forbidden)) or "any"}, and the clear and valid shares in `config.json`.
+purity at least {chips.min_purity:g}, classes {", ".join(map(str, chips.classes))}, {forbidden},
+and the clear and valid shares in `config.json`.
 {balance}
 
 Of {selection.windows:,} windows, {selection.windows - len(selection.chips):,} are not here: {reasons}.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,8 @@ from typing import Any
 
 import geopandas as gpd
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pystac
 import shapely
 import stac_geoparquet.arrow
@@ -23,9 +26,18 @@ from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, Raster
 from cube.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Sensor
 
 from .recipe import Recipe, SensorLayout
-from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, static_name
+from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, rows_of, static_name
 
-__all__ = ["CATALOG_NAME", "COLLECTION_NAME", "CROISSANT_NAME", "ITEMS_NAME", "make_catalogs", "stac_items"]
+__all__ = [
+    "CATALOG_NAME",
+    "COLLECTION_NAME",
+    "CROISSANT_NAME",
+    "ITEMS_NAME",
+    "item_facts",
+    "make_catalogs",
+    "read_items",
+    "stac_items",
+]
 
 CATALOG_NAME = "catalog.json"
 COLLECTION_NAME = "collection.json"
@@ -34,6 +46,7 @@ CROISSANT_NAME = "croissant.json"
 
 _GEOTIFF = "image/tiff; application=geotiff"
 _ITEMS_PER_CHUNK = 128
+_ITEMS_PER_BATCH = 16
 _PARQUET = "application/vnd.apache.parquet"
 
 
@@ -77,8 +90,34 @@ def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, 
     """
     template = json.dumps(_template(recipe))
     shapes = tracker.geometry.to_numpy()
-    for row, shape in zip(tracker.to_dict("records"), shapes, strict=True):
+    rows = rows_of(tracker, list(tracker.columns.drop("geometry")))
+    for row, shape in zip(rows, shapes, strict=True):
         yield _item(template, row, shape, recipe)
+
+
+def read_items(data: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the STAC items of a stac-geoparquet file."""
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        batches = file.iter_batches(_ITEMS_PER_BATCH)
+        yield from stac_geoparquet.arrow.stac_table_to_items(
+            pa.RecordBatchReader.from_batches(file.schema_arrow, batches)
+        )
+
+
+def item_facts(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a STAC item says of its chip, without what the libraries that write items say of themselves."""
+    properties = item["properties"]
+    return {
+        **{name: item[name] for name in ("id", "collection", "geometry", "bbox")},
+        **{
+            name: pystac.utils.str_to_datetime(properties[name])
+            for name in ("start_datetime", "end_datetime")
+        },
+        **{name: value for name, value in properties.items() if name.startswith(("gelos:", "proj:code"))},
+        "assets": {
+            name: (asset["href"], asset.get("proj:transform")) for name, asset in item["assets"].items()
+        },
+    }
 
 
 def _template(recipe: Recipe) -> dict[str, Any]:
@@ -219,7 +258,8 @@ def _catalog(recipe: Recipe) -> dict[str, Any]:
 
 def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
     west, south, east, north = (float(value) for value in tracker.total_bounds)
-    periods = [_period(recipe, row) for row in tracker.to_dict("records")]
+    dates = [f"{key}_dates" for key in recipe.series]
+    periods = [_period(recipe, row) for row in rows_of(tracker, dates)]
     extent = pystac.Extent(
         pystac.SpatialExtent([[west, south, east, north]]),
         pystac.TemporalExtent([[min(p[0] for p in periods), max(p[1] for p in periods)]]),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import from_origin
 
+from chipping.rasters import RasterSettings
 from cube.sensors import CLASS_NAMES, BandKind
 
 from .alignment import Alignment, Edges, edges, surface
@@ -34,6 +36,12 @@ _ROOM_BYTES = 1 << 20
 _LARGEST_BLOCK_PX = 512**2
 """Of a raster's storage blocks, where the raster itself is smaller: GDAL decodes whole blocks."""
 _MIN_ALIGNED_PX = 16
+_MAX_ALIGNED_PX = 1024
+"""Larger images would take too much memory at once."""
+_MAY_BE_LEVEL = {"Water", "Flooded vegetation", "Snow/ice"}
+"""Classes of places where a height model may be flattened."""
+_NEVER_FLAT = {BandKind.REFLECTANCE, BandKind.BACKSCATTER}
+"""Kinds of which no two images are equal; heights and classes of two places may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +60,22 @@ class Findings:
 
     faults: list[Fault] = field(default_factory=list)
     alignments: dict[tuple[str, int], Alignment] = field(default_factory=dict)
+    images: dict[tuple[str, bytes], str] = field(default_factory=dict)
+    """The first file that holds an image, by sensor and digest of its pixels."""
 
     def merge(self, other: Findings) -> None:
         """Add what was found in other chips."""
         self.faults.extend(other.faults)
+        for (sensor, digest), name in other.images.items():
+            self.see(sensor, digest, name)
         for key, alignment in other.alignments.items():
             self.alignments.setdefault(key, Alignment()).merge(alignment)
+
+    def see(self, sensor: str, digest: bytes, name: str) -> None:
+        """Note an image; no two places or days look the same to the last bit."""
+        first = self.images.setdefault((sensor, digest), name)
+        if first != name:
+            self.faults.append(Fault(name, f"holds the same pixels as {first}"))
 
 
 def check_chips(tasks: Sequence[ChipTask], files: Files, recipe: Recipe | None) -> Findings:
@@ -72,7 +90,7 @@ def check_chips(tasks: Sequence[ChipTask], files: Files, recipe: Recipe | None) 
 
 def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings:
     findings = Findings()
-    pixels: dict[tuple[str, int], NDArray[Any]] = {}
+    images: dict[tuple[str, int], Edges] = {}
     for name, digest in task.files:
         what = None if recipe is None or task.row is None else _ChipFile.of(name, task.row, recipe)
         try:
@@ -86,12 +104,20 @@ def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings
                 found, values = _file_problems(name, data, what, task.row, recipe)
             wrong += found
             if values is not None and not wrong:
-                pixels[what.sensor, what.index] = values
+                kinds = _kinds(what.sensor, recipe)
+                if kinds <= _NEVER_FLAT:
+                    findings.see(what.sensor, _digest(values), name)
+                if task.is_aligned and _may_align(values, kinds, recipe):
+                    size = recipe.layout["s2l2a"].size_px
+                    images[what.sensor, what.index] = edges(_contrast(values, kinds), size)
         if wrong:
             findings.faults.append(Fault(name, "; ".join(wrong)))
-    if recipe is not None and task.is_aligned:
-        _align(pixels, recipe, findings)
+    _align(images, findings)
     return findings
+
+
+def _digest(values: NDArray[Any]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
 
 
 @contextlib.contextmanager
@@ -142,6 +168,7 @@ def _file_problems(
         with warnings.catch_warnings(), MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # _grid_problems says so
             wrong = _grid_problems(raster, row, recipe, what.layout)
+            wrong += _scaling_problems(raster, recipe.raster_settings(what.sensor))
             wrong += _origin_problems(raster, what, row, recipe)
             if wrong:
                 return wrong, None
@@ -189,6 +216,18 @@ def _grid_problems(
     return wrong
 
 
+def _scaling_problems(raster: DatasetReader, settings: RasterSettings) -> Iterator[str]:
+    """Compare what readers of physical values go by with the sensor table."""
+    pairs = {"scale": (raster.scales, settings.scales), "offset": (raster.offsets, settings.offsets)}
+    for what, (found, wanted) in pairs.items():
+        if tuple(found) != wanted:
+            yield f"{what} is {_numbers_text(found)}, expected {_numbers_text(wanted)}"
+
+
+def _numbers_text(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in dict.fromkeys(values))
+
+
 def _nodata_text(value: float | None) -> str:
     return "none" if value is None else f"{value:g}"
 
@@ -221,7 +260,7 @@ def _value_problems(
         wrong.append(f"{1 - valid:.1%} of it has no data")
     kinds = _kinds(key, recipe)
     may_be_flat = kinds == {BandKind.CLASSES} or (
-        kinds == {BandKind.ELEVATION} and CLASS_NAMES[int(row["lulc"])] == "Water"
+        kinds == {BandKind.ELEVATION} and CLASS_NAMES[int(row["lulc"])] in _MAY_BE_LEVEL
     )
     seen = values[:, ~missing] if missing.any() else values.reshape(len(values), -1)
     if not may_be_flat and (seen.size == 0 or not (seen != seen[:, :1]).any()):
@@ -255,17 +294,16 @@ def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe)
     return wrong
 
 
-def _align(pixels: Mapping[tuple[str, int], NDArray[Any]], recipe: Recipe, findings: Findings) -> None:
-    """Correlate each image with the Sentinel-2 image of its time range, and those with the first."""
+def _may_align(values: NDArray[Any], kinds: set[BandKind], recipe: Recipe) -> bool:
+    """Tell whether an image can be laid upon the Sentinel-2 images, pixel on whole pixels."""
     size = recipe.layout["s2l2a"].size_px if "s2l2a" in recipe.layout else 0
-    if size < _MIN_ALIGNED_PX:
-        return
-    images: dict[tuple[str, int], Edges] = {
-        (key, index): edges(_contrast(values, _kinds(key, recipe)), size)
-        for (key, index), values in pixels.items()
-        if BandKind.ELEVATION not in _kinds(key, recipe) and size % values.shape[-1] == 0
-    }
-    for (key, index), image in sorted(images.items()):
+    is_sized = _MIN_ALIGNED_PX <= size <= _MAX_ALIGNED_PX and size % values.shape[-1] == 0
+    return is_sized and BandKind.ELEVATION not in kinds
+
+
+def _align(images: Mapping[tuple[str, int], Edges], findings: Findings) -> None:
+    """Correlate each image with the Sentinel-2 image of its time range, and those with the first."""
+    for (key, index), image in sorted(images.items(), key=lambda one: one[0]):
         partner = ("s2l2a", 0 if key == "s2l2a" else index)
         if partner == (key, index) or partner not in images:
             continue

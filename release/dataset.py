@@ -67,12 +67,19 @@ class Release:
 
     def bounds(self, chip_id: int) -> Bounds:
         """Return the chip's box in its UTM zone, metres."""
-        return self.recipe.bounds(self.table.loc[chip_id])
+        return self.recipe.bounds(self.row(chip_id))
+
+    def row(self, chip_id: int) -> Mapping[str, Any]:
+        """Return the chip's row of the table."""
+        if chip_id not in self.table.index:
+            raise ReleaseError(f"no chip {chip_id} in this release; it has 0 to {len(self) - 1}")
+        found: Mapping[str, Any] = self.table.loc[chip_id].to_dict()
+        return found
 
     def paths(self, chip_id: int, sensor: str) -> list[str]:
         """Return the names of a sensor's rasters, one per date."""
         self._layout(sensor)
-        return str(self.table.loc[chip_id, f"{sensor}_paths"]).split(",")
+        return str(self.row(chip_id)[f"{sensor}_paths"]).split(",")
 
     def read(self, chip_id: int, sensor: str, bands: Sequence[str] = ()) -> NDArray[Any]:
         """Read a sensor's pixels.
@@ -91,9 +98,9 @@ class Release:
         ndarray
             ``(time, band, height, width)``, as stored; nodata is not masked.
         """
-        indexes = self.band_indexes(sensor, bands)
+        indexes, layout = self.band_indexes(sensor, bands), self._layout(sensor)
         return np.stack(
-            [_pixels(name, self.read_file(name), indexes) for name in self.paths(chip_id, sensor)]
+            [_pixels(name, self.read_file(name), indexes, layout) for name in self.paths(chip_id, sensor)]
         )
 
     def _layout(self, sensor: str) -> SensorLayout:
@@ -128,8 +135,6 @@ class Release:
             By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; read when computed.
             ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
         """
-        if chip_id not in self.table.index:
-            raise ReleaseError(f"no chip {chip_id} in this release; it has 0 to {len(self) - 1}")
         return {sensor: self._lazy(chip_id, sensor) for sensor in self.sensors}
 
     def _lazy(self, chip_id: int, sensor: str) -> xr.DataArray:
@@ -141,12 +146,14 @@ class Release:
         indexes = self.band_indexes(sensor)
         layers = [
             dask.array.from_delayed(
-                delayed(_read_pixels)(self, name, indexes), (len(layout.bands), size, size), layout.dtype
+                delayed(_read_pixels)(self, name, indexes, layout),
+                (len(layout.bands), size, size),
+                layout.dtype,
             )
             for name in names
         ]
         centres = (np.arange(size) + 0.5) * layout.resolution
-        row = self.table.loc[chip_id]
+        row = self.row(chip_id)
         coords: dict[str, Any] = {
             "band": list(layout.bands),
             "y": bounds.top - centres,
@@ -178,18 +185,22 @@ def _read_table(data: bytes) -> gpd.GeoDataFrame:
     return table
 
 
-def _read_pixels(opened: Release, name: str, indexes: list[int]) -> NDArray[Any]:
-    return _pixels(name, opened.read_file(name), indexes)
+def _read_pixels(opened: Release, name: str, indexes: list[int], layout: SensorLayout) -> NDArray[Any]:
+    return _pixels(name, opened.read_file(name), indexes, layout)
 
 
-def _pixels(name: str, data: bytes, indexes: list[int]) -> NDArray[Any]:
+def _pixels(name: str, data: bytes, indexes: list[int], layout: SensorLayout) -> NDArray[Any]:
     if not data:  # rasterio would take it for a raster that is to be written
         raise ReleaseError(f"{name}: is empty; verify the release")
     try:
         with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
-            pixels: NDArray[Any] = raster.read(indexes)
+            found = (raster.descriptions, raster.width, raster.height, set(raster.dtypes))
+            expected = (layout.bands, layout.size_px, layout.size_px, {layout.dtype})
+            pixels: NDArray[Any] | None = raster.read(indexes) if found == expected else None
     except RasterioError as error:
         raise ReleaseError(f"{name}: cannot be read ({error}); verify the release") from None
+    if pixels is None:
+        raise ReleaseError(f"{name}: is not what {RECIPE_NAME} says of it; verify the release")
     return pixels
 
 
@@ -216,7 +227,7 @@ def chip_arrays(
         among the release's classes; ``lulc``, its code; ``id``; ``crs``, as text;
         ``bounds``, west, south, east, north in metres.
     """
-    row = opened.table.loc[chip_id]
+    row = opened.row(chip_id)
     classes = sorted(opened.recipe.chips.classes)
     box = opened.bounds(chip_id)
     sample: Sample = {

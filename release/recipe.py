@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from chipping.rasters import RasterSettings, exported_nodata
 from cube.config import ChipsConfig, Config, DatasetConfig, ReleaseConfig, TimeRange
 from cube.grid import Bounds
 from cube.rows import sensor_rows
-from cube.sensors import SENSORS, SensorTable
+from cube.sensors import SENSORS, Sensor, SensorTable
 from cube.windows import WindowGeometry
 
 from .errors import ReleaseError
@@ -32,6 +33,8 @@ _NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}
 _DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 _MOST_RASTER_BYTES = 1 << 30
 _MOST_THUMBNAIL_PX = 1 << 13
+_MOST_SPLITS = 100
+"""Blocks are weighed against each of them."""
 
 Section = TypeVar("Section", ChipsConfig, ReleaseConfig)
 
@@ -92,6 +95,12 @@ class Recipe:
         geometry = WindowGeometry.from_config(self.chips)
         return geometry.bounds("chip", int(row["left_m"]), int(row["top_m"]))
 
+    def raster_settings(self, key: str) -> RasterSettings:
+        """Return how a sensor's rasters were written."""
+        layout = self.layout[key]
+        nodata = math.nan if layout.nodata is None else layout.nodata
+        return RasterSettings(self.table[key], layout.bands, layout.dtype, nodata)
+
     @property
     def series(self) -> tuple[str, ...]:
         """Sensors with dates."""
@@ -117,6 +126,10 @@ def make_recipe(config: Config, layout: Mapping[str, SensorLayout], before: Mapp
     """Gather what a release was made with."""
     settings: dict[str, Any] = config.model_dump(mode="json", exclude=_NO_PART)
     settings["aoi"]["path"] = config.aoi.path.rsplit("/", 1)[-1]
+    # A row writes its NaN, which JSON has not, as text; but only into JSON text.
+    settings["extra_sensors"] = {
+        key: json.loads(row.model_dump_json()) for key, row in config.extra_sensors.items()
+    }
     for key, sensor in config.sensors.items():
         settings[key] = {**sensor.model_dump(mode="json"), "bands": list(config.bands(key))}
     settings["time_ranges"] = [str(one) for one in config.ranges]
@@ -209,10 +222,16 @@ def _problems(recipe: Recipe) -> Iterator[str]:
         yield "it has no layer lulc"
     if unknown := sorted(set(recipe.before) - set(chips.classes)):
         yield f"class {unknown[0]} is counted, but not kept"
+    if uncounted := sorted(set(chips.classes) - set(recipe.before)):
+        yield f"class {uncounted[0]} is kept, but not counted"
     if recipe.sampling_factor is not None and recipe.sampling_factor < 1:
         yield f"sampling_factor is {recipe.sampling_factor}"
     if settings.splits and settings.block_m < chips.chip_size:
         yield f"block_m {settings.block_m} is smaller than a chip"
+    if len(settings.splits or {}) > _MOST_SPLITS:
+        yield f"there are {len(settings.splits or {})} splits, more than {_MOST_SPLITS}"
+    if lacking := sorted(key for key in recipe.table if (key in recipe.config) != (key in recipe.layout)):
+        yield f"{lacking[0]} is not in both its config and its layout"
     for key, layout in recipe.layout.items():
         yield from (f"{key}: {text}" for text in _layout_problems(key, layout, recipe))
 
@@ -228,6 +247,23 @@ def _layout_problems(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator
         yield f"{len(layout.min_valid)} valid shares for {dates} dates"
     if unknown := sorted(set(layout.bands) - {band.name for band in sensor.bands}):
         yield f"there is no band {unknown[0]}"
+    for name, found, expected in _layout_facts(key, layout, recipe):
+        if found != expected:
+            yield f"{name} is {found}, its config stands for {expected}"
+
+
+def _layout_facts(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator[tuple[str, object, object]]:
+    """Yield what a layout says, and what the settings that it was made with say of the same."""
+    sensor, settings = recipe.table[key], recipe.config[key]
+    bands = sensor.exported(settings["bands"])
+    nodata = exported_nodata(
+        sensor, bands, settings["dtype"], settings["na_value"] if settings["fill_na"] else None
+    )
+    yield "bands", layout.bands, bands
+    yield "dtype", layout.dtype, settings["dtype"]
+    yield "resolution", layout.resolution, settings["resolution"]
+    yield "nodata", "none" if layout.nodata is None else f"{layout.nodata:g}", f"{nodata:g}"
+    yield "min_valid", layout.min_valid, _min_valid(sensor, recipe.chips, len(recipe.ranges))
 
 
 def _nodata_text(value: float | None) -> float | str | None:
@@ -260,7 +296,7 @@ def layout_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, wh
             f"{where}: found bands, dtype and size {found}, expected {(bands, settings.dtype, size)}; "
             "run chip.py again with this config"
         )
-    min_valid = _min_valid(key, config)
+    min_valid = _min_valid(config.table[key], config.chips, len(config.ranges))
     picture = None if thumbnail is None else _side_px(thumbnail, where)
     return SensorLayout(bands, settings.dtype, nodata, settings.resolution, size, min_valid, picture)
 
@@ -273,6 +309,6 @@ def _side_px(thumbnail: bytes, where: str) -> int:
         raise ReleaseError(f"{where}: its picture cannot be read ({error}); run chip.py again") from None
 
 
-def _min_valid(key: str, config: Config) -> tuple[float, ...]:
-    dates = 1 if config.table[key].is_static else len(config.ranges)
-    return tuple(config.chips.threshold("min_valid", key, index) for index in range(dates))
+def _min_valid(sensor: Sensor, chips: ChipsConfig, ranges: int) -> tuple[float, ...]:
+    dates = 1 if sensor.is_static else ranges
+    return tuple(chips.threshold("min_valid", sensor.key, index) for index in range(dates))

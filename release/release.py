@@ -277,7 +277,7 @@ def _check_seal(record: Mapping[str, Any], chip: Mapping[str, Any], config: Conf
 def _recipe(chips: _Chips, selection: Selection) -> Recipe:
     layout, sources = {}, chips.sources(0)
     for key in chips.config.sensors:
-        own = [source for source in sources if source.name.startswith(key)]
+        own = [source for source in sources if source.name.partition(".")[0].partition("_")[0] == key]
         raster = next(source for source in own if source.name.endswith(".tif"))
         pictures = [chips.read(source) for source in own if source.name.endswith(".png")]
         where = f"{chips.folder}/{raster.cell}/{raster.name}"

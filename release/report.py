@@ -363,8 +363,9 @@ def _gallery(tracker: gpd.GeoDataFrame, recipe: Recipe, thumbnails: Thumbnails) 
     parts = []
     for code in sorted(set(tracker["lulc"]), key=int):
         group = tracker[tracker["lulc"] == code]
-        drawn = sorted(group.to_dict("records"), key=lambda row: lot(seed, "gallery", row["cell"]))[:_GALLERY]
-        chips = "".join(_chip(row, recipe, thumbnails) for row in sorted(drawn, key=lambda row: row["id"]))
+        lots = group["cell"].map(lambda cell: lot(seed, "gallery", cell))
+        drawn = group.loc[lots.sort_values(kind="stable").index[:_GALLERY]].sort_values("id")
+        chips = "".join(_chip(row, recipe, thumbnails) for row in drawn.to_dict("records"))
         parts.append(f"<h3>{escape(CLASS_NAMES[int(code)])}</h3>{chips}")
     return '<p class="muted">Chips drawn by lot, all sensors side by side.</p>' + "".join(parts)
 

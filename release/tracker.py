@@ -275,7 +275,10 @@ def read_tracker(data: bytes) -> gpd.GeoDataFrame:
 def _read_features(data: bytes) -> Iterator[dict[str, Any]]:
     """Yield features: line by line from a file of ours, which takes a fraction of the memory of reading it at once."""
     if not (data.startswith(_GEOJSON_HEAD) and data.endswith(b"\n" + _GEOJSON_TAIL)):
-        yield from json.loads(data)["features"]
+        collection = json.loads(data)
+        if "crs" in collection:  # many readers would believe it
+            raise ValueError("it names a CRS; GeoJSON is in EPSG:4326")
+        yield from collection["features"]
         return
     lines = io.BytesIO(data)
     lines.seek(len(_GEOJSON_HEAD))

@@ -5,6 +5,7 @@ A release may come from anybody: what it says of itself is read as a claim, neve
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -16,7 +17,7 @@ import re
 import threading
 import warnings
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -26,6 +27,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
@@ -36,7 +38,15 @@ from cube.storage import Folder
 
 from .alignment import Alignment
 from .card import CARD_NAME
-from .catalogs import CATALOG_NAME, COLLECTION_NAME, CROISSANT_NAME, ITEMS_NAME
+from .catalogs import (
+    CATALOG_NAME,
+    COLLECTION_NAME,
+    CROISSANT_NAME,
+    ITEMS_NAME,
+    item_facts,
+    read_items,
+    stac_items,
+)
 from .chip_files import SUM_DIFFERS, ChipTask, Findings, check_chips
 from .errors import BadZipError, ReleaseError
 from .faults import Fault, first_line
@@ -92,6 +102,8 @@ _TASKS_AHEAD = 4
 """Per worker."""
 _ALIGNED_CHIPS = 500
 _LARGEST_INTEGER = 1 << 53
+_MOST_ROW_BYTES = 1 << 16
+"""Of a row of the tracker or of the items: ten times what they take."""
 _UTM_ZONES = {*range(32601, 32661), *range(32701, 32761)}
 _CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)")
@@ -156,6 +168,7 @@ def _check_sums(data: bytes, names: Sequence[str]) -> tuple[list[Fault], dict[st
 
 _UNREADABLE = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     LookupError,
     OSError,
@@ -177,13 +190,13 @@ def _check_documents(
     sound = {name: data for name, data in documents.items() if name not in damaged}
     recipe, wrong = _read_recipe(sound)
     faults += wrong
-    table, wrong = _read_tables(sound, recipe)
+    table, wrong = _read_tables(sound, recipe, len(sums))
     faults += wrong
     if recipe is None or table is None:
         return recipe, None, faults
-    faults += [Fault(GEOJSON_NAME, text) for text in _row_problems(table, recipe)]
+    wrong = [Fault(GEOJSON_NAME, text) for text in _row_problems(table, recipe)]
+    faults += wrong or _check_items(sound, table, recipe)
     faults += _check_balance(table, recipe)
-    faults += _check_items(sound, table, recipe)
     faults += _croissant_faults(sound, documents)
     faults += _check_names(table, recipe, sums, names)
     return recipe, table, faults
@@ -218,13 +231,17 @@ def _read_recipe(sound: Mapping[str, bytes]) -> tuple[Recipe | None, list[Fault]
 
 
 def _read_tables(
-    sound: Mapping[str, bytes], recipe: Recipe | None
+    sound: Mapping[str, bytes], recipe: Recipe | None, most_rows: int
 ) -> tuple[gpd.GeoDataFrame | None, list[Fault]]:
     """Return the tracker from whichever of its files is right, and where the others are wrong, or differ."""
     first: gpd.GeoDataFrame | None = None
     texts: dict[str, str] = {}
     faults = []
-    for name, reader in {GEOJSON_NAME: read_tracker, PARQUET_NAME: _read_parquet}.items():
+    readers: dict[str, Callable[[bytes], gpd.GeoDataFrame]] = {
+        GEOJSON_NAME: read_tracker,
+        PARQUET_NAME: functools.partial(_read_parquet, most_rows=most_rows),
+    }
+    for name, reader in readers.items():
         if name not in sound:
             continue
         try:
@@ -243,8 +260,52 @@ def _read_tables(
     return first, faults
 
 
-def _read_parquet(data: bytes) -> gpd.GeoDataFrame:
+def _read_parquet(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
+    _check_unpacked(data, most_rows)
     return gpd.read_parquet(io.BytesIO(data))
+
+
+def _check_unpacked(data: bytes, most_rows: int) -> None:
+    """Refuse a Parquet file that unpacks to far more than its rows could hold: a value said once may count for all.
+
+    Raises
+    ------
+    ValueError
+        Says what is too large, or named twice.
+    """
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        found, schema = file.metadata, file.schema_arrow
+    if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+        raise ValueError(f"field {twice[0]} is there twice")
+    if found.num_rows > most_rows:
+        raise ValueError(f"{found.num_rows:,} rows, where {most_rows:,} are the most")
+    most = found.num_rows * _MOST_ROW_BYTES + _MOST_ROW_BYTES
+    groups = (found.row_group(number) for number in range(found.num_row_groups))
+    parts = (group.column(place) for group in groups for place in range(group.num_columns))
+    size = sum(part.total_uncompressed_size for part in parts)
+    if size <= most:
+        texts = [one.name for one in schema if any(is_kind(one.type) for is_kind in _TEXTS)]
+        table = pq.read_table(io.BytesIO(data), columns=texts, read_dictionary=texts)
+        size = sum(_unpacked_bytes(chunk) for column in table.columns for chunk in column.chunks)
+    if size > most:
+        raise ValueError(f"{size:,} bytes, in {found.num_rows:,} rows")
+
+
+_TEXTS = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_dictionary,
+)
+
+
+def _unpacked_bytes(chunk: Any) -> int:
+    """Return how many bytes the texts of a column have, each counted as often as it is there."""
+    if not pa.types.is_dictionary(chunk.type):
+        return int(chunk.nbytes)
+    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+    return int(pc.sum(lengths.take(chunk.indices)).as_py() or 0)
 
 
 def _row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
@@ -393,7 +454,9 @@ def _place_problems(
         yield f"lat, lon {row['lat']}, {row['lon']} are not the chip's centre {lats[0]:.6f}, {lons[0]:.6f}"
     found = shapely.get_coordinates(shape)
     corners = np.column_stack([lons[1:], lats[1:]])
-    distances = np.abs(corners[:, None, :] - found[None, :, :]).max(axis=2)
+    apart = np.abs(corners[:, None, :] - found[None, :, :])
+    apart[..., 0] = np.minimum(apart[..., 0], np.abs(apart[..., 0] - 360))  # beyond the antimeridian
+    distances = apart.max(axis=2)
     if (
         not len(found)
         or max(distances.min(axis=0).max(), distances.min(axis=1).max()) > _FOOTPRINT_TOLERANCE_DEG
@@ -436,16 +499,17 @@ def _check_balance(table: gpd.GeoDataFrame, recipe: Recipe) -> list[Fault]:
 
 
 def _check_items(sound: Mapping[str, bytes], table: gpd.GeoDataFrame, recipe: Recipe) -> list[Fault]:
+    """Compare the STAC items with those that the tracker's rows make."""
     if ITEMS_NAME not in sound:
         return []
-    wanted = [f"{recipe.name}-{recipe.version}-{chip_id:06}" for chip_id in table["id"]]
     try:
-        with pq.ParquetFile(io.BytesIO(sound[ITEMS_NAME])) as items:
-            count = items.metadata.num_rows
-            ids = items.read(columns=["id"])["id"].to_pylist() if count == len(wanted) else []
+        _check_unpacked(sound[ITEMS_NAME], len(table))
+        for found, wanted in zip(read_items(sound[ITEMS_NAME]), stac_items(table, recipe), strict=True):
+            if item_facts(found) != item_facts(wanted):
+                return [Fault(ITEMS_NAME, f"{wanted['id']} is not what the tracker says of the chip")]
     except _UNREADABLE as error:
-        return [Fault(ITEMS_NAME, f"cannot be read ({first_line(error)})")]
-    return [Fault(ITEMS_NAME, "its items are not the tracker's chips")] if ids != wanted else []
+        return [Fault(ITEMS_NAME, f"cannot be read, or holds other chips ({first_line(error)})")]
+    return []
 
 
 def _croissant_faults(sound: Mapping[str, bytes], documents: Mapping[str, bytes]) -> list[Fault]:
@@ -453,14 +517,18 @@ def _croissant_faults(sound: Mapping[str, bytes], documents: Mapping[str, bytes]
         return []
     try:
         parts = json.loads(sound[CROISSANT_NAME])["distribution"]
-        sums = {part["contentUrl"]: part["sha256"] for part in parts if "sha256" in part}
+        sums = {part["contentUrl"]: part["sha256"] for part in parts if part["@type"] == "cr:FileObject"}
     except _UNREADABLE as error:
         return [Fault(CROISSANT_NAME, f"cannot be read ({first_line(error)})")]
-    return [
-        Fault(CROISSANT_NAME, f"gives another sha256 of {name}")
-        for name, digest in sums.items()
-        if name in documents and sha256(documents[name]) != digest
+    tables = {CSV_NAME, GEOJSON_NAME, PARQUET_NAME}
+    wrong = [f"does not name {name}" for name in tables - sums.keys()]
+    wrong += [f"names {name}, which is no table of the release" for name in sums.keys() - tables]
+    wrong += [
+        f"gives another sha256 of {name}"
+        for name in tables & sums.keys() & documents.keys()
+        if sha256(documents[name]) != sums[name]
     ]
+    return [Fault(CROISSANT_NAME, text) for text in wrong]
 
 
 def _check_names(

@@ -26,7 +26,8 @@ from PIL import Image
 from shapely.geometry import mapping
 
 from chipping.chip import chip as make_chips
-from cube.build import build_cubes, plan_cubes
+from cube.aoi import load_aois
+from cube.build import _planning_digest, build_cubes, plan_cubes
 from cube.config import Config, load_config
 from cube.engine import ThreadEngine
 from cube.errors import ConfigError
@@ -418,3 +419,13 @@ def test_chips_of_a_cube_of_another_row_are_refused(made: Made) -> None:
     changed = load_config(made.config.path, ["extra_sensors.worldcover.zero_is_nodata=true"])
     with pytest.raises(ConfigError, match=r"AOI 5: .* another row extra_sensors.worldcover; build it again"):
         make_chips(changed)
+
+
+def test_a_row_of_floats_has_nan_for_nodata(tmp_path: Path) -> None:
+    raw = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+    raw["aoi"]["path"] = str(ROOT / "configs" / raw["aoi"]["path"])
+    band = {"name": "a", "kind": "elevation", "dtype": "float32", "nodata": np.nan}
+    raw |= {"extra_sensors": {"height": ROW | {"bands": [band]}}, "height": {"year": "2021-01-01/2021-12-31"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
+    config = load_config(tmp_path / "config.yaml")
+    assert len(_planning_digest(load_aois(config)[0], config)) == 64

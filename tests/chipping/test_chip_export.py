@@ -8,6 +8,7 @@ import json
 import pickle
 import runpy
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from PIL import Image
 from shapely import wkt
 
 from chipping import export
+from chipping.__main__ import main_contact
 from chipping.chip import chip
+from chipping.contact import contact_sheet
 from cube.config import Config, load_config
 from cube.engine import ThreadEngine
 from cube.errors import ConfigError, CubeNotSealedError, StoreError
@@ -485,3 +488,29 @@ def test_unfinished_cubes_are_not_read(tmp_path: Path) -> None:
     (version_folder(config) / "cubes" / "aoi_000000.zarr" / "zarr.json").unlink()
     with pytest.raises(CubeNotSealedError, match="no finished cube"):
         chip(config)
+
+
+def test_chips_follow_the_row_of_their_sensor(tmp_path: Path) -> None:
+    settings = export.export_settings(make_config(tmp_path))
+    landsat = next(one for one in settings.rasters if one.sensor.key == "lc2l2")
+    bands = tuple(replace(band, scale=2 * band.scale) for band in landsat.sensor.bands)
+    changes = {"bands": bands, "true_color": ("green", "red", "blue"), "attribution": "x", "title": "x"}
+    others = [
+        replace(landsat, sensor=replace(landsat.sensor, **{name: value})) for name, value in changes.items()
+    ]
+    digests = {replace(settings, rasters=(one,)).digest for one in (landsat, *others)}
+    assert len(digests) == 5
+
+
+def test_a_contact_sheet_of_what_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    write_clean_cube(config)
+    with pytest.raises(StoreError, match=r"chip_metadata\.csv: not there; run chip\.py first"):
+        contact_sheet(config)
+    chip(config)
+    output = tmp_path / "new" / "sheet.png"
+    assert main_contact(["-c", str(tmp_path / "config.yaml"), "-o", str(output)]) == 0
+    assert output.read_bytes() == contact_sheet(config)
+    next((version_folder(config) / "chips").glob("*/s1rtc_20230203.png")).unlink()
+    with pytest.raises(StoreError, match=r"s1rtc_20230203\.png: is missing; run chip\.py again"):
+        contact_sheet(config, per_class=99)

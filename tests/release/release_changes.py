@@ -39,17 +39,18 @@ def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) 
 
 
 def rewrite_raster(path: Path, **changes: object) -> None:
-    """Write a raster again, otherwise than it was; ``values`` and ``bands`` beside rasterio's profile."""
+    """Write a raster again, otherwise than it was; ``values``, ``bands`` and ``scales`` beside rasterio's profile."""
     with rasterio.open(path) as raster:
         profile, values, names = raster.profile, raster.read(), raster.descriptions
         tags = {name: text for name, text in raster.tags().items() if name != "AREA_OR_POINT"}
+        scales = raster.scales
     values = changes.pop("values", values)
-    names = changes.pop("bands", names)
+    names, scales = changes.pop("bands", names), changes.pop("scales", scales)
     tags.update(changes.pop("tags", {}))  # type: ignore[call-overload]
     profile.update(changes)
     with rasterio.open(path, "w", **profile) as raster:
         raster.write(np.asarray(values).astype(profile["dtype"]))
-        raster.descriptions = names
+        raster.descriptions, raster.scales = names, scales
         raster.update_tags(**tags)
 
 

@@ -67,6 +67,8 @@ class Land:
     rejected: Mapping[str, int] = field(default_factory=lambda: {"impure": 4, "s2l2a_cloudy": 3, "capped": 2})
     impurity: float = 0.0
     epsgs: Sequence[int] = (32632, 32733)
+    west_m: int = 499_200
+    """Left edge of the first sample window."""
 
 
 LAND = Land({1: 3, 2: 8, 5: 6}, margin=30, impurity=0.05)
@@ -130,9 +132,10 @@ def write_config(root: Path, land: Land, settings: Mapping[str, Any] | None = No
 def _row(index: int, aoi: int, code: int, status: str, land: Land) -> dict[str, Any]:
     epsg = land.epsgs[aoi % len(land.epsgs)]
     north = 5_040_000 if epsg < 32700 else 7_200_000
-    left, top = 499_200 + aoi * 96_000 // 3 + (index % 20) * land.side, north - (index // 20) * land.side
+    left, top = land.west_m + aoi * 96_000 // 3 + (index % 20) * land.side, north - (index // 20) * land.side
     dates = {key: ",".join(DATES[key]) if key in land.sensors else "" for key in DATES}
-    scenes = {key: _scenes(key) if key in land.sensors else "" for key in SENSORS}
+    keys = dict.fromkeys([*SENSORS, *land.sensors])
+    scenes = {key: _scenes(key) if key in land.sensors else "" for key in keys}
     return {
         "chip_index": index,
         "aoi_index": aoi,
@@ -162,7 +165,10 @@ def _footprint(epsg: int, left: int, top: int, land: Land) -> str:
     east, south = left + land.side + land.margin, top - land.side - land.margin
     to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
     corners = [(west, north), (west, south), (east, south), (east, north)]
-    return to_wkt(Polygon([to_lonlat.transform(*one) for one in corners]), rounding_precision=9)
+    ring = np.array([to_lonlat.transform(*one) for one in corners])
+    if np.ptp(ring[:, 0]) > 180:  # over the antimeridian and on
+        ring[:, 0] %= 360
+    return to_wkt(Polygon(ring), rounding_precision=9)
 
 
 def _texture(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
@@ -226,6 +232,8 @@ def geotiff(
         with memory.open(**profile) as raster:
             raster.write(values)
             raster.descriptions = BANDS[key]
+            if values.dtype.kind == "i":
+                raster.scales = [1e-4] * len(values)
             raster.update_tags(**(tags or {}))
         return bytes(memory.read())
 

@@ -93,6 +93,10 @@ def test_what_is_not_there_is_one_clear_line(folder: Path, copy: Path, tmp_path:
         opened.read(0, "s2l2a", ["B99"])
     with pytest.raises(ReleaseError, match="no chip 999"):
         opened.chip(999)
+    with pytest.raises(ReleaseError, match="no chip 999"):
+        opened.read(999, "dem")
+    with pytest.raises(ReleaseError, match="no chip 999"):
+        chip_arrays(opened, 999, ["dem"])
     with pytest.raises(ReleaseError, match=r"no chip in split 'dev'; the release has none, test, train"):
         torch_dataset(opened, split="dev")
     (copy / "gelos_chip_tracker.parquet").unlink()

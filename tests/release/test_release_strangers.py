@@ -16,6 +16,8 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 from rasterio.transform import from_origin
@@ -122,6 +124,12 @@ def test_a_raster_far_too_large_is_not_decoded(copy: Path) -> None:
     only(verify(copy), RASTER, "is stored in blocks of 8192 x 8192 px, larger than it is")
 
 
+def test_a_loader_decodes_only_what_the_settings_say(copy: Path) -> None:
+    sparse(copy / RASTER, 300_000, tiled=True, blockxsize=8192, blockysize=8192, bigtiff="YES")
+    with pytest.raises(ReleaseError, match=rf"{RASTER}: is not what config\.json says of it"):
+        open_release(copy).read(4, "s2l2a")
+
+
 def test_a_picture_far_too_large_is_not_decoded(copy: Path) -> None:
     path = copy / RASTER.replace("tif", "png")
 
@@ -206,6 +214,19 @@ CLAIMS: dict[str, tuple[str, object, str]] = {
     "factor": ("config.lulc.sampling_factor", 0, "sampling_factor is 0"),
     "class": ("chips_per_class_before_balancing", {"7": 1}, "class 7 is counted, but not kept"),
     "purity": ("config.chips.min_purity", "much", "min_purity: Input should be a valid number"),
+    "uncounted": ("chips_per_class_before_balancing", {"1": 3}, "class 2 is kept, but not counted"),
+    "splits": (
+        "config.release.splits",
+        {f"s{number}": 1 / 128 for number in range(128)},
+        "there are 128 splits, more than 100",
+    ),
+    "valid": (
+        "layout.s2l2a.min_valid",
+        [0.0, 0.0],
+        r"s2l2a: min_valid is (0.0, 0.0), its config stands for (1.0, 1.0)",
+    ),
+    "nodata": ("layout.s2l2a.nodata", 7, "s2l2a: nodata is 7, its config stands for 0"),
+    "fewer": ("layout.s2l2a.bands", ["B02"], "s2l2a: bands is ('B02',), its config stands for"),
     "picture": ("layout.s2l2a.thumbnail_px", 10**9, "a picture of 1000000000 px a side"),
 }
 
@@ -225,6 +246,15 @@ def test_settings_that_do_not_fit_together_are_not_believed(copy: Path, which: s
     only(verify(copy), path.name, text)
     with pytest.raises(ReleaseError, match=r"config\.json: not a release's"):
         open_release(copy)
+
+
+def test_a_sensor_that_the_settings_tell_of_is_there(copy: Path) -> None:
+    path = copy / "config.json"
+    raw = json.loads(path.read_text())
+    del raw["layout"]["dem"]
+    path.write_text(json.dumps(raw))
+    reseal(copy)
+    only(verify(copy), path.name, "dem is not in both its config and its layout")
 
 
 def test_later_versions_may_add_settings(copy: Path) -> None:
@@ -249,6 +279,38 @@ def test_geoparquet_says_what_the_geojson_says_in_types_and_crs_too(copy: Path) 
         found = {fault.file: fault.message for fault in verify(copy)}
         assert found.pop("croissant.json") == f"gives another sha256 of {path.name}"
         assert found == {path.name: text}
+
+
+def test_geojson_has_no_crs_of_its_own(copy: Path) -> None:
+    path = copy / "gelos_chip_tracker.geojson"
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "crs": {"type": "name", "properties": {"name": "EPSG:3857"}}}))
+    assert gpd.read_file(path).crs.to_epsg() == 3857  # GDAL believes it
+    reseal(copy)
+    found = {fault.file: fault.message for fault in verify(copy)}
+    assert found.pop("croissant.json") == f"gives another sha256 of {path.name}"
+    assert found == {path.name: "cannot be read (it names a CRS; GeoJSON is in EPSG:4326)"}
+
+
+def test_geoparquet_does_not_unpack_to_more_than_a_tracker(copy: Path) -> None:
+    path = copy / "gelos_chip_tracker.parquet"
+    sound = pq.read_table(path)
+    field, place = sound.schema.field("color"), sound.schema.get_field_index("color")
+    same = pa.array(["x" * 100_000] * len(sound))
+    kinds = (same, same.cast(pa.large_string()), same.dictionary_encode())
+    large = [(sound.set_column(place, "color", one), f"bytes, in {len(sound)} rows") for one in kinds]
+    for table, text in (
+        (pa.concat_tables([sound] * 1000), f"{1000 * len(sound):,} rows, where "),
+        *large,
+        (sound.append_column(field, sound["color"]), "field color is there twice"),
+    ):
+        pq.write_table(table, path)
+        assert path.stat().st_size < 1 << 20
+        reseal(copy)
+        found = {fault.file: fault.message for fault in verify(copy)}
+        assert found.pop("croissant.json") == f"gives another sha256 of {path.name}"
+        assert list(found) == [path.name]
+        assert text in found[path.name]
 
 
 def test_ids_that_repeat(copy: Path) -> None:

@@ -11,16 +11,19 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import release_landscape
 from release_landscape import LAND, SETTINGS, VERSION, Land, working_folder, write_chip_json, write_config
 
 import release.release as verb
 from cube.config import Config
 from cube.errors import GelosError
 from cube.storage import Folder
-from release import ReleaseError, make_release, verify
+from release import ReleaseError, make_release, open_release, verify
 from release.tracker import GELOS_FIELDS, read_tracker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -313,3 +316,34 @@ def test_scripts(config: Config, folder: Path, copy: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == "README.md: is missing, though SHA256SUMS names it\n"
     assert run_script("verify", str(copy / "nowhere")) == 2
     assert run_script("verify") == 2
+
+
+def test_sensors_whose_names_begin_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bands = {"heights": ("top",), "height": ("low", "high"), "dem": ("elevation",), "lulc": ("lulc",)}
+    facts: list[tuple[dict[str, Any], Any]] = [
+        (release_landscape.SCENE, "scene"),
+        (release_landscape.DTYPES, "float32"),
+        (release_landscape.NODATA, np.nan),
+        (release_landscape.PX, 30),
+    ]
+    for key in ("heights", "height"):
+        monkeypatch.setitem(release_landscape.BANDS, key, bands[key])
+        for table, value in facts:
+            monkeypatch.setitem(table, key, value)
+    rows = {
+        key: {
+            "title": key,
+            "collection": key,
+            "choice": "period",
+            "resolution": 30,
+            "bands": [
+                {"name": name, "kind": "elevation", "dtype": "float32", "nodata": np.nan}
+                for name in bands[key]
+            ],
+        }
+        for key in ("heights", "height")
+    }
+    settings = {f"extra_sensors.{key}": row for key, row in rows.items()}
+    made = make_release(working_folder(tmp_path, Land({1: 2, 2: 2}, sensors=tuple(bands)), settings))
+    assert verify(made.folder) == []
+    assert {key: one.bands for key, one in open_release(made.folder).recipe.layout.items()} == bands

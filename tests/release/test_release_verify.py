@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import zipfile
@@ -10,8 +11,11 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rasterio
+from pyproj import Transformer
 from rasterio.transform import from_origin
 from release_changes import only, reseal, rewrite_raster, rewrite_tracker
 from release_landscape import VERSION, Land, working_folder
@@ -87,6 +91,7 @@ RASTERS: dict[str, tuple[dict[str, object], str]] = {
     "bands": ({"bands": ("B04", "B03", "B02", "B08")}, "bands is"),
     "black": ({"values": np.zeros((4, 30, 30))}, "black or constant"),
     "constant": ({"values": np.full((4, 30, 30), 1234)}, "is black or constant (1234)"),
+    "scale": ({"scales": (2e-4,) * 4}, "scale is 0.0002, expected 0.0001"),
     "date": ({"tags": {"datetime": "2023-05-10T10:10:31Z"}}, "was acquired on 20230510, not on 20230115"),
     "scene": ({"tags": {"scene_ids": "another"}}, "was made from another"),
 }
@@ -119,6 +124,16 @@ def test_a_black_patch(copy: Path) -> None:
     rewrite_raster(path, values=values)
     reseal(copy)
     only(verify(copy), path.name, "1.0% of it has no data")
+
+
+@pytest.mark.parametrize("other", ["s2l2a_000004_20230510.tif", "s2l2a_000009_20230115.tif"])
+def test_an_image_that_is_there_twice(copy: Path, other: str) -> None:
+    path = copy / "s2l2a_000004_20230115.tif"
+    with rasterio.open(path) as raster:
+        rewrite_raster(copy / other, values=raster.read())
+    reseal(copy)
+    only(verify(copy), other, f"holds the same pixels as {path.name}")
+    assert verify(copy, workers=2) == verify(copy, workers=1)
 
 
 def test_land_cover_is_measured_again(copy: Path) -> None:
@@ -192,6 +207,53 @@ def test_a_footprint_elsewhere(copy: Path) -> None:
 
     rewrite_tracker(copy, change)
     only(verify(copy), "gelos_chip_tracker.geojson", "chip 3: its footprint is not the chip's square")
+
+
+def test_chips_on_the_antimeridian(tmp_path: Path) -> None:
+    east, _ = Transformer.from_crs(4326, 32660, always_xy=True).transform(180, 45.5)
+    west = round(east / 240 - 3) * 240
+    land = Land({1: 4, 2: 4}, n_aois=1, epsgs=(32660,), west_m=west)
+    folder = Path(make_release(working_folder(tmp_path, land)).folder)
+    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
+    assert ((table.bounds["minx"] < 180) & (table.bounds["maxx"] > 180)).any()
+    assert verify(folder) == []
+
+
+def test_items_say_what_the_tracker_says(copy: Path) -> None:
+    path = copy / "items.parquet"
+    sound = pq.read_table(path)
+    assets = sound["assets"].to_pylist()
+    assets[5]["dem"]["href"] = "./dem_000004.tif"
+    changes = {
+        "gelos:lulc": pa.array([1] * len(sound)),
+        "end_datetime": sound["start_datetime"],
+        "geometry": sound["geometry"].take(pa.array([1, 0, *range(2, len(sound))])),
+        "assets": pa.array(assets, sound["assets"].type),
+    }
+    for name, column in changes.items():
+        place = sound.schema.get_field_index(name)
+        pq.write_table(sound.set_column(place, sound.schema.field(name), column), path)
+        reseal(copy)
+        only(verify(copy), path.name, "is not what the tracker says of the chip")
+    pq.write_table(sound.slice(0, len(sound) - 1), path)
+    reseal(copy)
+    only(verify(copy), path.name, "cannot be read, or holds other chips")
+
+
+def test_croissant_names_the_tracker_and_nothing_else(copy: Path) -> None:
+    path = copy / "croissant.json"
+    sound = json.loads(path.read_text())
+    for name, text in (
+        ("https://example.org/x.csv", "names https://example.org/x.csv, which is no table of the release"),
+        ("gelos_chip_tracker.geojson", "does not name gelos_chip_tracker.csv"),
+    ):
+        raw = json.loads(json.dumps(sound))
+        raw["distribution"][0]["contentUrl"] = name
+        path.write_text(json.dumps(raw))
+        reseal(copy)
+        found = verify(copy)
+        assert {fault.file for fault in found} == {path.name}
+        assert text in [fault.message for fault in found]
 
 
 def test_a_field_of_another_type_or_name(copy: Path) -> None:
