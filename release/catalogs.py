@@ -259,7 +259,7 @@ def _catalog(recipe: Recipe) -> dict[str, Any]:
 def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
     west, south, east, north = (float(value) for value in tracker.total_bounds)
     dates = [f"{key}_dates" for key in recipe.series]
-    periods = [_period(recipe, row) for row in rows_of(tracker, dates)]
+    periods = [_period(recipe, row) for row in rows_of(tracker, ["id", *dates])]
     extent = pystac.Extent(
         pystac.SpatialExtent([[west, south, east, north]]),
         pystac.TemporalExtent([[min(p[0] for p in periods), max(p[1] for p in periods)]]),
