@@ -296,7 +296,7 @@ def commands_in(line: str) -> Iterator[tuple[str, list[str]]]:
                 yield name, words[words.index(name) + 1 :]
 
 
-class Asked(Exception):  # noqa: N818  it ends a command once its arguments are read
+class Asked(BaseException):
     """A command has read its arguments."""
 
 
