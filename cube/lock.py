@@ -115,6 +115,8 @@ def _is_alive(folder: Folder, owner: bytes) -> bool:
             os.kill(record["process"], 0)
         except ProcessLookupError:
             return False
+        except PermissionError:  # another user's
+            return True
         return True
     time.sleep(_STALE_S)
     return _read(folder) not in (owner, b"")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -141,6 +143,19 @@ def test_the_lock_of_a_process_that_died_is_taken_over(folder: Folder) -> None:
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", script, pickle.dumps(folder).hex()], cwd=root, check=False)
     with lock.hold(folder):
+        pass
+
+
+def test_the_lock_of_another_users_process_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder("memory://theirs")
+    owner = {"host": socket.gethostname(), "process": 1, "renewal": "a"}
+    folder.write(".lock", json.dumps(owner).encode())
+
+    def refuse(process: int, signal: int) -> None:
+        raise PermissionError(process, signal)
+
+    monkeypatch.setattr(lock.os, "kill", refuse)
+    with pytest.raises(BusyError, match="another run"), lock.hold(folder):
         pass
 
 
