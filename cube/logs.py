@@ -20,10 +20,7 @@ from .errors import StoreError
 from .retry import without_signature
 from .storage import Folder
 
-__all__ = ["LOGS", "STDERR", "RunLog", "event"]
-
-LOGS = "logs"
-"""Folder of the log files in the working folder."""
+__all__ = ["STDERR", "RunLog", "event"]
 
 
 class _Stderr:

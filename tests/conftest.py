@@ -60,6 +60,15 @@ def demo(demo_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
+def listening() -> str:
+    """Return code that runs a script which hears Ctrl-C: a shell makes children in its background deaf to it."""
+    return (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder of reference data beside the project; tests that need it are skipped where it is absent."""
     path = Path(__file__).parents[2] / "shared"

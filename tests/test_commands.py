@@ -80,16 +80,11 @@ def test_a_dry_run_builds_nothing(demo_config: Callable[..., Config], tmp_path: 
 
 
 def test_ctrl_c_stops_in_seconds_and_the_next_run_goes_on(
-    demo_config: Callable[..., Config], tmp_path: Path
+    demo_config: Callable[..., Config], tmp_path: Path, listening: str
 ) -> None:
     config = demo_config(tmp_path)
     command = ["scripts/build_cubes.py", "-c", "configs/demo.yaml", *overrides(config), "--aoi", "0", "5"]
     command += ["--set", "compute.workers=1"]
-    # A shell that starts its children in the background makes them deaf to Ctrl-C; a person's does not.
-    listening = (
-        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
     process = subprocess.Popen(
         [sys.executable, "-c", listening, *command],
         cwd=ROOT,

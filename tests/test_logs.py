@@ -114,16 +114,11 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 def test_a_terminal_has_bars_and_is_sane_after_ctrl_c(
-    demo_config: Callable[..., Config], tmp_path: Path, terminal: tuple[int, int]
+    demo_config: Callable[..., Config], tmp_path: Path, terminal: tuple[int, int], listening: str
 ) -> None:
     main, side = terminal
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
     more = ("--set", "compute.threads=1", "--set", "aoi.include_indices=[0, 1, 2, 4, 5]")
-    # A shell that starts its children in the background makes them deaf to Ctrl-C; a person's does not.
-    listening = (
-        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
     python, *rest = command("build_cubes.py", demo_config(tmp_path), *more)
     arguments = [python, "-c", listening, *rest]
     before = subprocess.run(["stty", "-g"], stdin=side, capture_output=True, check=True).stdout
