@@ -104,7 +104,8 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
         verify = root.exists(EXPORTING)
         root.write(EXPORTING, b"")
         removed, written, kept = _export(config, scores, verdicts, settings, running, report, verify=verify)
-        root.write(CHIP_METADATA, chip_metadata_csv(scores, verdicts))
+        with root.stream(CHIP_METADATA) as file:
+            file.writelines(chip_metadata_csv(scores, verdicts))
         by_aoi = count_verdicts(scores, verdicts)
         record_chips(root, by_aoi)
         root.remove(EXPORTING)

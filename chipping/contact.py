@@ -73,12 +73,12 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
 def _by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
     chips: dict[int, list[dict[str, str]]] = defaultdict(list)
     try:
-        table = root.read(CHIP_METADATA).decode()
+        with root.open(CHIP_METADATA) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+            for row in csv.DictReader(text):
+                if row["status"] == "success":
+                    chips[int(row["lulc"])].append(row)
     except FileNotFoundError:
         raise StoreError(f"{root}/{CHIP_METADATA}: not there; run chip.py first") from None
-    for row in csv.DictReader(io.StringIO(table)):
-        if row["status"] == "success":
-            chips[int(row["lulc"])].append(row)
     return chips
 
 

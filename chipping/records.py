@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import shapely
@@ -23,21 +23,24 @@ _WKT_DECIMALS = 9
 """A tenth of a millimetre."""
 
 
-def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> bytes:
-    """Return the table of all windows, ordered by AOI index, then from north to south and west to east.
+def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> Iterator[bytes]:
+    """Yield the table of all windows, AOI by AOI in the order of their index, from north to south and west to east.
 
     ``chip_index`` numbers the rows. Dates, and scene ids date by date, are joined by commas; the scenes of
     one date's mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326); ``left_m`` and
     ``top_m`` are edges of the sample window in ``epsg``. ``{sensor}_min_valid`` and ``{sensor}_min_clear``
     are the worst date's shares.
     """
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_header(scores.sensors))
+    yield _csv([_header(scores.sensors)])
     for number, table in enumerate(scores.tables):
         start = scores.starts[number]
         status = [scores.verdicts[code] for code in verdicts[start : start + len(table)].tolist()]
-        writer.writerows(_rows(table, start, status, scores.sensors))
+        yield _csv(_rows(table, start, status, scores.sensors))
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> bytes:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue().encode()
 
 

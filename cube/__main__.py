@@ -6,11 +6,11 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 
-from .aoi import Aoi, load_aois
-from .build import BuildSummary, build_cubes, candidates_of, plan_cubes
+from .aoi import load_aois
+from .build import BuildSummary, build_cubes, candidates_of, plan_cubes, wanted_aois
 from .command import EXIT_FAILED, config_parser, print_table, run_verb, summarize_states
 from .config import Config, Extent
 from .engine import open_engine
@@ -33,29 +33,17 @@ def build(config: Config, arguments: argparse.Namespace) -> int:
         config = config.model_copy(update={"compute": compute})
     if arguments.dry_run:
         return _dry_run(config, arguments)
-    aois = load_aois(config)
-    total = len(_wanted(config, aois, arguments))
+    which = {"only": arguments.aoi, "retry_failed": arguments.retry_failed}
+    total, bars = len(wanted_aois(config, **which)), not arguments.json_logs
     try:
-        bars = not arguments.json_logs
         with draw_aois(total, "cubes", bars=bars) as progress, open_engine(config.compute) as engine:
-            summary = build_cubes(
-                config, engine, only=arguments.aoi, retry_failed=arguments.retry_failed, progress=progress
-            )
+            summary = build_cubes(config, engine, **which, progress=progress)
     except KeyboardInterrupt:
-        rows = StatusBoard(Layout.of(config).root, aois).rows
+        rows = StatusBoard(Layout.of(config).root, load_aois(config)).rows
         _LOG.info("stopped: %s", summarize_states(rows), extra=event("stopped"))
         raise
     _print_summary(summary)
     return summary.exit_code
-
-
-def _wanted(config: Config, aois: Sequence[Aoi], arguments: argparse.Namespace) -> set[int]:
-    """Return the indices of the AOIs that the arguments name."""
-    indices = set(arguments.aoi) or {aoi.index for aoi in aois}
-    if not arguments.retry_failed:
-        return indices
-    rows = StatusBoard(Layout.of(config).root, aois).rows
-    return {index for index in indices if index in rows and rows[index].status is AoiState.FAILED}
 
 
 def _print_summary(summary: BuildSummary) -> None:

@@ -224,15 +224,13 @@ def build_cubes(
     BusyError
         If another run holds the working folder.
     """
-    aois = load_aois(config)
-    named = _wanted(aois, only, config)
+    wanted = wanted_aois(config, only=only, retry_failed=retry_failed)
     layout = Layout.of(config)
     layout.make(config)
     with hold(layout.root):
         engine.wait_for_stragglers(layout.root.url)
         layout.sweep()
-        board = StatusBoard(layout.root, aois)
-        wanted = [a for a in named if not retry_failed or board[a.index].status is AoiState.FAILED]
+        board = StatusBoard(layout.root, load_aois(config))
         run = _Run(config, layout, board, catalog or open_catalog(config), access_of(config), progress)
         return run.build(wanted, engine)
 
@@ -254,7 +252,7 @@ def plan_cubes(
     """Plan AOIs without building or keeping anything: what a dry run shows."""
     catalog = catalog or open_catalog(config)
     layout, access = Layout.of(config), access_of(config)
-    for aoi in _wanted(load_aois(config), only, config):
+    for aoi in wanted_aois(config, only=only):
         try:
             kept = _kept_plan(aoi, config, layout)
             yield aoi, kept or plan_aoi(aoi, config, catalog, _clear_share(config, access))
@@ -262,15 +260,35 @@ def plan_cubes(
             yield aoi, outcome
 
 
-def _wanted(aois: Sequence[Aoi], only: Collection[int], config: Config) -> list[Aoi]:
-    """Return the AOIs that `only` names (all where it is empty)."""
+def wanted_aois(config: Config, *, only: Collection[int] = (), retry_failed: bool = False) -> list[Aoi]:
+    """Return the AOIs that a run is to build.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
+    only
+        Indices (empty: all).
+    retry_failed
+        Only those of them that failed in an earlier run.
+
+    Raises
+    ------
+    ConfigError
+        If there is no AOI of an index.
+    """
+    aois = load_aois(config)
     known = {aoi.index for aoi in aois}
     if unknown := sorted(set(only) - known):
         raise ConfigError(
             f"--aoi {unknown[0]}: there is no such AOI in {config.aoi_path} as the config cuts it; "
             f"indices go from {min(known)} to {max(known)}"
         )
-    return [aoi for aoi in aois if not only or aoi.index in only]
+    named = [aoi for aoi in aois if not only or aoi.index in only]
+    if not retry_failed:
+        return named
+    board = StatusBoard(Layout.of(config).root, aois)
+    return [aoi for aoi in named if board[aoi.index].status is AoiState.FAILED]
 
 
 def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import signal
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
@@ -29,6 +32,7 @@ __all__ = [
     "config_parser",
     "print_table",
     "run_verb",
+    "terminated_as_interrupted",
 ]
 
 EXIT_FAULT = 1
@@ -82,11 +86,12 @@ def run_verb(
     Returns
     -------
     int
-        0 done, 1 a fault of the program, 2 config or usage, 3 something failed and can be retried, 130 interrupted and resumable.
+        0 done, 1 a fault of the program, 2 config or usage, 3 something failed and can be retried, 130 interrupted (Ctrl-C,
+        SIGTERM) and resumable.
     """
     arguments = parser.parse_args(argv)
     began = time.monotonic()
-    with RunLog(as_json=arguments.json_logs) as log:
+    with RunLog(as_json=arguments.json_logs) as log, terminated_as_interrupted():
         try:
             config = load_config(arguments.config, arguments.set)
             if config.log_errors and not getattr(arguments, "dry_run", False):
@@ -109,6 +114,23 @@ def run_verb(
         text = f"{name} ended with {code} after {timedelta(seconds=round(seconds))}"
         _LOG.info("%s", text, extra=event("end", exit=code, seconds=seconds))
     return code
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which batch systems end a job, raise KeyboardInterrupt, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # which cannot hear signals
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say_start(name: str, config: Config, arguments: argparse.Namespace) -> None:

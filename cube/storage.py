@@ -392,21 +392,27 @@ class Folder:
         self.remove_folder(name, seal)
         target = self / name
         room = BoundedSemaphore(_PUT_AHEAD)
+        errors: list[BaseException] = []
+
+        def note(future: Future[None]) -> None:
+            if (error := future.exception()) is not None:
+                errors.append(error)
+            room.release()
+
         with ThreadPoolExecutor(_PUT_THREADS) as pool:
-            pending: list[Future[None]] = []
 
             def put(file: str, data: bytes) -> None:
                 if file == seal:
                     held[file] = data
                     return
+                if errors:
+                    raise errors[0]
                 room.acquire()
-                future = pool.submit(target.write, file, data)
-                future.add_done_callback(lambda _: room.release())
-                pending.append(future)
+                pool.submit(target.write, file, data).add_done_callback(note)
 
             yield put
-            for future in pending:
-                future.result()
+        if errors:
+            raise errors[0]
         for file, data in held.items():
             target.write(file, data)
 

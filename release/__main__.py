@@ -8,7 +8,7 @@ import sys
 
 from chipping.__main__ import make_chips
 from cube.__main__ import build, build_parser
-from cube.command import EXIT_INTERRUPTED, EXIT_USAGE, config_parser, run_verb
+from cube.command import EXIT_INTERRUPTED, EXIT_USAGE, config_parser, run_verb, terminated_as_interrupted
 from cube.config import Config
 from cube.errors import GelosError
 from cube.progress import draw_steps
@@ -75,7 +75,8 @@ def main_verify(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
     try:
-        found = verify(arguments.release, arguments.workers)
+        with terminated_as_interrupted():
+            found = verify(arguments.release, arguments.workers)
     except GelosError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -24,13 +24,16 @@ from chipping.rasters import RasterSettings
 from cube.sensors import CLASS_NAMES, BandKind
 
 from .alignment import Alignment, Edges, edges, surface
+from .checksums import SUMS_NAME, sha256
 from .faults import Fault
-from .package import MOST_BYTES, SUMS_NAME, Files, sha256
+from .files import MOST_BYTES, Files
 from .recipe import Recipe, SensorLayout
 
-__all__ = ["SUM_DIFFERS", "ChipTask", "Findings", "check_chips"]
+__all__ = ["LOOK_BYTES", "SUM_DIFFERS", "ChipTask", "Findings", "check_chips"]
 
 SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
+LOOK_BYTES = 16
+"""Of an image's digest."""
 _ROOM_BYTES = 1 << 20
 """Room for a file's header and tags beside its pixels."""
 _LARGEST_BLOCK_PX = 512**2
@@ -60,22 +63,15 @@ class Findings:
 
     faults: list[Fault] = field(default_factory=list)
     alignments: dict[tuple[str, int], Alignment] = field(default_factory=dict)
-    images: dict[tuple[str, bytes], str] = field(default_factory=dict)
-    """The first file that holds an image, by sensor and digest of its pixels."""
+    images: list[tuple[bytes, str]] = field(default_factory=list)
+    """Digests of sensor and pixels, each with the file that holds them."""
 
     def merge(self, other: Findings) -> None:
         """Add what was found in other chips."""
         self.faults.extend(other.faults)
-        for (sensor, digest), name in other.images.items():
-            self.see(sensor, digest, name)
+        self.images.extend(other.images)
         for key, alignment in other.alignments.items():
             self.alignments.setdefault(key, Alignment()).merge(alignment)
-
-    def see(self, sensor: str, digest: bytes, name: str) -> None:
-        """Note an image; no two places or days look the same to the last bit."""
-        first = self.images.setdefault((sensor, digest), name)
-        if first != name:
-            self.faults.append(Fault(name, f"holds the same pixels as {first}"))
 
 
 def check_chips(tasks: Sequence[ChipTask], files: Files, recipe: Recipe | None) -> Findings:
@@ -91,6 +87,7 @@ def check_chips(tasks: Sequence[ChipTask], files: Files, recipe: Recipe | None) 
 def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings:
     findings = Findings()
     images: dict[tuple[str, int], Edges] = {}
+    looks: set[bytes] = set()
     for name, digest in task.files:
         what = None if recipe is None or task.row is None else _ChipFile.of(name, task.row, recipe)
         try:
@@ -107,9 +104,10 @@ def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings
                 kinds = _kinds(what.sensor, recipe)
                 if kinds <= _NEVER_FLAT:
                     calm = CLASS_NAMES[int(task.row["lulc"])] in _MAY_BE_LEVEL  # may look alike every day
-                    seen = findings.images if calm else {}
-                    if (what.sensor, (look := _digest(values))) not in seen:
-                        findings.see(what.sensor, look, name)
+                    look = _look(what.sensor, values)
+                    if not (calm and look in looks):
+                        findings.images.append((look, name))
+                    looks.add(look)
                 if task.is_aligned and _may_align(values, kinds, recipe):
                     size = recipe.layout["s2l2a"].size_px
                     images[what.sensor, what.index] = edges(_contrast(values, kinds), size)
@@ -119,8 +117,9 @@ def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings
     return findings
 
 
-def _digest(values: NDArray[Any]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
+def _look(sensor: str, values: NDArray[Any]) -> bytes:
+    key = sensor.encode()[: hashlib.blake2b.MAX_KEY_SIZE]
+    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=LOOK_BYTES, key=key).digest()
 
 
 @contextlib.contextmanager

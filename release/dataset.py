@@ -21,7 +21,7 @@ from cube.storage import Folder
 
 from .errors import ReleaseError
 from .faults import first_line
-from .package import open_files
+from .files import open_files
 from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
 from .tracker import PARQUET_NAME
 

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
 
 import geopandas as gpd
 import pandas as pd
 
 from chipping.export import CHIP_SEAL
 from chipping.records import CHIP_METADATA
-from cube.config import Config, DatasetConfig
+from cube.config import Config
 from cube.layout import EXPORTING, Layout
 from cube.lock import hold
 from cube.status import AOI_METADATA
-from cube.storage import Folder
+from cube.storage import Folder, disk_errors
 from cube.windows import WindowGeometry
 
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
+from .checksums import SUMS_NAME, Checksums, Names, format_sums, sha256, sha256_of
 from .errors import ReleaseError
-from .package import (
-    SUMS_NAME,
-    FolderFiles,
-    format_sums,
-    sha256,
-    zip_chunks,
-    zip_equals,
-)
+from .files import FolderFiles
+from .memory import give_back
 from .recipe import RECIPE_NAME, Recipe, layout_of, make_recipe
-from .report import REPORT_NAME, Thumbnails, make_report
+from .report import REPORT_NAME, Thumbnails, make_report, measures_of
 from .select import Selection, select
 from .tracker import (
     CSV_NAME,
@@ -45,6 +44,7 @@ from .tracker import (
     to_parquet,
     tracker_table,
 )
+from .zips import zip_chunks, zip_equals
 
 __all__ = ["AOIS_NAME", "Progress", "ReleaseSummary", "make_release"]
 
@@ -100,8 +100,8 @@ class _Chips:
     table: pd.DataFrame
     """Such as :attr:`release.select.Selection.chips`."""
     config: Config
-    sums: dict[str, str] = field(default_factory=dict)
-    """SHA-256 by name in the release, as ``chip.json`` gives it; in the end, of every file of the release."""
+    sums: Checksums = field(default_factory=Checksums)
+    """By name in the release, as ``chip.json`` gives it; in the end, of every file of the release."""
 
     def sources(self, row: int) -> list[_Source]:
         """Name the files of the chip in a row of the table (which is its id)."""
@@ -155,52 +155,87 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
         If the chips do not allow the release, or a different one of this version is there.
     """
     working, output = _folders(config)
-    selection, chips, documents = _prepare(working, config)
-    sums = chips.sums
-    sums.update((name, sha256(data)) for name, data in documents.items())
-    seal = format_sums(sums)
-    output.make()
-    with hold(output):
-        output.sweep()
-        written = _write(output, chips, documents, seal, force=force, progress=progress)
-    return _summary(output, selection, config, sha256(seal), written=written)
+    with _documents() as documents:
+        selection, chips = _prepare(working, config, documents)
+        paths = tuple(documents.folder / name for name in documents.sums)
+        plan = _Plan(chips, paths, sha256_of(format_sums(chips.sums)))
+        output.make()
+        with hold(output):
+            output.sweep()
+            written = _write(output, plan, force=force, progress=progress)
+    return _summary(output, selection, config, plan.fingerprint, written=written)
 
 
-def _prepare(working: Folder, config: Config) -> tuple[Selection, _Chips, dict[str, bytes]]:
+@dataclass
+class _Documents:
+    """Every file of a release that is no chip's, kept on disk: together they are larger than the table."""
+
+    folder: Path
+    sums: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a file piece by piece."""
+        path = self.folder / name
+        with disk_errors(str(path)), path.open("wb") as file:
+            self.sums[name] = sha256_of(_written(file, pieces))
+        give_back()
+
+
+def _written(file: IO[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        file.write(piece)
+        yield piece
+
+
+@contextlib.contextmanager
+def _documents() -> Iterator[_Documents]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield _Documents(Path(folder))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a release is to hold."""
+
+    chips: _Chips
+    documents: tuple[Path, ...]
+    """The files that are no chip's."""
+    fingerprint: str
+    """SHA-256 of SHA256SUMS."""
+
+    @property
+    def names(self) -> Names:
+        """All files but the seal."""
+        return self.chips.sums.names
+
+
+def _prepare(working: Folder, config: Config, documents: _Documents) -> tuple[Selection, _Chips]:
     """Choose the chips, find their files, and make every other file of the release."""
     windows = _read_windows(working, config)
-    selection = select(windows, config)
+    selection, measures = select(windows, config), measures_of(windows)
+    del windows
+    give_back()
     chips = _find_chips(working / "chips", selection, config)
-    return selection, chips, _documents(working, windows, selection, chips)
+    _describe(working, measures, selection, chips, documents)
+    pairs = itertools.chain(chips.sums.items(), documents.sums.items())
+    return selection, replace(chips, sums=Checksums(pairs))
 
 
-def _write(
-    output: Folder,
-    chips: _Chips,
-    documents: dict[str, bytes],
-    seal: bytes,
-    *,
-    force: bool,
-    progress: Progress | None,
-) -> bool:
-    """Write folder and zip where they are not there yet; return True where something was written.
-
-    The documents are forgotten once they are written: the zip is made from the folder.
-    """
-    dataset, directory, sums = chips.config.dataset, chips.config.directory, chips.sums
-    release, archive = output / dataset.version, _zip_name(chips.config)
-    found = _is_there(release, seal, sums)
+def _write(output: Folder, plan: _Plan, *, force: bool, progress: Progress | None) -> bool:
+    """Write folder and zip where they are not there yet; return True where something was written."""
+    config = plan.chips.config
+    release, archive = output / config.dataset.version, _zip_name(config)
+    found = _is_there(release, plan)
     if found is False:
-        _check_is_release(release, sums)
+        _check_is_release(release, plan.names)
         if not force:
             raise ReleaseError(
                 f"{release}: a different release of this version is there; give --force to replace it"
             )
         output.remove(archive)  # it is the zip of the other
     if not found:
-        _write_folder(output, chips, documents, seal, progress)
-    documents.clear()
-    zip_written = directory.zip_output and _write_zip(output, archive, release, sums, dataset, force=force)
+        _write_folder(output, plan, progress)
+    zip_written = config.directory.zip_output and _write_zip(output, archive, release, plan, force=force)
     return not found or zip_written
 
 
@@ -213,7 +248,8 @@ def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
     if working.exists(EXPORTING):
         raise ReleaseError(f"{working}: its chips are unfinished; run chip.py to the end")
     try:
-        return read_metadata(working.read(CHIP_METADATA), config.table)
+        with working.open(CHIP_METADATA) as file:
+            return read_metadata(file, config.table)
     except FileNotFoundError:
         raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run chip.py first") from None
     except ReleaseError as error:
@@ -224,7 +260,7 @@ def _find_chips(folder: Folder, selection: Selection, config: Config) -> _Chips:
     """Find every file of every chip, with the checksum that its ``chip.json`` gives."""
     chips = _Chips(folder, selection.chips, config)
 
-    def find(row: int) -> dict[str, str]:
+    def find(row: int) -> list[tuple[str, str]]:
         chip, sources = chips.row(row), chips.sources(row)
         cell = str(chip["cell"])
         own = folder / cell
@@ -236,13 +272,12 @@ def _find_chips(folder: Folder, selection: Selection, config: Config) -> _Chips:
         _check_seal(record, chip, config)
         if unknown := [source.name for source in sources if source.name not in record["files"]]:
             raise ReleaseError(f"chip {cell}: chip.json has no sha256 of {unknown[0]}; run chip.py again")
-        return {source.target: str(record["files"][source.name]) for source in sources}
+        return [(source.target, str(record["files"][source.name])) for source in sources]
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        for batch in _batches(range(len(selection.chips))):
-            for sums in pool.map(find, batch):
-                chips.sums.update(sums)
-    return chips
+        batches = (pool.map(find, batch) for batch in _batches(range(len(selection.chips))))
+        pairs = itertools.chain.from_iterable(itertools.chain.from_iterable(batches))
+        return replace(chips, sums=Checksums(pairs))
 
 
 def _read_seal(folder: Folder, cell: str) -> dict[str, Any]:
@@ -286,30 +321,29 @@ def _recipe(chips: _Chips, selection: Selection) -> Recipe:
     return make_recipe(chips.config, layout, selection.before)
 
 
-def _documents(
+def _describe(
     working: Folder,
-    windows: gpd.GeoDataFrame,
+    measures: pd.DataFrame,
     selection: Selection,
     chips: _Chips,
-) -> dict[str, bytes]:
+    documents: _Documents,
+) -> None:
     """Make every file of the release that is no chip's."""
     tracker, recipe = tracker_table(selection.chips, chips.config), _recipe(chips, selection)
-    documents = {
-        GEOJSON_NAME: to_geojson(tracker),
-        CSV_NAME: to_csv(tracker),
-        PARQUET_NAME: to_parquet(tracker),
-        RECIPE_NAME: recipe.to_json(),
-    }
+    documents.add(GEOJSON_NAME, to_geojson(tracker))
+    documents.add(CSV_NAME, to_csv(tracker))
+    documents.add(PARQUET_NAME, [to_parquet(tracker)])
+    documents.add(RECIPE_NAME, [recipe.to_json()])
     aois = None
     if working.exists(AOI_METADATA):
         aois = _aois(working)
-        documents[AOIS_NAME] = _geojson(aois)
-    documents |= make_catalogs(tracker, recipe, {name: sha256(data) for name, data in documents.items()})
-    documents[CARD_NAME] = make_card(selection, tracker, recipe)
-    names = sorted([*documents, SUMS_NAME])
+        documents.add(AOIS_NAME, [_geojson(aois)])
+    for name, data in make_catalogs(tracker, recipe, documents.sums).items():
+        documents.add(name, [data])
+    documents.add(CARD_NAME, [make_card(selection, tracker, recipe)])
+    names = sorted([*documents.sums, SUMS_NAME])
     thumbnails = Thumbnails(chips.read_target)
-    documents[REPORT_NAME] = make_report(selection, tracker, windows, aois, recipe, thumbnails, names)
-    return documents
+    documents.add(REPORT_NAME, [make_report(selection, tracker, measures, aois, recipe, thumbnails, names)])
 
 
 def _aois(working: Folder) -> dict[str, Any]:
@@ -335,26 +369,30 @@ def _geojson(collection: Mapping[str, Any]) -> bytes:
     return f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'.encode()
 
 
-def _is_there(release: Folder, seal: bytes, sums: Mapping[str, str]) -> bool | None:
+def _is_there(release: Folder, plan: _Plan) -> bool | None:
     """Tell whether this very release is there (True), a different one (False), or none (None)."""
-    names = list(release.files())
-    if not names:
+    names = Names(release.files())
+    if not len(names):
         return None
-    if names != sorted([*sums, SUMS_NAME]) or release.read(SUMS_NAME) != seal:
+    expected = itertools.chain([SUMS_NAME], plan.names)
+    if len(names) != 1 + len(plan.names) or not all(name in names for name in expected):
         return False
+    if sha256(release.read(SUMS_NAME)) != plan.fingerprint:
+        return False
+
+    def is_whole(name: str) -> bool:
+        return sha256(release.read(name)) == plan.chips.sums[name]
+
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return all(
-            all(pool.map(lambda name: sha256(release.read(name)) == sums[name], batch))
-            for batch in _batches(list(sums))
-        )
+        return all(all(pool.map(is_whole, batch)) for batch in _batches(plan.names))
 
 
-def _check_is_release(release: Folder, sums: Mapping[str, str]) -> None:
+def _check_is_release(release: Folder, names: Names) -> None:
     """Refuse to take a folder for a release, and so to replace it, that is none.
 
     An object store may hold the files of this release without their seal: those of a run that was stopped.
     """
-    if release.exists(SUMS_NAME) or (not release.is_local and set(release.files()) <= set(sums)):
+    if release.exists(SUMS_NAME) or (not release.is_local and all(name in names for name in release.files())):
         return
     raise ReleaseError(
         f"{release}: holds files, but no {SUMS_NAME}: it is no release, and is not replaced; "
@@ -362,14 +400,9 @@ def _check_is_release(release: Folder, sums: Mapping[str, str]) -> None:
     )
 
 
-def _write_folder(
-    output: Folder,
-    chips: _Chips,
-    documents: Mapping[str, bytes],
-    seal: bytes,
-    progress: Progress | None,
-) -> None:
+def _write_folder(output: Folder, plan: _Plan, progress: Progress | None) -> None:
     """Fill the release folder; it appears whole."""
+    chips = plan.chips
     rows = range(len(chips.table))
     with (
         output.staged(chips.config.dataset.version, SUMS_NAME) as put,
@@ -381,30 +414,23 @@ def _write_folder(
                 put(source.target, data)
             if progress is not None:
                 progress("chips", batch[-1] + 1, len(rows))
-        for name, data in documents.items():
-            put(name, data)
-        put(SUMS_NAME, seal)
+        for path in plan.documents:
+            put(path.name, path.read_bytes())
+        put(SUMS_NAME, b"".join(format_sums(chips.sums)))
 
 
-def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     """Cut work into pieces, so that no more than one of them is in memory."""
-    for start in range(0, len(items), _BATCH):
-        yield items[start : start + _BATCH]
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, _BATCH)):
+        yield batch
 
 
 def _zip_name(config: Config) -> str:
     return f"{config.dataset.name}_{config.dataset.version}.zip"
 
 
-def _write_zip(
-    output: Folder,
-    archive: str,
-    release: Folder,
-    sums: Mapping[str, str],
-    dataset: DatasetConfig,
-    *,
-    force: bool,
-) -> bool:
+def _write_zip(output: Folder, archive: str, release: Folder, plan: _Plan, *, force: bool) -> bool:
     """Zip the release folder, unless the very same zip is there.
 
     Returns
@@ -412,25 +438,24 @@ def _write_zip(
     bool
         True where a zip was written.
     """
-    chunks = _zip_of(release, dataset, sums)
+    chunks = _zip_of(release, plan)
     if output.exists(archive):
         with output.open(archive) as there:
             if zip_equals(there, chunks):
                 return False
         if not force:
             raise ReleaseError(f"{output}/{archive}: differs from {release}; give --force to replace it")
-        chunks = _zip_of(release, dataset, sums)
+        chunks = _zip_of(release, plan)
     with output.stream(archive) as file:
         for chunk in chunks:
             file.write(chunk)
     return True
 
 
-def _zip_of(release: Folder, dataset: DatasetConfig, sums: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield the bytes of a release folder's zip, the seal first."""
-    return zip_chunks(
-        f"{dataset.name}_{dataset.version}", [SUMS_NAME, *sorted(sums)], FolderFiles(release).read
-    )
+def _zip_of(release: Folder, plan: _Plan) -> Iterator[bytes]:
+    """Yield the bytes of a release folder's zip."""
+    dataset = plan.chips.config.dataset
+    return zip_chunks(f"{dataset.name}_{dataset.version}", plan.names, FolderFiles(release).read)
 
 
 def _summary(

@@ -26,7 +26,7 @@ from .card import SPLIT_NOTE
 from .recipe import Recipe
 from .select import Selection, lot
 
-__all__ = ["REPORT_NAME", "Thumbnails", "make_report"]
+__all__ = ["REPORT_NAME", "Thumbnails", "make_report", "measures_of"]
 
 REPORT_NAME = "report.html"
 _GALLERY = 3
@@ -80,10 +80,17 @@ def _greys(values: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(40 + 200 * share, dtype=np.uint8)
 
 
+def measures_of(windows: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of ``chip_metadata.csv`` that the report draws: purity, clear and valid shares, cloud."""
+    return windows[
+        [name for name in windows.columns if any(word in name for word in _HISTOGRAM_WORDS)]
+    ].copy()
+
+
 def make_report(
     selection: Selection,
     tracker: gpd.GeoDataFrame,
-    windows: gpd.GeoDataFrame,
+    measures: pd.DataFrame,
     aois: Mapping[str, Any] | None,
     recipe: Recipe,
     thumbnails: Thumbnails,
@@ -97,8 +104,8 @@ def make_report(
         What was kept, and why the rest was not.
     tracker
         The release's table.
-    windows
-        Every window scored (``chip_metadata.csv``).
+    measures
+        :func:`measures_of` every window scored.
     aois
         ``aoi_metadata.geojson``, if it is there.
     recipe
@@ -109,12 +116,12 @@ def make_report(
         Names to link to.
     """
     sections = [
-        ("Overview", _facts(selection, tracker, windows, recipe)),
+        ("Overview", _facts(selection, tracker, recipe)),
         ("Where", _map(tracker, aois)),
         ("Classes", _classes(selection)),
         ("Splits", _splits(tracker)),
         ("Dates", _dates(tracker, recipe)),
-        ("Purity, clear and valid shares", _histograms(tracker, windows)),
+        ("Purity, clear and valid shares", _histograms(tracker, measures)),
         ("From windows to chips", _funnel(selection)),
         ("Areas of interest", _aoi_table(aois)),
         ("Gallery", _gallery(tracker, recipe, thumbnails)),
@@ -139,13 +146,13 @@ def _anchor(title: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in title.lower())
 
 
-def _facts(selection: Selection, tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame, recipe: Recipe) -> str:
+def _facts(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
     factor = recipe.sampling_factor
     facts = {
         "chips": f"{len(tracker):,}",
         "areas of interest": f"{tracker['aoi_index'].nunique():,}",
         "classes": str(sum(1 for count in selection.after.values() if count)),
-        "windows scored": f"{len(windows):,}",
+        "windows scored": f"{selection.windows:,}",
         "chip side": f"{recipe.chips.chip_size} m",
         "time ranges": str(len(recipe.ranges)),
         "UTM zones": str(tracker["epsg"].nunique()),
@@ -293,12 +300,12 @@ def _season_table(tracker: gpd.GeoDataFrame, key: str) -> str:
     return _table(("range", "dates", "earliest", "median", "latest"), rows)
 
 
-def _histograms(tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame) -> str:
+def _histograms(tracker: gpd.GeoDataFrame, measures: pd.DataFrame) -> str:
     parts, constant = [], []
     for name in tracker.columns:
-        if not any(word in name for word in _HISTOGRAM_WORDS):
+        if name not in measures:
             continue
-        values, everything = _numbers(tracker[name]), _numbers(windows[name])
+        values, everything = _numbers(tracker[name]), _numbers(measures[name])
         if not len(values):
             continue
         if everything.min() == everything.max():
@@ -322,6 +329,8 @@ def _histograms(tracker: gpd.GeoDataFrame, windows: gpd.GeoDataFrame) -> str:
 
 def _numbers(column: pd.Series) -> np.ndarray[Any, Any]:
     """Values of a column of numbers, or of comma-joined numbers; empty for other text."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column.dropna().to_numpy(dtype=float)
     joined = ",".join(column.dropna().astype(str))
     values = pd.to_numeric(pd.Series([text for text in joined.split(",") if text]), errors="coerce")
     return values.to_numpy(dtype=float) if len(values) and values.notna().all() else np.array([])

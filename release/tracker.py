@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import shapely
 from pyproj import Transformer
@@ -23,6 +26,7 @@ __all__ = [
     "GEOJSON_NAME",
     "PARQUET_NAME",
     "chip_files",
+    "chip_id_of",
     "read_metadata",
     "read_tracker",
     "rows_of",
@@ -69,7 +73,11 @@ GELOS_FIELDS = (
 OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
 """Fields that follow GELOS's, before whatever further columns the chips came with."""
 
+_CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
 _ROWS = 500
+"""Turned into Python objects at once, or back."""
+_WINDOWS = 5000
+"""Rows of ``chip_metadata.csv`` read at once."""
 _GEOJSON_HEAD = b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
 _GEOJSON_TAIL = b"]\n}\n"
 _INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
@@ -89,32 +97,44 @@ def _text_columns(sensors: SensorTable) -> tuple[str, ...]:
     return ("cell", "status", *dates, *scenes)
 
 
-def read_metadata(data: bytes, sensors: SensorTable) -> gpd.GeoDataFrame:
+def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
     """Return ``chip_metadata.csv``, which has columns of these sensors, as a table with typed columns and footprints.
+
+    It is read piece by piece, and of a window that is no chip only its status, class and measures are kept (its cell,
+    dates, scenes and footprint are empty): for every chip there may be a hundred of them.
 
     Raises
     ------
     ReleaseError
         If a column is missing or a value cannot be read.
     """
+    texts = _text_columns(sensors)
+    of_chips = [name for name in texts if name != "status"]
+    needed = (*_INTEGERS, *texts, "purity", "chip_footprint")
+    parts, shapes = [], []
     try:
-        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+        with pd.read_csv(file, dtype=str, keep_default_na=False, chunksize=_WINDOWS) as reader:
+            for part in reader:
+                if missing := [name for name in needed if name not in part]:
+                    raise ReleaseError(
+                        f"chip_metadata.csv: column {missing[0]} is missing; run chip.py again"
+                    )
+                is_chip = part["status"] == "success"
+                part.loc[~is_chip, of_chips] = ""
+                outlines = zip(part.pop("chip_footprint"), is_chip, strict=True)
+                shapes.append(shapely.from_wkt([text if chip else None for text, chip in outlines]))
+                parts.append(part)
+        table = pd.concat(parts, ignore_index=True)
+        for name in table.columns.difference([*texts], sort=False):
+            table[name] = _typed(table[name], required=name in _INTEGERS)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ReleaseError(
             f"chip_metadata.csv: not a table ({str(error).strip()}); run chip.py again"
         ) from None
-    texts = _text_columns(sensors)
-    needed = (*_INTEGERS, *texts, "purity", "chip_footprint")
-    if missing := [name for name in needed if name not in table]:
-        raise ReleaseError(f"chip_metadata.csv: column {missing[0]} is missing; run chip.py again")
-    try:
-        for name in table.columns.difference([*texts, "chip_footprint"], sort=False):
-            table[name] = _typed(table[name], required=name in _INTEGERS)
-        footprint = gpd.GeoSeries.from_wkt(table.pop("chip_footprint"), crs=4326)
     except (ValueError, shapely.errors.GEOSException) as error:
         text = str(error).splitlines()[0]
         raise ReleaseError(f"chip_metadata.csv: a value cannot be read ({text}); run chip.py again") from None
-    return gpd.GeoDataFrame(table, geometry=footprint)
+    return gpd.GeoDataFrame(table, geometry=np.concatenate(shapes), crs=4326)
 
 
 def _typed(column: pd.Series, *, required: bool) -> pd.Series:
@@ -154,6 +174,12 @@ def series_name(key: str, chip_id: int, date: str, suffix: str) -> str:
 def static_name(key: str, chip_id: int) -> str:
     """Name of a raster without a date."""
     return f"{key}_{chip_id:06}.tif"
+
+
+def chip_id_of(name: str) -> int | None:
+    """Return the id in the name of a chip's file; None where it is no such name."""
+    match = _CHIP_NAME.search(name)
+    return int(match[1]) if match else None
 
 
 def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
@@ -217,15 +243,13 @@ def rows_of(table: pd.DataFrame, names: Sequence[str]) -> Iterator[dict[str, Any
         yield dict(zip(names, values, strict=True))
 
 
-def to_geojson(table: gpd.GeoDataFrame) -> bytes:
-    """Write a GeoJSON FeatureCollection, a feature per line."""
-    buffer = io.BytesIO()
-    buffer.write(_GEOJSON_HEAD)
+def to_geojson(table: gpd.GeoDataFrame) -> Iterator[bytes]:
+    """Yield a GeoJSON FeatureCollection piece by piece, a feature per line."""
+    yield _GEOJSON_HEAD
     for number, feature in enumerate(_features(table)):
-        buffer.write(b",\n" if number else b"")
-        buffer.write(json.dumps(feature, ensure_ascii=False, allow_nan=False).encode())
-    buffer.write(b"\n" + _GEOJSON_TAIL)
-    return buffer.getvalue()
+        line = json.dumps(feature, ensure_ascii=False, allow_nan=False)
+        yield (f",\n{line}" if number else line).encode()
+    yield b"\n" + _GEOJSON_TAIL
 
 
 def _features(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
@@ -244,16 +268,14 @@ def _parts(table: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
         yield table.iloc[start : start + _ROWS]
 
 
-def to_csv(table: gpd.GeoDataFrame) -> bytes:
-    """Write CSV, the footprint as WKT."""
-    buffer = io.BytesIO()
+def to_csv(table: gpd.GeoDataFrame) -> Iterator[bytes]:
+    """Yield CSV piece by piece, the footprint as WKT."""
     columns = [*table.columns.drop("geometry"), "geometry"]
-    pd.DataFrame(columns=columns).to_csv(buffer, index=False, lineterminator="\n")
+    yield pd.DataFrame(columns=columns).to_csv(index=False, lineterminator="\n").encode()
     for part in _parts(table):
         plain = pd.DataFrame(part.drop(columns="geometry"))
         plain["geometry"] = shapely.to_wkt(part.geometry.to_numpy(), rounding_precision=-1)
-        plain.to_csv(buffer, index=False, header=False, lineterminator="\n")
-    return buffer.getvalue()
+        yield plain.to_csv(index=False, header=False, lineterminator="\n").encode()
 
 
 def to_parquet(table: gpd.GeoDataFrame) -> bytes:
@@ -265,11 +287,15 @@ def to_parquet(table: gpd.GeoDataFrame) -> bytes:
 
 def read_tracker(data: bytes) -> gpd.GeoDataFrame:
     """Return the tracker from its GeoJSON, with the types it was written with."""
-    records, shapes = [], []
-    for feature in _read_features(data):
-        records.append(feature["properties"])
-        shapes.append(shapely.from_geojson(json.dumps(feature["geometry"])))
-    return gpd.GeoDataFrame(pd.DataFrame.from_records(records), geometry=shapes, crs=4326)
+    parts, shapes = [pd.DataFrame()], [np.array([], dtype=object)]
+    features = _read_features(data)
+    while batch := list(itertools.islice(features, _ROWS)):
+        part = pd.DataFrame.from_records([feature["properties"] for feature in batch])
+        # Beside numbers in another batch, True would become 1.
+        parts.append(part.astype(dict.fromkeys(part.select_dtypes(bool).columns, object)))
+        shapes.append(shapely.from_geojson([json.dumps(feature["geometry"]) for feature in batch]))
+    table = pd.concat(parts, ignore_index=True).infer_objects()  # a column may be empty in a whole batch
+    return gpd.GeoDataFrame(table, geometry=np.concatenate(shapes), crs=4326)
 
 
 def _read_features(data: bytes) -> Iterator[dict[str, Any]]:

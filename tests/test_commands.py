@@ -79,32 +79,38 @@ def test_a_dry_run_builds_nothing(demo_config: Callable[..., Config], tmp_path: 
     assert not (Path(config.directory.working) / "demo" / "cubes").exists()
 
 
-def test_ctrl_c_stops_in_seconds_and_the_next_run_goes_on(
+def test_ctrl_c_and_a_batch_system_stop_in_seconds_and_the_next_run_goes_on(
     demo_config: Callable[..., Config], tmp_path: Path, listening: str
 ) -> None:
     config = demo_config(tmp_path)
     command = ["scripts/build_cubes.py", "-c", "configs/demo.yaml", *overrides(config), "--aoi", "0", "5"]
     command += ["--set", "compute.workers=1"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", listening, *command],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    building = Path(config.directory.working) / "demo" / "building"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list(building.glob("*/*.json")):
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130, stderr
-    assert "run the same command again to go on" in stderr
-    assert "stopped: " in stderr
-    assert "Traceback" not in stderr, stderr
-    assert not list(Path(config.directory.working).rglob("zarr.json.partial"))
+    working = Path(config.directory.working) / "demo"
+    # A terminal interrupts all processes, a batch system terminates the one that it started.
+    for number, (stop, kind) in enumerate([(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], start=1):
+        before = len(list((working / "building").glob("*/*.json")))
+        process = subprocess.Popen(
+            [sys.executable, "-c", listening, *command],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and len(list((working / "building").glob("*/*.json"))) <= before:
+            time.sleep(0.05)
+        stop(process.pid, kind)
+        _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 130, stderr
+        assert "run the same command again to go on" in stderr
+        assert "stopped: " in stderr
+        assert "Traceback" not in stderr, stderr
+        assert not list(Path(config.directory.working).rglob("zarr.json.partial"))
+        logs = sorted((working / "logs").iterdir())
+        assert len(logs) == number
+        assert "build_cubes ended with 130" in logs[-1].read_text()
     done = run(*command)
     assert done.returncode == 0, done.stderr
     assert "2 built" in done.stdout

@@ -1,6 +1,7 @@
 """How long a release of many chips takes to make and to verify, and how much memory.
 
-A few chips are made and repeated: each copy lies elsewhere on Earth, so that all checks are done in earnest.
+A few chips are made and repeated: each copy lies elsewhere on Earth and differs in a pixel, so that all checks are
+done in earnest. For every chip there are windows that were scored and not taken, as in a real dataset.
 
     python tests/benchmarks/bench_release.py --chips 500 2500 10000 --folder /somewhere/with/room
 """
@@ -33,10 +34,14 @@ from release_landscape import VERSION, Land, write_config  # noqa: E402
 
 from cube.config import Config, load_config  # noqa: E402
 from release import make_release, verify  # noqa: E402
-from release.package import sha256  # noqa: E402
+from release.checksums import sha256  # noqa: E402
 
 LAND = Land(dict.fromkeys((1, 2, 5, 7, 8, 11), 4), side=960, n_aois=1, rejected={}, epsgs=(32632,))
 SETTINGS = {"release.splits": {"train": 0.8, "val": 0.1, "test": 0.1}}
+WINDOWS = 10
+"""Scored for every chip; the ratio of the sample archive."""
+ACROSS = 400
+"""Chips side by side, before the next row of them begins further south."""
 
 
 def as_in_gelos() -> None:
@@ -52,30 +57,37 @@ def as_in_gelos() -> None:
     optical = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
     landsat = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22")
     landscape.BANDS = {**landscape.BANDS, "s2l2a": optical, "lc2l2": landsat}
+    landscape.COMPRESS = "none"  # a pixel can be changed in place
 
 
 def repeat_chips(root: Path, chips: int) -> Config:
     """Write a working folder of `chips` chips: some made, the others moved copies of them."""
-    model = root / "model"
-    landscape.working_folder(model, LAND, SETTINGS)
-    source = model / "working" / VERSION
+    model_root = root / "model"
+    landscape.working_folder(model_root, LAND, SETTINGS)
+    source = model_root / "working" / VERSION
     rows = list(csv.DictReader(io.StringIO((source / "chip_metadata.csv").read_text())))
     target = root / "working" / VERSION
-    moved = [_moved(rows[number % len(rows)], number) for number in range(chips)]
     models = {row["cell"]: _read(source / "chips" / row["cell"]) for row in rows}
-    for number, row in enumerate(moved):
-        _write_moved(target / "chips" / row["cell"], models[rows[number % len(rows)]["cell"]], row)
+    target.mkdir(parents=True)
     with (target / "chip_metadata.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(moved[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(moved)
-    shutil.rmtree(model)
+        for number in range(chips * WINDOWS):
+            model = rows[number // WINDOWS % len(rows)]
+            row = _moved(model, number)
+            writer.writerow(row)
+            if row["status"] == "success":
+                _write_moved(target / "chips" / row["cell"], models[model["cell"]], row)
+    shutil.rmtree(model_root)
     return write_config(root, LAND, SETTINGS)
 
 
 def _moved(row: Mapping[str, str], number: int) -> dict[str, Any]:
-    left, top = 400_320 + (number % 200) * 960, 6_000_000 - (number // 200) * 960
-    moved = {**row, "chip_index": number, "aoi_index": number // 400, "left_m": left, "top_m": top}
+    """Return the row of a window elsewhere; of every few one is a chip, the others are too mixed."""
+    left, top = 200_640 + (number % ACROSS) * 960, 8_000_000 - (number // ACROSS) * 960
+    moved = {**row, "chip_index": number, "aoi_index": number // 576, "left_m": left, "top_m": top}
+    if number % WINDOWS:
+        moved |= {"status": "impure", "purity": 0.4}
     footprint = landscape._footprint(32632, left, top, LAND)
     return moved | {"cell": f"32632_{left}_{top}", "chip_footprint": footprint}
 
@@ -85,12 +97,21 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 def _write_moved(folder: Path, files: Mapping[str, bytes], row: Mapping[str, Any]) -> None:
-    """Write a chip's files with another tie point; nothing else in a GeoTIFF says where it lies."""
+    """Write a chip's files with another tie point, which alone says where it lies, and another first pixel."""
     folder.mkdir(parents=True)
     new = struct.pack("<6d", 0, 0, 0, row["left_m"], row["top_m"], 0)
     digests = {}
     for name, data in files.items():
-        written = data if name.endswith("png") else data.replace(_tie_point(data), new)
+        written = bytearray(data)
+        if name.endswith("tif"):
+            place = _values_at(data, 33922, 6)
+            written[place : place + len(new)] = new
+        if name.endswith("tif") and not name.startswith(("lulc", "dem")):
+            kind = "<H" if name.startswith("s2l2a") else "<f"
+            values = (1 + row["chip_index"] // 5000, 1 + row["chip_index"] % 5000)
+            (first,) = struct.unpack_from("<I", data, _values_at(data, 273, 2))
+            for band, value in enumerate(values):
+                struct.pack_into(kind, written, first + band * struct.calcsize(kind), value)
         (folder / name).write_bytes(written)
         digests[name] = sha256(written)
     left, top, side = row["left_m"], row["top_m"], LAND.side
@@ -99,10 +120,15 @@ def _write_moved(folder: Path, files: Mapping[str, bytes], row: Mapping[str, Any
     (folder / "chip.json").write_text(json.dumps({**facts, "sensors": sensors}))
 
 
-def _tie_point(data: bytes) -> bytes:
-    tag = data.index(struct.pack("<HHI", 33922, 12, 6))
-    (place,) = struct.unpack_from("<I", data, tag + 8)
-    return data[place : place + 48]
+def _values_at(data: bytes, tag: int, count: int) -> int:
+    """Where a TIFF keeps a tag's values; `count` or more of them, so that they are not in the tag itself."""
+    (place,) = struct.unpack_from("<I", data, 4)
+    (tags,) = struct.unpack_from("<H", data, place)
+    for number in range(tags):
+        found, _, there, values = struct.unpack_from("<HHII", data, place + 2 + 12 * number)
+        if found == tag and there >= count:
+            return int(values)
+    raise LookupError(f"no tag {tag} of {count} values or more")
 
 
 def measure(found: Table, chips: int, name: str, function: Callable[[str], str], path: str) -> None:
@@ -152,8 +178,8 @@ def main() -> None:
     as_in_gelos()
     columns = ["chips", "what", "seconds", "processor, seconds", "MB at most", "outcome"]
     note = (
-        "A few chips repeated at other places, 26 files each; memory is that of all processes together, a shared page "
-        "counted once."
+        f"A few chips repeated at other places, 26 files each, and {WINDOWS} windows scored for each; memory is that of "
+        "all processes together, a shared page counted once."
     )
     found = Table("Releases", columns, note)
     for chips in arguments.chips:

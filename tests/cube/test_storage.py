@@ -205,3 +205,21 @@ def test_a_store_that_refuses_is_one_line_and_its_key_is_nowhere(monkeypatch: py
         folder.write("a", b"")
     assert str(raised.value) == "memory://refused/a: cannot be written (no answer from https://host/a)"
     assert "c2VjcmV0" not in repr(folder)
+
+
+@pytest.mark.parametrize("failing", ["07.tif", "99.tif"])
+def test_a_store_that_takes_all_but_one_file_gets_no_seal(
+    monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    folder, put_object = Folder(f"memory://unsealed-{failing}"), MemoryFileSystem.pipe_file
+
+    def pipe_file(fs: MemoryFileSystem, path: str, value: bytes, **options: object) -> None:
+        if path.endswith(failing):
+            raise ConnectionResetError("gone")
+        put_object(fs, path, value, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
+    files = {"chip.json": b"{}", **{f"{number:02}.tif": b"1" for number in range(100)}}
+    with pytest.raises(StoreError, match=rf"{failing}: cannot be written \(gone\)"):
+        folder.write_folder("chip", files, "chip.json")
+    assert not (folder / "chip").exists("chip.json")

@@ -11,14 +11,14 @@ import numpy as np
 import rasterio
 
 from release import Fault
-from release.package import SUMS_NAME, format_sums, sha256
+from release.checksums import SUMS_NAME, Checksums, format_sums, sha256
 from release.tracker import read_tracker, to_csv, to_geojson, to_parquet
 
 
 def reseal(folder: Path) -> None:
     """Write checksums that fit, so that only the contents can give a damage away."""
-    sums = {p.name: sha256(p.read_bytes()) for p in folder.iterdir() if p.name != SUMS_NAME}
-    (folder / SUMS_NAME).write_bytes(format_sums(sums))
+    sums = Checksums((p.name, sha256(p.read_bytes())) for p in folder.iterdir() if p.name != SUMS_NAME)
+    (folder / SUMS_NAME).write_bytes(b"".join(format_sums(sums)))
 
 
 def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) -> None:
@@ -27,8 +27,8 @@ def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) 
     table = read_tracker(path.read_bytes())
     changed = change(table)
     table = changed if isinstance(changed, gpd.GeoDataFrame) else table
-    path.write_bytes(to_geojson(table))
-    (folder / "gelos_chip_tracker.csv").write_bytes(to_csv(table))
+    path.write_bytes(b"".join(to_geojson(table)))
+    (folder / "gelos_chip_tracker.csv").write_bytes(b"".join(to_csv(table)))
     (folder / "gelos_chip_tracker.parquet").write_bytes(to_parquet(table))
     croissant = json.loads((folder / "croissant.json").read_text())
     for part in croissant["distribution"]:

@@ -21,7 +21,7 @@ from shapely import Polygon, to_wkt
 
 from cube.config import Config, load_config
 from cube.sensors import SENSORS
-from release.package import sha256
+from release.checksums import sha256
 
 VERSION = "v0.1"
 RANGES = ("2023-01-01/2023-03-31", "2023-04-01/2023-06-30")
@@ -46,6 +46,7 @@ BANDS = {
 }
 DTYPES = {"s2l2a": "int16", "s1rtc": "float32", "lc2l2": "float32", "dem": "float32", "lulc": "uint8"}
 NODATA: dict[str, float | None] = {"s2l2a": 0, "s1rtc": np.nan, "lc2l2": np.nan, "dem": np.nan, "lulc": 0}
+COMPRESS = "deflate"
 PX = {"s2l2a": 10, "s1rtc": 10, "lc2l2": 30, "dem": 30, "lulc": 10}
 
 
@@ -226,7 +227,7 @@ def geotiff(
         "crs": f"EPSG:{epsg}",
         "transform": from_origin(left, top, PX[key], PX[key]),
         "nodata": NODATA[key],
-        "compress": "deflate",
+        "compress": COMPRESS,
     }
     with MemoryFile() as memory:
         with memory.open(**profile) as raster:

@@ -16,7 +16,9 @@ import rasterio
 import stac_geoparquet.arrow
 from pystac.validation import validate_dict
 
+from cube.config import Config
 from cube.sensors import SENSORS
+from release import tracker
 from release.tracker import GELOS_FIELDS, read_metadata, read_tracker, to_csv
 
 
@@ -110,8 +112,9 @@ def test_csv_and_parquet_are_the_same_table(folder: Path) -> None:
     table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
     parquet = gpd.read_parquet(folder / "gelos_chip_tracker.parquet")
     assert list(parquet.columns) == list(table.columns)
-    assert to_csv(parquet) == to_csv(table) == (folder / "gelos_chip_tracker.csv").read_bytes()
-    csv = pd.read_csv(io.BytesIO(to_csv(table)))
+    text = (folder / "gelos_chip_tracker.csv").read_bytes()
+    assert b"".join(to_csv(parquet)) == b"".join(to_csv(table)) == text
+    csv = pd.read_csv(io.BytesIO(text))
     assert csv["lat"].tolist() == table["lat"].tolist()
 
 
@@ -133,10 +136,52 @@ def test_metadata_with_a_single_date_stays_text() -> None:
     head += "s2l2a_scene_ids,s1rtc_scene_ids,lc2l2_scene_ids,dem_scene_ids,lulc_scene_ids,"
     head += "left_m,top_m,s2l2a_min_clear"
     row = '0,0,32632_0_0,20230115,,,1,1.0,"POLYGON ((0 0, 1 0, 1 1, 0 0))",32632,success,a,,,,b,0,0,'
-    table = read_metadata(f"{head}\n{row}\n".encode(), SENSORS)
+    table = read_metadata(io.BytesIO(f"{head}\n{row}\n".encode()), SENSORS)
     assert table["s2l2a_dates"][0] == "20230115"
     assert table["purity"].dtype == float
     assert table["s2l2a_min_clear"][0] == ""
+
+
+@pytest.mark.parametrize("rows", [1, 7, 5000])
+def test_of_a_window_that_is_no_chip_only_its_measures_are_kept(
+    config: Config, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    path = Path(config.directory.working) / config.dataset.version / "chip_metadata.csv"
+    expected = pd.read_csv(path, dtype=str, keep_default_na=False)
+    is_chip = expected["status"] == "success"
+    assert 0 < is_chip.sum() < len(expected)
+    monkeypatch.setattr(tracker, "_WINDOWS", rows)
+    with path.open("rb") as file:
+        table = read_metadata(file, SENSORS)
+    for name in ("chip_index", "aoi_index", "status", "lulc", "s2l2a_clear", "left_m"):
+        assert table[name].astype(str).tolist() == expected[name].tolist()
+    for name in ("cell", "s2l2a_dates", "lc2l2_scene_ids"):
+        assert table[name].tolist() == expected[name].where(is_chip, "").tolist()
+    assert table.geometry.notna().tolist() == is_chip.tolist()
+    wkt = gpd.GeoSeries.from_wkt(expected["chip_footprint"])
+    assert table.geometry[is_chip].geom_equals(wkt[is_chip].set_crs(4326)).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_tracker_read_in_batches_has_the_types_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    columns: dict[str, list[object]] = {
+        "whole": [1, 2, 3, 4],
+        "share": [None, None, 0.5, 1.0],
+        "text": ["a", "", "c", None],
+        "flag": [True, True, 1, 2],
+        "empty": [None, None, None, None],
+        "mixed": [1, 2, "a", 2.5],
+    }
+    records = [{name: values[number] for name, values in columns.items()} for number in range(4)]
+    point = {"type": "Point", "coordinates": [1.0, 2.0]}
+    features = [{"type": "Feature", "properties": record, "geometry": point} for record in records]
+    monkeypatch.setattr(tracker, "_ROWS", rows)
+    table = read_tracker(json.dumps({"type": "FeatureCollection", "features": features}).encode())
+    expected = pd.DataFrame.from_records(records)
+    pd.testing.assert_frame_equal(pd.DataFrame(table.drop(columns="geometry")), expected)
+    assert [type(value) for value in table["flag"]] == [bool, bool, int, int]
 
 
 def test_the_card_says_what_how_and_whose(folder: Path) -> None:

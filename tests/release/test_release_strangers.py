@@ -25,7 +25,7 @@ from release_changes import only, reseal, rewrite_tracker
 from release_landscape import VERSION
 
 from release import ReleaseError, open_release, verify
-from release.package import SUMS_NAME, sha256
+from release.checksums import SUMS_NAME, sha256
 from release.tracker import to_parquet
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,8 +21,9 @@ from release_changes import only, reseal, rewrite_raster, rewrite_tracker
 from release_landscape import VERSION, Land, working_folder
 
 from release import Fault, ReleaseError, make_release, verify
-from release.package import SUMS_NAME, zip_chunks
+from release.checksums import SUMS_NAME
 from release.tracker import read_tracker
+from release.zips import zip_chunks
 
 DAMAGES = int(os.environ.get("GELOS_DAMAGES", "30"))
 """How many seeded damages are planted; the full proof is GELOS_DAMAGES=1000."""
@@ -327,7 +328,7 @@ def test_a_zip_and_a_folder_of_the_same_files_have_the_same_faults(copy: Path, t
     (copy / "stray.txt").write_text("x")
     rewrite_raster(copy / "lc2l2_000005_20230120.tif", crs="EPSG:32601")
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
-    names = [SUMS_NAME, *sorted(path.name for path in copy.iterdir() if path.name != SUMS_NAME)]
+    names = sorted(path.name for path in copy.iterdir())
     beside = tmp_path / "zip" / "damaged.zip"
     beside.parent.mkdir()
     beside.write_bytes(b"".join(zip_chunks("damaged", names, lambda name: (copy / name).read_bytes())))

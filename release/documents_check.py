@@ -1,0 +1,280 @@
+"""Check what is no chip's file in a release: its checksums, tables, settings and catalogs. They may be anybody's."""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shapely
+
+from .card import CARD_NAME
+from .catalogs import (
+    CATALOG_NAME,
+    COLLECTION_NAME,
+    CROISSANT_NAME,
+    ITEMS_NAME,
+    item_facts,
+    read_items,
+    stac_items,
+)
+from .checksums import SUMS_NAME, Checksums, Names, parse_sums, sha256, sha256_of
+from .chip_files import SUM_DIFFERS
+from .errors import ReleaseError
+from .faults import Fault, first_line
+from .files import Files
+from .recipe import RECIPE_NAME, Recipe, parse_recipe
+from .report import REPORT_NAME
+from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, chip_id_of, read_tracker, to_csv
+from .tracker_check import balance_problems, checked_rows, chip_names, row_problems, table_problems
+
+__all__ = ["check_documents", "check_sums"]
+
+_DOCUMENTS = (
+    CARD_NAME,
+    CATALOG_NAME,
+    COLLECTION_NAME,
+    CROISSANT_NAME,
+    CSV_NAME,
+    GEOJSON_NAME,
+    ITEMS_NAME,
+    PARQUET_NAME,
+    RECIPE_NAME,
+    REPORT_NAME,
+)
+_OPTIONAL = ("aois.geojson",)
+_MOST_ROW_BYTES = 1 << 16
+"""Of a row of the tracker or of the items: ten times what they take."""
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    pa.ArrowException,
+    shapely.errors.GEOSException,
+)
+"""What readers of JSON and Parquet raise at a file that is not what it should be."""
+
+
+def check_sums(data: bytes, names: Names) -> tuple[list[Fault], Checksums]:
+    """Compare ``SHA256SUMS`` with the files there are."""
+    sums, wrong = parse_sums(data)
+    faults = [Fault(SUMS_NAME, text) for text in wrong]
+    for name, group in itertools.groupby(names):
+        if (count := len(list(group))) > 1:
+            faults.append(Fault(name, f"is there {count} times"))
+        if name not in sums.names and name != SUMS_NAME:
+            faults.append(Fault(name, f"is not named in {SUMS_NAME}"))
+    faults += [Fault(name, f"is missing, though {SUMS_NAME} names it") for name in sums if name not in names]
+    faults += [Fault(SUMS_NAME, f"does not name {name}") for name in _DOCUMENTS if name not in sums.names]
+    return faults, sums
+
+
+class _Documents:
+    """What is no chip's file, read once each and forgotten: together they are larger than the table."""
+
+    def __init__(self, files: Files, sums: Checksums, names: Names) -> None:
+        self._files, self._sums = files, sums
+        self._unread = {name for name in sums if chip_id_of(name) is None and name in names}
+        self.faults: list[Fault] = []
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes; None, and a fault, where they are not what they were."""
+        if name not in self._unread:
+            return None
+        self._unread.discard(name)
+        try:
+            data = self._files.read(name)
+        except OSError as error:
+            self.faults.append(Fault(name, str(error)))
+            return None
+        if sha256(data) != self._sums[name]:
+            self.faults.append(Fault(name, SUM_DIFFERS))
+            return None
+        return data
+
+    def read_others(self) -> None:
+        """Read what was not read yet, for its checksum alone."""
+        for name in sorted(self._unread):
+            self.read(name)
+
+
+def check_documents(
+    files: Files, sums: Checksums, names: Names
+) -> tuple[Recipe | None, gpd.GeoDataFrame | None, list[Fault]]:
+    """Check what is no chip's file.
+
+    Returns
+    -------
+    Recipe or None, GeoDataFrame or None, list of Fault
+        What the release says that it was made with, and the tracker, where they can be believed; the faults.
+    """
+    documents = _Documents(files, sums, names)
+    recipe = _read_recipe(documents)
+    table = _read_tables(documents, recipe, sums)
+    if recipe is not None and table is not None:
+        wrong = [Fault(GEOJSON_NAME, text) for text in row_problems(table, recipe)]
+        documents.faults += wrong
+        if not wrong:
+            _check_items(documents, table, recipe)
+        documents.faults += [Fault(GEOJSON_NAME, text) for text in balance_problems(table, recipe)]
+        _check_croissant(documents, sums)
+        documents.faults += _name_faults(table, recipe, sums, names)
+    documents.read_others()
+    return recipe, None if recipe is None else table, documents.faults
+
+
+def _read_recipe(documents: _Documents) -> Recipe | None:
+    """Return what the release was made with, unless the file that says so is not to be believed."""
+    data = documents.read(RECIPE_NAME)
+    if data is None:
+        return None
+    try:
+        return parse_recipe(data)
+    except ReleaseError as error:
+        documents.faults.append(Fault(RECIPE_NAME, str(error).removeprefix(f"{RECIPE_NAME}: ")))
+        return None
+
+
+def _read_tables(documents: _Documents, recipe: Recipe | None, sums: Checksums) -> gpd.GeoDataFrame | None:
+    """Return the tracker from whichever of its files is right, and note where the others are wrong, or differ."""
+    first: gpd.GeoDataFrame | None = None
+    texts: dict[str, str] = {}
+    readers: dict[str, Callable[[bytes], gpd.GeoDataFrame]] = {
+        GEOJSON_NAME: read_tracker,
+        PARQUET_NAME: functools.partial(_read_parquet, most_rows=len(sums)),
+    }
+    for name, reader in readers.items():
+        data = documents.read(name)
+        if data is None:
+            continue
+        try:
+            table = reader(data)
+            wrong = [] if recipe is None else list(table_problems(table, recipe))
+            texts[name] = sha256_of(to_csv(table))
+        except _UNREADABLE as error:
+            documents.faults.append(Fault(name, f"cannot be read ({first_line(error)})"))
+            continue
+        documents.faults += [Fault(name, text) for text in wrong]
+        first = table if first is None and not wrong else first
+    if documents.read(CSV_NAME) is not None:
+        texts[CSV_NAME] = sums[CSV_NAME]
+    names = list(texts)
+    documents.faults += [
+        Fault(name, f"differs from {names[0]}") for name in names[1:] if texts[name] != texts[names[0]]
+    ]
+    return first
+
+
+def _read_parquet(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
+    _check_unpacked(data, most_rows)
+    return gpd.read_parquet(io.BytesIO(data))
+
+
+def _check_unpacked(data: bytes, most_rows: int) -> None:
+    """Refuse a Parquet file that unpacks to far more than its rows could hold: a value said once may count for all.
+
+    Raises
+    ------
+    ValueError
+        Says what is too large, or named twice.
+    """
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        found, schema = file.metadata, file.schema_arrow
+    if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+        raise ValueError(f"field {twice[0]} is there twice")
+    if found.num_rows > most_rows:
+        raise ValueError(f"{found.num_rows:,} rows, where {most_rows:,} are the most")
+    most = found.num_rows * _MOST_ROW_BYTES + _MOST_ROW_BYTES
+    groups = (found.row_group(number) for number in range(found.num_row_groups))
+    parts = (group.column(place) for group in groups for place in range(group.num_columns))
+    size = sum(part.total_uncompressed_size for part in parts)
+    if size <= most:
+        texts = [one.name for one in schema if any(is_kind(one.type) for is_kind in _TEXTS)]
+        table = pq.read_table(io.BytesIO(data), columns=texts, read_dictionary=texts)
+        size = sum(_unpacked_bytes(chunk) for column in table.columns for chunk in column.chunks)
+    if size > most:
+        raise ValueError(f"{size:,} bytes, in {found.num_rows:,} rows")
+
+
+_TEXTS = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_dictionary,
+)
+
+
+def _unpacked_bytes(chunk: Any) -> int:
+    """Return how many bytes the texts of a column have, each counted as often as it is there."""
+    if not pa.types.is_dictionary(chunk.type):
+        return int(chunk.nbytes)
+    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+    return int(pc.sum(lengths.take(chunk.indices)).as_py() or 0)
+
+
+def _check_items(documents: _Documents, table: gpd.GeoDataFrame, recipe: Recipe) -> None:
+    """Compare the STAC items with those that the tracker's rows make."""
+    data = documents.read(ITEMS_NAME)
+    if data is None:
+        return
+    try:
+        _check_unpacked(data, len(table))
+        for found, wanted in zip(read_items(data), stac_items(table, recipe), strict=True):
+            if item_facts(found) != item_facts(wanted):
+                text = f"{wanted['id']} is not what the tracker says of the chip"
+                documents.faults.append(Fault(ITEMS_NAME, text))
+                return
+    except _UNREADABLE as error:
+        text = f"cannot be read, or holds other chips ({first_line(error)})"
+        documents.faults.append(Fault(ITEMS_NAME, text))
+
+
+def _check_croissant(documents: _Documents, sums: Checksums) -> None:
+    data = documents.read(CROISSANT_NAME)
+    if data is None:
+        return
+    try:
+        parts = json.loads(data)["distribution"]
+        found = {part["contentUrl"]: part["sha256"] for part in parts if part["@type"] == "cr:FileObject"}
+    except _UNREADABLE as error:
+        documents.faults.append(Fault(CROISSANT_NAME, f"cannot be read ({first_line(error)})"))
+        return
+    tables = {CSV_NAME, GEOJSON_NAME, PARQUET_NAME}
+    wrong = [f"does not name {name}" for name in tables - found.keys()]
+    wrong += [f"names {name}, which is no table of the release" for name in found.keys() - tables]
+    wrong += [
+        f"gives another sha256 of {name}"
+        for name in tables & found.keys()
+        if name in sums.names and sums[name] != found[name]
+    ]
+    documents.faults += [Fault(CROISSANT_NAME, text) for text in wrong]
+
+
+def _name_faults(table: gpd.GeoDataFrame, recipe: Recipe, sums: Checksums, names: Names) -> Iterator[Fault]:
+    """Compare the files there are with those that the tracker's rows stand for."""
+    claimed = np.zeros(len(sums), dtype=bool)
+    for name in (name for row in checked_rows(table, recipe) for name in chip_names(row, recipe)):
+        place = sums.names.place(name)
+        if place is not None:
+            claimed[place] = True
+        elif name not in names:
+            yield Fault(name, "is missing, though the tracker stands for it")
+    for place in np.flatnonzero(~claimed).tolist():
+        name = sums.names.at(place)
+        if name not in (*_DOCUMENTS, *_OPTIONAL):
+            yield Fault(name, "belongs to no chip of the tracker")
