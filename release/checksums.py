@@ -152,24 +152,26 @@ def parse_sums(data: bytes) -> tuple[Checksums, list[str]]:
         What it says; and what is wrong with the file itself.
     """
     wrong = [] if data.endswith(b"\n") else ["ends within a line"]
-    order: list[str] = []
+    numbers = array("q")
 
     def lines() -> Iterator[tuple[str, str]]:
-        seen: set[str] = set()
         for number, line in enumerate(io.BytesIO(data), start=1):
             match = _SUMS_LINE.fullmatch(line.decode("utf-8", errors="replace").removesuffix("\n"))
             if match is None:
                 wrong.append(f"line {number} is not a checksum and a name")
-            elif match[2] in seen:
-                wrong.append(f"line {number} names {match[2]} again")
             elif match[2] == SUMS_NAME:
                 wrong.append("names itself")
             else:
-                seen.add(match[2])
-                order.append(match[2])
+                numbers.append(number)
                 yield match[2], match[1]
 
     sums = Checksums(lines())
-    if any(one > other for one, other in itertools.pairwise(order)):
+    names, given = sums.names, sums.names.given
+    if any(one > other for one, other in itertools.pairwise(given)):
         wrong.append("names are not in order")
+    again = [place for place in range(1, len(names)) if names.at(place) == names.at(place - 1)]
+    if again:
+        wrong += [f"line {numbers[given[place]]} names {names.at(place)} again" for place in again]
+        first = sorted(set(range(len(names))) - set(again))
+        sums = Checksums((names.at(place), sums.at(place)) for place in first)
     return sums, wrong

@@ -32,6 +32,7 @@ from .chip_files import SUM_DIFFERS
 from .errors import ReleaseError
 from .faults import Fault, first_line
 from .files import Files
+from .memory import give_back
 from .recipe import RECIPE_NAME, Recipe, parse_recipe
 from .report import REPORT_NAME
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, chip_id_of, read_tracker, to_csv
@@ -170,6 +171,8 @@ def _read_tables(documents: _Documents, recipe: Recipe | None, sums: Checksums) 
             continue
         documents.faults += [Fault(name, text) for text in wrong]
         first = table if first is None and not wrong else first
+        del data, table
+        give_back()
     if documents.read(CSV_NAME) is not None:
         texts[CSV_NAME] = sums[CSV_NAME]
     names = list(texts)

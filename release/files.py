@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-import zipfile
 import zlib
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -15,11 +14,9 @@ from cube.storage import Folder
 
 from .checksums import SUMS_NAME, Names
 from .errors import BadZipError, ReleaseError
+from .zips import LOCAL_HEADER, list_zip
 
 __all__ = ["MOST_BYTES", "Files", "FolderFiles", "ZipFiles", "open_files"]
-
-_ZIP_HEADER = 30
-_ZIP_ENCRYPTED = 1
 
 MOST_BYTES = 1 << 32
 """No file of a release is larger."""
@@ -64,27 +61,33 @@ class ZipFiles:
 
     def __init__(self, folder: Folder, name: str) -> None:
         self.folder, self.name = folder, name
+        starts, sizes, crcs, stored = array("Q"), array("Q"), array("Q"), bytearray()
+        names: list[str] = []
         try:
-            with folder.open(name) as file, zipfile.ZipFile(file) as archive:
-                entries, end = archive.infolist(), archive.start_dir
-            self.root = _root(entry.filename for entry in entries)
-            self._names = Names(entry.filename.removeprefix(self.root) for entry in entries)
-            entries = [entries[place] for place in self._names.given]
-            self._starts = np.array([entry.header_offset for entry in entries], dtype=np.int64)
-            self._sizes = np.array([entry.file_size for entry in entries], dtype=np.int64)
-        except (
-            zipfile.BadZipFile,
-            ArithmeticError,
-            ValueError,
-            EOFError,
-            OSError,
-            NotImplementedError,
-        ) as error:
+            with folder.open(name) as file:
+                end, entries = list_zip(file)
+                for entry in entries:
+                    names.append(entry.name)
+                    starts.append(entry.start)
+                    sizes.append(entry.size)
+                    crcs.append(entry.crc)
+                    stored.append(entry.is_stored)
+        except (ValueError, OverflowError, OSError) as error:
             raise BadZipError(f"{folder}/{name}: not a zip that can be read ({error})") from None
-        self._crcs = np.array([entry.CRC for entry in entries], dtype=np.uint32)
-        self._stored = np.array([_is_stored(entry) for entry in entries], dtype=bool)
+        self.root = _root(names)
+        self._names = Names(one.removeprefix(self.root) for one in names)
+        given = np.array(self._names.given)
+        self._starts, self._sizes, self._crcs, self._stored = (
+            np.frombuffer(values, dtype=kind)[given]
+            for values, kind in (
+                (starts, np.uint64),
+                (sizes, np.uint64),
+                (crcs, np.uint64),
+                (stored, np.bool_),
+            )
+        )
         # An entry ends where the next begins: no byte of a zip can be read as two files.
-        borders = np.append(np.sort(self._starts), max(end, int(self._starts.max(initial=0))))
+        borders = np.append(np.sort(self._starts), np.uint64(max(end, int(self._starts.max(initial=0)))))
         self._ends = borders[np.searchsorted(borders[:-1], self._starts, side="right")]
 
     def __reduce__(self) -> tuple[type[ZipFiles], tuple[Folder, str]]:
@@ -117,16 +120,12 @@ def _check_size(size: int, most: int) -> None:
         raise OSError(f"holds {size:,} bytes, more than the {most:,} that it may")
 
 
-def _is_stored(entry: zipfile.ZipInfo) -> bool:
-    return entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & _ZIP_ENCRYPTED
-
-
 def _entry_data(entry: bytes, size: int) -> bytes:
     """Return the content of a stored entry, which follows its header; less than `size` where it is damaged."""
-    if entry[:4] != b"PK\3\4" or len(entry) < _ZIP_HEADER:
+    if entry[:4] != b"PK\3\4" or len(entry) < LOCAL_HEADER.size:
         return b""
-    name, extra = struct.unpack_from("<HH", entry, _ZIP_HEADER - 4)
-    start = _ZIP_HEADER + name + extra
+    *_, name, extra = LOCAL_HEADER.unpack_from(entry)
+    start = LOCAL_HEADER.size + name + extra
     return entry[start : start + size]
 
 

@@ -1,32 +1,38 @@
-"""A release as a zip whose bytes follow from its files alone, written and compared piece by piece.
+"""A release as a zip whose bytes follow from its files alone: written, compared and listed piece by piece.
 
 The format is that of PKWARE's APPNOTE.TXT, with the choices that Python's ``zipfile`` makes for entries stored as
-they are; that module keeps half a kilobyte of every entry until the end, this one twelve bytes.
+they are. That module keeps up to a kilobyte of every entry, of which a large release has hundreds of thousands.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import IO
+from typing import IO, NamedTuple
 
 from .checksums import SUMS_NAME
 
-__all__ = ["zip_chunks", "zip_equals"]
+__all__ = ["LOCAL_HEADER", "ZipEntry", "list_zip", "zip_chunks", "zip_equals"]
+
+LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+"""What stands before each entry's name; the lengths of name and extra fields come last."""
 
 _LIMIT = (1 << 31) - 1
 """Sizes and offsets beyond it are written in ZIP64's fields."""
 _ENTRIES_LIMIT = (1 << 16) - 1
 _IN_ZIP64 = 0xFFFFFFFF
+_MOST_COMMENT = (1 << 16) - 1
+_ENCRYPTED = 1
+_STORED = 0
 _VERSION, _ZIP64_VERSION = 20, 45
 _UNIX = 3
 _MODE = 0o100644
 _UTF8 = 1 << 11
 _DATE = (1980 - 1980) << 9 | 1 << 5 | 1
 _EXTRA = "<HH"
-_LOCAL = "<4s5H3L2H"
 _CENTRAL = "<4s4B4H3L5H2L"
 _END = "<4s4H2LH"
 _ZIP64_END = "<4sQ2H2L4Q"
@@ -93,7 +99,7 @@ def _local_header(name: str, crc: int, size: int) -> bytes:
         extra = struct.pack(f"{_EXTRA}QQ", 1, 16, size, size)
         size, version = _IN_ZIP64, _ZIP64_VERSION
     fixed = (version, flags, 0, 0, _DATE, crc, size, size, len(encoded), len(extra))
-    return struct.pack(_LOCAL, b"PK\3\4", *fixed) + encoded + extra
+    return LOCAL_HEADER.pack(b"PK\3\4", *fixed) + encoded + extra
 
 
 def _central_header(name: str, crc: int, size: int, offset: int) -> bytes:
@@ -142,3 +148,99 @@ def zip_equals(archive: IO[bytes], chunks: Iterable[bytes]) -> bool:
         position += len(chunk)
     archive.seek(position)
     return not archive.read(1)
+
+
+class ZipEntry(NamedTuple):
+    """What a zip's list says of a file."""
+
+    name: str
+    start: int
+    """Where its header is."""
+    size: int
+    """Bytes, once it is unpacked."""
+    crc: int
+    is_stored: bool
+    """False where it is compressed or encrypted."""
+
+
+def list_zip(file: IO[bytes]) -> tuple[int, Iterator[ZipEntry]]:
+    """Read a zip's own list of its files, entry by entry.
+
+    Returns
+    -------
+    int, iterator
+        Where the list begins, and so the files end; and what it says.
+
+    Raises
+    ------
+    ValueError
+        If it is no zip, or its list is damaged or not where it should be; while the entries are read, too.
+    """
+    start, size = _find_list(file)
+    return start, _entries(file, start, size)
+
+
+def _find_list(file: IO[bytes]) -> tuple[int, int]:
+    """Return where the list of a zip's files begins, and its size in bytes."""
+    end, locator, zip64 = (struct.Struct(one) for one in (_END, _ZIP64_LOCATOR, _ZIP64_END))
+    length = file.seek(0, io.SEEK_END)
+    file.seek(max(0, length - end.size - _MOST_COMMENT - locator.size))
+    tail = file.read()
+    at = tail.rfind(b"PK\5\6")
+    if at < 0 or len(tail) < at + end.size:
+        raise ValueError("no list of files at its end")
+    *_, size, start, comment = end.unpack_from(tail, at)
+    stop = length - len(tail) + at
+    if length != stop + end.size + comment:
+        raise ValueError("something follows its list of files")
+    if at >= locator.size and tail[at - locator.size :].startswith(b"PK\6\7"):
+        _, _, stop, _ = locator.unpack_from(tail, at - locator.size)
+        file.seek(min(stop, length))
+        record = file.read(zip64.size)
+        if len(record) < zip64.size or not record.startswith(b"PK\6\6"):
+            raise ValueError("the list of its files is not where it says")
+        *_, size, start = zip64.unpack(record)
+    if start + size != stop:
+        raise ValueError("the list of its files is not where it says")
+    return start, size
+
+
+def _entries(file: IO[bytes], start: int, size: int) -> Iterator[ZipEntry]:
+    central = struct.Struct(_CENTRAL)
+    file.seek(start)
+    while size:  # some programs write a wrong number of entries
+        fixed = file.read(central.size)
+        if len(fixed) < central.size or not fixed.startswith(b"PK\1\2"):
+            raise ValueError("the list of its files is damaged")
+        values = central.unpack(fixed)
+        flags, method, crc, packed, unpacked, offset = (values[i] for i in (5, 6, 9, 10, 11, 18))
+        lengths = values[12:15]
+        rest = file.read(sum(lengths))
+        size -= len(fixed) + len(rest)
+        if len(rest) < sum(lengths) or size < 0:
+            raise ValueError("the list of its files is damaged")
+        name, extra = rest[: lengths[0]], rest[lengths[0] : lengths[0] + lengths[1]]
+        unpacked, packed, offset = _in_zip64(extra, unpacked, packed, offset)
+        if offset > start:
+            raise ValueError("its list of files names one beyond them")
+        is_stored = method == _STORED and not flags & _ENCRYPTED and packed == unpacked
+        text = name.decode("utf-8" if flags & _UTF8 else "cp437")
+        yield ZipEntry(text, offset, unpacked, crc, is_stored)
+
+
+def _in_zip64(extra: bytes, *values: int) -> Iterator[int]:
+    """Yield values, those that are too large for their fields from the extra field that holds them."""
+    large = b""
+    while len(extra) >= struct.calcsize(_EXTRA):
+        kind, length = struct.unpack_from(_EXTRA, extra)
+        own, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == 1:
+            large = own
+    for value in values:
+        if value != _IN_ZIP64:
+            yield value
+            continue
+        if len(large) < 8:
+            raise ValueError("the list of its files is damaged")
+        yield int.from_bytes(large[:8], "little")
+        large = large[8:]

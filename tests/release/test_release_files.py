@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import random
 import subprocess
 import tracemalloc
 import zipfile
@@ -17,8 +19,9 @@ from hypothesis import strategies as st
 import release.zips
 from cube.storage import Folder
 from release.checksums import SUMS_NAME, Checksums, Names, format_sums, parse_sums, sha256
+from release.errors import BadZipError
 from release.files import ZipFiles
-from release.zips import zip_chunks, zip_equals
+from release.zips import list_zip, zip_chunks, zip_equals
 
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1, max_size=20)
 
@@ -88,6 +91,72 @@ def test_zips_are_compared_to_the_last_byte() -> None:
     for other in (made[:-1], made + b"x", bytes(changed), b""):
         assert not zip_equals(io.BytesIO(other), zip_chunks("root", ["a", "b"], str.encode))
     assert zip_equals(io.BytesIO(made), zip_chunks("root", ["a", "b"], str.encode))
+
+
+def listed(data: bytes) -> list[tuple[object, ...]]:
+    start, entries = list_zip(io.BytesIO(data))
+    found = [tuple(entry) for entry in entries]
+    assert start <= len(data)
+    return found
+
+
+def listed_by_zipfile(data: bytes) -> list[tuple[object, ...]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return [
+            (
+                one.filename,
+                one.header_offset,
+                one.file_size,
+                one.CRC,
+                not one.compress_type and not one.flag_bits & 1,
+            )
+            for one in archive.infolist()
+        ]
+
+
+@pytest.mark.parametrize("limit", [1 << 31, 60, 3])
+@pytest.mark.parametrize("comment", [b"", b"a comment"])
+def test_the_list_of_a_zip_is_the_one_that_zipfile_reads(
+    monkeypatch: pytest.MonkeyPatch, limit: int, comment: bytes
+) -> None:
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("r/SHA256SUMS", b"x" * 70)
+        archive.writestr("r/\N{LATIN SMALL LETTER U WITH DIAERESIS}", b"y" * 100, zipfile.ZIP_DEFLATED)
+        with archive.open("r/large", "w", force_zip64=True) as file:
+            file.write(b"z" * 5)
+        archive.writestr("r/empty", b"")
+        archive.writestr("r/empty/", b"")
+        archive.comment = comment
+    data = buffer.getvalue()
+    # A name in the encoding of old: its bytes are those of a letter there.
+    old = data.replace(b"r/empty", b"r/\x81mpty")
+    assert listed(data) == listed_by_zipfile(data)
+    assert listed(old) == listed_by_zipfile(old)
+    assert listed(b"".join(zip_chunks("r", ["a"], str.encode)))[0][:3] == ("r/SHA256SUMS", 0, 10)
+
+
+def test_a_zip_that_is_cut_or_damaged_is_no_accident(tmp_path: Path) -> None:
+    names = [f"{number}" for number in range(20)]
+    whole = b"".join(zip_chunks("root", names, str.encode))
+    rng = random.Random(0)
+    path = tmp_path / "damaged.zip"
+    refused = 0
+    for trial in range(3000):
+        data = bytearray(whole[: rng.randrange(len(whole))] if trial % 3 == 0 else whole)
+        for _ in range(rng.randrange(4) if trial % 3 else 0):
+            data[rng.randrange(len(data))] = rng.choice([0, 1, 255, rng.randrange(256)])
+        path.write_bytes(data)
+        try:
+            files = ZipFiles(Folder(str(tmp_path)), path.name)
+        except BadZipError:
+            refused += 1
+            continue
+        for name in files.names():
+            with contextlib.suppress(OSError):
+                assert files.read(name).decode() in {*names, SUMS_NAME}
+    assert 1000 < refused < 3000
 
 
 @given(st.lists(ANY_TEXT), ANY_TEXT)
