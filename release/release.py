@@ -21,7 +21,7 @@ from cube.config import Config
 from cube.layout import EXPORTING, Layout
 from cube.lock import hold
 from cube.status import AOI_METADATA
-from cube.storage import Folder, disk_errors
+from cube.storage import STAGING_PREFIX, Folder, disk_errors
 from cube.windows import WindowGeometry
 
 from .card import CARD_NAME, make_card
@@ -155,13 +155,13 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
         If the chips do not allow the release, or a different one of this version is there.
     """
     working, output = _folders(config)
-    with _documents() as documents:
-        selection, chips = _prepare(working, config, documents)
-        paths = tuple(documents.folder / name for name in documents.sums)
-        plan = _Plan(chips, paths, sha256_of(format_sums(chips.sums)))
-        output.make()
-        with hold(output):
-            output.sweep()
+    output.make()
+    with hold(output):
+        output.sweep()
+        with _documents(output) as documents:
+            selection, chips = _prepare(working, config, documents)
+            paths = tuple(documents.folder / name for name in documents.sums)
+            plan = _Plan(chips, paths, sha256_of(format_sums(chips.sums)))
             written = _write(output, plan, force=force, progress=progress)
     return _summary(output, selection, config, plan.fingerprint, written=written)
 
@@ -188,8 +188,10 @@ def _written(file: IO[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _documents() -> Iterator[_Documents]:
-    with tempfile.TemporaryDirectory() as folder:
+def _documents(output: Folder) -> Iterator[_Documents]:
+    """Keep documents beside the release to be, where the next run sweeps what a killed one leaves."""
+    place = output.path if output.is_local else None
+    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=place) as folder:
         yield _Documents(Path(folder))
 
 

@@ -86,6 +86,24 @@ def test_killed_as_it_replaces_another_release(
     assert digests(output) == other
 
 
+def test_killed_before_it_replaces_another_release(tmp_path: Path, other: dict[str, str]) -> None:
+    config = working_folder(tmp_path, LITTLE)
+    make_release(config)
+    output = Path(config.directory.output)
+    before = digests(output)
+    changed = write_config(tmp_path, LITTLE, {"release.seed": 1})
+    code = f"{DIES}\n{RUN}make_release(load_config(sys.argv[1]), force=True)"
+    died = run(code, changed.path, "release.release", "_written", 5)
+    assert died.returncode == -signal.SIGKILL
+    found = digests(output)
+    left = {path for path in found if path.startswith(".staging-")}
+    assert left
+    assert {path: digest for path, digest in found.items() if path not in left} == before
+    make_release(changed, force=True)
+    assert digests(output) == other
+    assert not [path for path in output.iterdir() if path.name.startswith(".staging-")]
+
+
 def test_no_room_for_the_zip(config: Config, folder: Path, archive: Path, tmp_path: Path) -> None:
     mine = working_folder(tmp_path, LAND, SETTINGS)
     room = max(path.stat().st_size for path in folder.iterdir()) + 1
