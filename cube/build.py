@@ -224,12 +224,12 @@ def build_cubes(
     BusyError
         If another run holds the working folder.
     """
-    wanted = wanted_aois(config, only=only, retry_failed=retry_failed)
     layout = Layout.of(config)
     layout.make(config)
     with hold(layout.root):
         engine.wait_for_stragglers(layout.root.url)
         layout.sweep()
+        wanted = wanted_aois(config, only=only, retry_failed=retry_failed)
         board = StatusBoard(layout.root, load_aois(config))
         run = _Run(config, layout, board, catalog or open_catalog(config), access_of(config), progress)
         return run.build(wanted, engine)

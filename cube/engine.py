@@ -323,6 +323,7 @@ def _workers_ignore_interrupts() -> Iterator[None]:
     """Let processes that are started here not hear Ctrl-C: the client does, once they are there, and ends them in order.
 
     A blocked signal stays blocked in threads that are begun here, and in the processes that they start, now or later.
+    SIGTERM waits, too, but is not blocked: Dask may end its workers with it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -330,15 +331,17 @@ def _workers_ignore_interrupts() -> Iterator[None]:
     # Its start would unblock the signal again.
     resource_tracker.ensure_running()
     heard: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    held = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, lambda number, _: heard.append(number)) for one in held]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
+        for one, handler in zip(held, before, strict=True):
+            signal.signal(one, handler)
         if heard:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(heard[0])
 
 
 class _Heard(logging.Handler):

@@ -188,9 +188,13 @@ class Folder:
             _fsync_dir(target.parent)
 
     def _put(self, name: str, data: bytes) -> None:
-        fs, _ = self._fs
+        with self._service_errors(name):
+            self._fs[0].pipe_file(self._key(name), data)
+
+    @contextlib.contextmanager
+    def _service_errors(self, name: str) -> Iterator[None]:
         try:
-            fs.pipe_file(self._key(name), data)
+            yield
         except Exception as error:  # every service has errors of its own
             why = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(f"{self.url}/{name}: cannot be written ({without_signature(why)})") from error
@@ -218,7 +222,8 @@ class Folder:
                     Path(temporary).replace(self.path / name)
                     _fsync_dir(self.path)
                 else:
-                    self._fs[0].put_file(temporary, self._key(name))
+                    with self._service_errors(name):
+                        self._fs[0].put_file(temporary, self._key(name))
             finally:
                 Path(temporary).unlink(missing_ok=True)
 

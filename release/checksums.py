@@ -10,13 +10,14 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-__all__ = ["SUMS_NAME", "Checksums", "Names", "format_sums", "parse_sums", "sha256", "sha256_of"]
+__all__ = ["SUMS_NAME", "Checksums", "Names", "format_sums", "is_digest", "parse_sums", "sha256", "sha256_of"]
 
 SUMS_NAME = "SHA256SUMS"
 """The seal of a release: written last, and read first."""
 
 _DIGEST_BYTES = 32
-_SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0][^\0]*)")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SUMS_LINE = re.compile(rf"({_DIGEST.pattern})  ([^/\0][^\0]*)")
 
 
 class Names(Collection[str]):
@@ -60,6 +61,15 @@ class Names(Collection[str]):
         wanted = _encoded(name)
         place = bisect_right(range(len(self)), wanted, key=self._at) - 1
         return place if place >= 0 and self._at(place) == wanted else None
+
+    def beside(self, other: Names) -> Iterator[str]:
+        """Yield the names that are not among others."""
+        place = 0
+        for own in map(self._at, range(len(self))):
+            while place < len(other) and other._at(place) < own:
+                place += 1
+            if place == len(other) or other._at(place) != own:
+                yield own.decode(errors="surrogatepass")
 
     def _at(self, place: int) -> bytes:
         return self._text[self._ends[place] : self._ends[place + 1]]
@@ -115,6 +125,10 @@ class Checksums(Mapping[str, str]):
             raise KeyError(name)
         return self.at(place)
 
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Yield names and checksums in order."""
+        return ((name, self.at(place)) for place, name in enumerate(self.names))
+
     def at(self, place: int) -> str:
         """Return the checksum of the name at a place."""
         return _digest(self._digests, place).hex()
@@ -122,6 +136,11 @@ class Checksums(Mapping[str, str]):
 
 def _digest(digests: bytearray, place: int) -> bytearray:
     return digests[place * _DIGEST_BYTES : (place + 1) * _DIGEST_BYTES]
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether a text is a SHA-256, hexadecimal."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def sha256(data: bytes) -> str:
@@ -139,8 +158,8 @@ def sha256_of(pieces: Iterable[bytes]) -> str:
 
 def format_sums(sums: Checksums) -> Iterator[bytes]:
     """Yield the lines of ``SHA256SUMS``, as ``sha256sum`` writes them, sorted by name."""
-    for place, name in enumerate(sums):
-        yield f"{sums.at(place)}  {name}\n".encode()
+    for name, digest in sums.pairs():
+        yield f"{digest}  {name}\n".encode()
 
 
 def parse_sums(data: bytes) -> tuple[Checksums, list[str]]:

@@ -77,14 +77,14 @@ def check_sums(data: bytes, names: Names) -> tuple[list[Fault], Checksums]:
     for name, group in itertools.groupby(names):
         if (count := len(list(group))) > 1:
             faults.append(Fault(name, f"is there {count} times"))
-        if name not in sums.names and name != SUMS_NAME:
-            faults.append(Fault(name, f"is not named in {SUMS_NAME}"))
-    faults += [Fault(name, f"is missing, though {SUMS_NAME} names it") for name in sums if name not in names]
+    strays = dict.fromkeys(names.beside(sums.names))
+    faults += [Fault(name, f"is not named in {SUMS_NAME}") for name in strays if name != SUMS_NAME]
+    faults += [Fault(name, f"is missing, though {SUMS_NAME} names it") for name in sums.names.beside(names)]
     faults += [Fault(SUMS_NAME, f"does not name {name}") for name in _DOCUMENTS if name not in sums.names]
     return faults, sums
 
 
-class _Documents:
+class _DocumentReader:
     """What is no chip's file, read once each and forgotten: together they are larger than the table."""
 
     def __init__(self, files: Files, sums: Checksums, names: Names) -> None:
@@ -123,7 +123,7 @@ def check_documents(
     Recipe or None, GeoDataFrame or None, list of Fault
         What the release says that it was made with, and the tracker, where they can be believed; the faults.
     """
-    documents = _Documents(files, sums, names)
+    documents = _DocumentReader(files, sums, names)
     recipe = _read_recipe(documents)
     table = _read_tables(documents, recipe, sums)
     if recipe is not None and table is not None:
@@ -138,7 +138,7 @@ def check_documents(
     return recipe, None if recipe is None else table, documents.faults
 
 
-def _read_recipe(documents: _Documents) -> Recipe | None:
+def _read_recipe(documents: _DocumentReader) -> Recipe | None:
     """Return what the release was made with, unless the file that says so is not to be believed."""
     data = documents.read(RECIPE_NAME)
     if data is None:
@@ -150,7 +150,9 @@ def _read_recipe(documents: _Documents) -> Recipe | None:
         return None
 
 
-def _read_tables(documents: _Documents, recipe: Recipe | None, sums: Checksums) -> gpd.GeoDataFrame | None:
+def _read_tables(
+    documents: _DocumentReader, recipe: Recipe | None, sums: Checksums
+) -> gpd.GeoDataFrame | None:
     """Return the tracker from whichever of its files is right, and note where the others are wrong, or differ."""
     first: gpd.GeoDataFrame | None = None
     texts: dict[str, str] = {}
@@ -230,7 +232,7 @@ def _unpacked_bytes(chunk: Any) -> int:
     return int(pc.sum(lengths.take(chunk.indices)).as_py() or 0)
 
 
-def _check_items(documents: _Documents, table: gpd.GeoDataFrame, recipe: Recipe) -> None:
+def _check_items(documents: _DocumentReader, table: gpd.GeoDataFrame, recipe: Recipe) -> None:
     """Compare the STAC items with those that the tracker's rows make."""
     data = documents.read(ITEMS_NAME)
     if data is None:
@@ -247,7 +249,7 @@ def _check_items(documents: _Documents, table: gpd.GeoDataFrame, recipe: Recipe)
         documents.faults.append(Fault(ITEMS_NAME, text))
 
 
-def _check_croissant(documents: _Documents, sums: Checksums) -> None:
+def _check_croissant(documents: _DocumentReader, sums: Checksums) -> None:
     data = documents.read(CROISSANT_NAME)
     if data is None:
         return

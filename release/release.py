@@ -26,7 +26,7 @@ from cube.windows import WindowGeometry
 
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
-from .checksums import SUMS_NAME, Checksums, Names, format_sums, sha256, sha256_of
+from .checksums import SUMS_NAME, Checksums, Names, format_sums, is_digest, sha256, sha256_of
 from .errors import ReleaseError
 from .files import FolderFiles
 from .memory import give_back
@@ -158,7 +158,7 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
     output.make()
     with hold(output):
         output.sweep()
-        with _documents(output) as documents:
+        with _document_folder(output) as documents:
             selection, chips = _prepare(working, config, documents)
             paths = tuple(documents.folder / name for name in documents.sums)
             plan = _Plan(chips, paths, sha256_of(format_sums(chips.sums)))
@@ -167,7 +167,7 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
 
 
 @dataclass
-class _Documents:
+class _DocumentFolder:
     """Every file of a release that is no chip's, kept on disk: together they are larger than the table."""
 
     folder: Path
@@ -188,11 +188,11 @@ def _written(file: IO[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _documents(output: Folder) -> Iterator[_Documents]:
+def _document_folder(output: Folder) -> Iterator[_DocumentFolder]:
     """Keep documents beside the release to be, where the next run sweeps what a killed one leaves."""
     place = output.path if output.is_local else None
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=place) as folder:
-        yield _Documents(Path(folder))
+        yield _DocumentFolder(Path(folder))
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class _Plan:
         return self.chips.sums.names
 
 
-def _prepare(working: Folder, config: Config, documents: _Documents) -> tuple[Selection, _Chips]:
+def _prepare(working: Folder, config: Config, documents: _DocumentFolder) -> tuple[Selection, _Chips]:
     """Choose the chips, find their files, and make every other file of the release."""
     windows = _read_windows(working, config)
     selection, measures = select(windows, config), measures_of(windows)
@@ -219,7 +219,7 @@ def _prepare(working: Folder, config: Config, documents: _Documents) -> tuple[Se
     give_back()
     chips = _find_chips(working / "chips", selection, config)
     _describe(working, measures, selection, chips, documents)
-    pairs = itertools.chain(chips.sums.items(), documents.sums.items())
+    pairs = itertools.chain(chips.sums.pairs(), documents.sums.items())
     return selection, replace(chips, sums=Checksums(pairs))
 
 
@@ -272,9 +272,10 @@ def _find_chips(folder: Folder, selection: Selection, config: Config) -> _Chips:
                 raise ReleaseError(f"chip {cell}: {own}/{name} is missing; run chip.py again")
         record = _read_seal(own, cell)
         _check_seal(record, chip, config)
-        if unknown := [source.name for source in sources if source.name not in record["files"]]:
+        digests = {source.name: str(record["files"].get(source.name)) for source in sources}
+        if unknown := [name for name, digest in digests.items() if not is_digest(digest)]:
             raise ReleaseError(f"chip {cell}: chip.json has no sha256 of {unknown[0]}; run chip.py again")
-        return [(source.target, str(record["files"][source.name])) for source in sources]
+        return [(source.target, digests[source.name]) for source in sources]
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         batches = (pool.map(find, batch) for batch in _batches(range(len(selection.chips))))
@@ -328,7 +329,7 @@ def _describe(
     measures: pd.DataFrame,
     selection: Selection,
     chips: _Chips,
-    documents: _Documents,
+    documents: _DocumentFolder,
 ) -> None:
     """Make every file of the release that is no chip's."""
     tracker, recipe = tracker_table(selection.chips, chips.config), _recipe(chips, selection)

@@ -119,6 +119,8 @@ def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
                     raise ReleaseError(
                         f"chip_metadata.csv: column {missing[0]} is missing; run chip.py again"
                     )
+                if (part["status"].fillna("") == "").any():
+                    raise ReleaseError("chip_metadata.csv: a row has no status; run chip.py again")
                 is_chip = part["status"] == "success"
                 part.loc[~is_chip, of_chips] = ""
                 outlines = zip(part.pop("chip_footprint"), is_chip, strict=True)
@@ -290,9 +292,10 @@ def read_tracker(data: bytes) -> gpd.GeoDataFrame:
     parts, shapes = [pd.DataFrame()], [np.array([], dtype=object)]
     features = _read_features(data)
     while batch := list(itertools.islice(features, _ROWS)):
-        part = pd.DataFrame.from_records([feature["properties"] for feature in batch])
-        # Beside numbers in another batch, True would become 1.
-        parts.append(part.astype(dict.fromkeys(part.select_dtypes(bool).columns, object)))
+        # Types are inferred from whole columns: beside numbers in another batch, True would become 1.
+        part = pd.DataFrame([feature["properties"] for feature in batch], dtype=object)
+        texts = [name for name in part if pd.api.types.infer_dtype(part[name], skipna=False) == "string"]
+        parts.append(part.astype(dict.fromkeys(texts, "str")))
         shapes.append(shapely.from_geojson([json.dumps(feature["geometry"]) for feature in batch]))
     table = pd.concat(parts, ignore_index=True).infer_objects()  # a column may be empty in a whole batch
     return gpd.GeoDataFrame(table, geometry=np.concatenate(shapes), crs=4326)

@@ -9,6 +9,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import warnings
 from array import array
@@ -96,7 +97,8 @@ class _Tasks:
     def __init__(
         self, sums: Checksums, names: Names, table: gpd.GeoDataFrame | None, recipe: Recipe | None
     ) -> None:
-        ids = [chip_id_of(name) if name in names else None for name in sums]
+        missing = set(sums.names.beside(names))
+        ids = [None if name in missing else chip_id_of(name) for name in sums]
         own = np.array([-1 if one is None else one for one in ids], dtype=np.int64)
         # Places among the names, chip by chip.
         self._places = np.argsort(own, kind="stable")[np.count_nonzero(own < 0) :]
@@ -190,6 +192,7 @@ _worker: tuple[Files, Recipe | None]
 def _start_worker(files: Files, recipe: Recipe | None) -> None:
     global _worker  # noqa: PLW0603  a worker's own
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has its parent's, which would take it for Ctrl-C
     _worker = files, recipe
 
 
@@ -229,19 +232,26 @@ def _check_parallel(files: Files, tasks: _Tasks, recipe: Recipe | None, workers:
     # A fork needs no guard in the caller's script and starts at once, but must not be made beside running threads.
     may_fork = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if may_fork else "spawn")
+    others = set(multiprocessing.active_children())
     with (
         warnings.catch_warnings(),
         ProcessPoolExecutor(workers, context, _start_worker, (files, recipe)) as pool,
     ):
         # Idle threads of numerical libraries, which they take care of themselves.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        ahead: deque[Future[Findings]] = deque([pool.submit(_check_zip_there)])
-        for batch in tasks.batches():
-            ahead.append(pool.submit(_check_batch, batch))
-            if len(ahead) > _TASKS_AHEAD * workers:
+        try:
+            ahead: deque[Future[Findings]] = deque([pool.submit(_check_zip_there)])
+            for batch in tasks.batches():
+                ahead.append(pool.submit(_check_batch, batch))
+                if len(ahead) > _TASKS_AHEAD * workers:
+                    yield ahead.popleft().result()
+            while ahead:
                 yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        except BaseException:  # Ctrl-C waits for nothing, least of all for the zip
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
 
 
 def _check_alignment(alignments: Mapping[tuple[str, int], Alignment], recipe: Recipe | None) -> list[Fault]:

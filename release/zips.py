@@ -1,7 +1,8 @@
 """A release as a zip whose bytes follow from its files alone: written, compared and listed piece by piece.
 
 The format is that of PKWARE's APPNOTE.TXT, with the choices that Python's ``zipfile`` makes for entries stored as
-they are. That module keeps up to a kilobyte of every entry, of which a large release has hundreds of thousands.
+they are (but it begins with ZIP64 at files of 1.9 GiB, this at 2 GiB). That module keeps up to a kilobyte of every
+entry, of which a large release has hundreds of thousands.
 """
 
 from __future__ import annotations

@@ -201,9 +201,16 @@ def test_a_store_that_refuses_is_one_line_and_its_key_is_nowhere(monkeypatch: py
         raise RuntimeError("no answer from\n https://host/a?sig=c2VjcmV0")
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
-    with pytest.raises(StoreError) as raised:
-        folder.write("a", b"")
-    assert str(raised.value) == "memory://refused/a: cannot be written (no answer from https://host/a)"
+
+    def stream() -> None:
+        with folder.stream("a") as file:
+            file.write(b"1")
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", refuse)
+    for put in (lambda: folder.write("a", b""), stream):
+        with pytest.raises(StoreError) as raised:
+            put()
+        assert str(raised.value) == "memory://refused/a: cannot be written (no answer from https://host/a)"
     assert "c2VjcmV0" not in repr(folder)
 
 

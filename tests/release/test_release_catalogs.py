@@ -173,6 +173,8 @@ def test_a_tracker_read_in_batches_has_the_types_of_the_whole(
         "flag": [True, True, 1, 2],
         "empty": [None, None, None, None],
         "mixed": [1, 2, "a", 2.5],
+        "large": [1, 1, 2**63, 2**63],
+        "list": [1, 1, 1, [2]],
     }
     records = [{name: values[number] for name, values in columns.items()} for number in range(4)]
     point = {"type": "Point", "coordinates": [1.0, 2.0]}

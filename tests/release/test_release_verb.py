@@ -191,6 +191,10 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     for text in ("{}", "[1]", json.dumps({**facts, "sensors": [1]})):
         (cell / "chip.json").write_text(text)
         assert f"chip {cell.name}: {cell}/chip.json cannot be read" in message()
+    for digest in ("abcd", "", "zz" * 32, None):
+        text = json.dumps({**facts, "files": {**facts["files"], "dem.tif": digest}})
+        (cell / "chip.json").write_text(text)
+        assert message() == f"chip {cell.name}: chip.json has no sha256 of dem.tif; run chip.py again"
     moved = [edge + 10 for edge in facts["bounds"]]
     dates = {**facts["sensors"], "lc2l2": {"dates": ["20230121", "20230501"]}}
     for name, value, said in (
@@ -213,6 +217,8 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     assert "column purity is missing" in message()
     metadata.write_text(text.replace("POLYGON", "POLYGONE"))
     assert "a value cannot be read" in message()
+    metadata.write_text(f"{text}1,2\n")
+    assert "a row has no status" in message()
     metadata.write_text("")
     assert "not a table" in message()
     metadata.unlink()

@@ -1,0 +1,78 @@
+"""Worker processes of verify that are ended by others, and a verify that is ended itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DIES = """
+import importlib, os, signal, sys
+module = importlib.import_module("release.verify")
+real = module.check_chips
+def check_chips(*arguments):
+    try:
+        os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return real(*arguments)
+    os.kill(os.getpid(), int(sys.argv[3]))
+    return real(*arguments)
+module.check_chips = check_chips
+from release.__main__ import main_verify
+sys.exit(main_verify([sys.argv[1], "--workers", "2"]))
+"""
+WAITS = """
+import importlib, sys, time
+module = importlib.import_module("release.verify")
+def _check_zip(*_):
+    open(sys.argv[2], "w").close()
+    time.sleep(300)
+module._check_zip = _check_zip
+from release.__main__ import main_verify
+sys.exit(main_verify([sys.argv[1], "--workers", "2"]))
+"""
+
+
+def started(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "."},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_killed_costs_time_alone(
+    folder: Path, tmp_path: Path, death: signal.Signals
+) -> None:
+    process = started(DIES, folder, tmp_path / "died", int(death))
+    stdout, stderr = process.communicate(timeout=90)
+    assert (process.returncode, stdout) == (0, ""), stderr
+    assert "0 faults" in stderr
+    assert "Traceback" not in stderr
+    assert (tmp_path / "died").exists()
+
+
+def test_a_batch_system_ends_it_at_once_and_whole(folder: Path, tmp_path: Path) -> None:
+    process = started(WAITS, folder, tmp_path / "waits")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "waits").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr, stderr
+    assert workers
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
