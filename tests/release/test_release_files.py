@@ -37,7 +37,7 @@ def by_zipfile(root: str, names: list[str], read: Callable[[str], bytes]) -> byt
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("count", [0, 1, 65_534, 65_535, 70_000])
+@pytest.mark.parametrize("count", [0, 1, 65_535, 65_536])
 def test_a_zip_is_the_one_that_zipfile_writes(count: int) -> None:
     names = [f"{number:06}" for number in range(count)]
     assert b"".join(zip_chunks("root", names, str.encode)) == by_zipfile("root", names, str.encode)
@@ -143,7 +143,7 @@ def test_a_zip_that_is_cut_or_damaged_is_no_accident(tmp_path: Path) -> None:
     rng = random.Random(0)
     path = tmp_path / "damaged.zip"
     refused = 0
-    for trial in range(3000):
+    for trial in range(1500):
         data = bytearray(whole[: rng.randrange(len(whole))] if trial % 3 == 0 else whole)
         for _ in range(rng.randrange(4) if trial % 3 else 0):
             data[rng.randrange(len(data))] = rng.choice([0, 1, 255, rng.randrange(256)])
@@ -156,7 +156,7 @@ def test_a_zip_that_is_cut_or_damaged_is_no_accident(tmp_path: Path) -> None:
         for name in files.names():
             with contextlib.suppress(OSError):
                 assert files.read(name).decode() in {*names, SUMS_NAME}
-    assert 1000 < refused < 3000
+    assert 500 < refused < 1500
 
 
 @given(st.lists(ANY_TEXT), ANY_TEXT)
