@@ -24,10 +24,10 @@ USER_ID = 54321
 """The build argument UID: no number that this machine has given out."""
 LAYER = """
 mount -t tmpfs none {folder}
-mkdir {folder}/upper {folder}/work {folder}/root
-mount -t overlay none -o lowerdir=/,upperdir={folder}/upper,workdir={folder}/work {folder}/root
-mount -t proc none {folder}/root/proc
-exec chroot {folder}/root bash -euo pipefail -c {script}
+mkdir {folder}/upper {folder}/work {folder}/merged
+mount -t overlay none -o lowerdir=/,upperdir={folder}/upper,workdir={folder}/work {folder}/merged
+mount -t proc none {folder}/merged/proc
+exec chroot {folder}/merged bash -euo pipefail -c {script}
 """
 
 
