@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -81,12 +80,18 @@ def describes(seal_document: Mapping[str, Any], plan: CubePlan) -> bool:
     ):
         return False
     nodes = seal_document["consolidated_metadata"]["metadata"]
-    expected = {
-        path.removesuffix(f"/{SEAL}"): json.loads(data)["attributes"]
-        for path, data in make_template(plan).items()
-        if path.endswith(SEAL)
-    }
+    expected = {path: node["attributes"] for path, node in _nodes(make_template(plan)).items()}
     return {path: node["attributes"] for path, node in nodes.items()} == expected
+
+
+def _nodes(template: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Return the metadata of every group and array of a template, by path, in the order in which zarr consolidates."""
+    nodes = {
+        path.removesuffix(f"/{SEAL}"): json.loads(data)
+        for path, data in template.items()
+        if path.endswith(f"/{SEAL}")
+    }
+    return dict(sorted(nodes.items(), key=lambda node: (node[0].count("/"), node[0].casefold())))
 
 
 def _plain(value: object) -> Any:
@@ -391,28 +396,27 @@ def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str,
     **extra
         Further root attributes, plain JSON.
     """
-    template = make_template(plan)
-    store = MemoryStore()
-    root = zarr.open_group(
-        store, mode="w", zarr_format=3, attributes=_root_attributes(plan, block_digests) | extra
-    )
-    del root
-    _fill(store, template)
-    with warnings.catch_warnings():
-        # Zarr 3 has no specification for consolidated metadata yet; xarray reads this form.
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(store)
-    (cubes / cube_name(plan.aoi_index)).write(SEAL, _contents(store)[SEAL])
+    nodes = {
+        path: node if node["node_type"] == "array" else _group(node["attributes"], {})
+        for path, node in _nodes(make_template(plan)).items()
+    }
+    root = _group(_plain(_root_attributes(plan, block_digests) | extra), nodes)
+    (cubes / cube_name(plan.aoi_index)).write(SEAL, json.dumps(root, indent=2).encode())
 
 
-def _fill(store: MemoryStore, files: Mapping[str, bytes]) -> None:
-    prototype = default_buffer_prototype()
+def _group(attributes: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
+    """Return a group's document with the metadata of the nodes below it.
 
-    async def put() -> None:
-        for path, data in files.items():
-            await store.set(path, prototype.buffer.from_bytes(data))
-
-    asyncio.run(put())
+    As ``zarr.consolidate_metadata`` writes it, which warns each time that the form is of no specification yet; a
+    warning cannot be hidden in one thread alone.
+    """
+    consolidated = {"kind": "inline", "must_understand": False, "metadata": nodes}
+    return {
+        "attributes": attributes,
+        "zarr_format": 3,
+        "consolidated_metadata": consolidated,
+        "node_type": "group",
+    }
 
 
 def _root_attributes(plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import rasterio
 import rioxarray  # noqa: F401  the .rio accessor
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
 
 from cube.config import Config, load_config
@@ -148,6 +150,17 @@ def test_chunks_are_those_of_the_design_and_empty_ones_leave_no_file(cubes: Fold
     assert chunks["s2l2a/B02"]["configuration"]["chunk_shape"] == [1, 768, 768]
     assert chunks["dem/elevation"]["configuration"]["chunk_shape"] == [256, 256]
     assert json.loads((root / "zarr.json").read_text())["consolidated_metadata"]["kind"] == "inline"
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+def test_the_seal_is_what_zarr_itself_consolidates(cubes: Folder, tmp_path: Path) -> None:
+    copy = shutil.copytree(cubes.path / "aoi_000007.zarr", tmp_path / "copy.zarr")
+    sealed = (copy / "zarr.json").read_bytes()
+    root = json.loads(sealed)
+    del root["consolidated_metadata"]
+    (copy / "zarr.json").write_text(json.dumps(root))
+    zarr.consolidate_metadata(copy)
+    assert (copy / "zarr.json").read_bytes() == sealed
 
 
 def test_provenance_is_complete_and_unsigned(cubes: Folder, plan: CubePlan) -> None:
