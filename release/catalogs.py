@@ -50,7 +50,9 @@ _ITEMS_PER_BATCH = 16
 _PARQUET = "application/vnd.apache.parquet"
 
 
-def make_catalogs(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, bytes]:
+def make_catalogs(
+    tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str], scratch: Path
+) -> dict[str, bytes]:
     """Write STAC and Croissant.
 
     Parameters
@@ -61,6 +63,8 @@ def make_catalogs(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, 
         Name, version, bands and time ranges.
     sums
         SHA-256 of the tracker's files, which Croissant records.
+    scratch
+        A local folder for what is written before it is read.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def make_catalogs(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, 
     return {
         CATALOG_NAME: _json(catalog),
         COLLECTION_NAME: _json(collection),
-        ITEMS_NAME: _items_parquet(items, collection),
+        ITEMS_NAME: _items_parquet(items, collection, scratch),
         CROISSANT_NAME: _json(_croissant(tracker, recipe, sums)),
     }
 
@@ -233,12 +237,12 @@ def _period(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]
     return recipe.year.start, recipe.year.end.replace(microsecond=0)
 
 
-def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any]) -> bytes:
+def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any], scratch: Path) -> bytes:
     # All items have the first one's fields; the default reads the whole of them into memory to find that out.
     table = stac_geoparquet.arrow.parse_stac_items_to_arrow(
         items, chunk_size=_ITEMS_PER_CHUNK, schema="FirstBatch"
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:  # stac-geoparquet writes to paths alone
         path = Path(folder) / ITEMS_NAME
         stac_geoparquet.arrow.to_parquet(
             table, path, collections={collection["id"]: collection}, compression="zstd"

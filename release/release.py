@@ -341,7 +341,7 @@ def _describe(
     if working.exists(AOI_METADATA):
         aois = _aois(working)
         documents.add(AOIS_NAME, [_geojson(aois)])
-    for name, data in make_catalogs(tracker, recipe, documents.sums).items():
+    for name, data in make_catalogs(tracker, recipe, documents.sums, documents.folder).items():
         documents.add(name, [data])
     documents.add(CARD_NAME, [make_card(selection, tracker, recipe)])
     names = sorted([*documents.sums, SUMS_NAME])

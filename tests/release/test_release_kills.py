@@ -86,15 +86,32 @@ def test_killed_as_it_replaces_another_release(
     assert digests(output) == other
 
 
-def test_killed_before_it_replaces_another_release(tmp_path: Path, other: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        ("release.release", "_written", 5),  # as a document is written
+        ("stac_geoparquet.arrow", "to_parquet", 1),  # as the catalog's items are
+    ],
+)
+def test_killed_before_it_replaces_another_release(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    other: dict[str, str],
+    module: str,
+    name: str,
+    call: int,
+) -> None:
     config = working_folder(tmp_path, LITTLE)
     make_release(config)
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
     output = Path(config.directory.output)
     before = digests(output)
     changed = write_config(tmp_path, LITTLE, {"release.seed": 1})
     code = f"{DIES}\n{RUN}make_release(load_config(sys.argv[1]), force=True)"
-    died = run(code, changed.path, "release.release", "_written", 5)
-    assert died.returncode == -signal.SIGKILL
+    assert run(code, changed.path, module, name, call).returncode == -signal.SIGKILL
+    assert not list(elsewhere.iterdir())
     found = digests(output)
     left = {path for path in found if path.startswith(".staging-")}
     assert left
