@@ -155,11 +155,12 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
         If the chips do not allow the release, or a different one of this version is there.
     """
     working, output = _folders(config)
+    selection, measures = _choose(working, config)
     output.make()
     with hold(output):
         output.sweep()
         with _document_folder(output) as documents:
-            selection, chips = _prepare(working, config, documents)
+            chips = _prepare(working, measures, selection, config, documents)
             paths = tuple(documents.folder / name for name in documents.sums)
             plan = _Plan(chips, paths, sha256_of(format_sums(chips.sums)))
             written = _write(output, plan, force=force, progress=progress)
@@ -211,16 +212,23 @@ class _Plan:
         return self.chips.sums.names
 
 
-def _prepare(working: Folder, config: Config, documents: _DocumentFolder) -> tuple[Selection, _Chips]:
-    """Choose the chips, find their files, and make every other file of the release."""
+def _choose(working: Folder, config: Config) -> tuple[Selection, pd.DataFrame]:
+    """Choose the chips, and keep the measures of every window, for the report."""
     windows = _read_windows(working, config)
     selection, measures = select(windows, config), measures_of(windows)
     del windows
     give_back()
+    return selection, measures
+
+
+def _prepare(
+    working: Folder, measures: pd.DataFrame, selection: Selection, config: Config, documents: _DocumentFolder
+) -> _Chips:
+    """Find the files of the chips, and make every other file of the release."""
     chips = _find_chips(working / "chips", selection, config)
     _describe(working, measures, selection, chips, documents)
     pairs = itertools.chain(chips.sums.pairs(), documents.sums.items())
-    return selection, replace(chips, sums=Checksums(pairs))
+    return replace(chips, sums=Checksums(pairs))
 
 
 def _write(output: Folder, plan: _Plan, *, force: bool, progress: Progress | None) -> bool:

@@ -225,6 +225,13 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     assert message().endswith("chip_metadata.csv: not there; run chip.py first")
 
 
+def test_without_chips_no_output_folder_is_made(tmp_path: Path) -> None:
+    config = write_config(tmp_path, Land({1: 3}))
+    with pytest.raises(ReleaseError, match=r"run chip\.py first"):
+        make_release(config)
+    assert not Path(config.directory.output).exists()
+
+
 def test_chips_of_another_config_are_refused(tmp_path: Path) -> None:
     land = Land({1: 3})
     working_folder(tmp_path, land)
