@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,11 @@ from rasterio.io import MemoryFile
 from cube.grid import Bounds
 from cube.storage import Folder
 
+from .checksums import SUMS_NAME
 from .errors import ReleaseError
 from .faults import first_line
 from .files import open_files
+from .parquet import read_parquet
 from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
 from .tracker import PARQUET_NAME
 
@@ -46,7 +47,8 @@ class Release:
         self.path = path
         self._files = open_files(path)
         self.recipe: Recipe = parse_recipe(self.read_file(RECIPE_NAME))
-        self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME))
+        files = self.read_file(SUMS_NAME).count(b"\n")  # and each chip has some
+        self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME), files)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind."""
@@ -173,9 +175,9 @@ class Release:
         return xr.DataArray(stack, coords, ("time", "band", "y", "x"), sensor, attrs)
 
 
-def _read_table(data: bytes) -> gpd.GeoDataFrame:
+def _read_table(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
     try:
-        table = gpd.read_parquet(io.BytesIO(data)).set_index("id", drop=False)
+        table = read_parquet(data, most_rows).set_index("id", drop=False)
     except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
         text = first_line(error)
         raise ReleaseError(f"{PARQUET_NAME}: cannot be read ({text}); verify the release") from None

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import functools
-import io
 import itertools
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import shapely
 
 from .card import CARD_NAME
@@ -33,6 +28,7 @@ from .errors import ReleaseError
 from .faults import Fault, first_line
 from .files import Files
 from .memory import give_back
+from .parquet import check_unpacked, read_parquet
 from .recipe import RECIPE_NAME, Recipe, parse_recipe
 from .report import REPORT_NAME
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, chip_id_of, read_tracker, to_csv
@@ -53,8 +49,6 @@ _DOCUMENTS = (
     REPORT_NAME,
 )
 _OPTIONAL = ("aois.geojson",)
-_MOST_ROW_BYTES = 1 << 16
-"""Of a row of the tracker or of the items: ten times what they take."""
 _UNREADABLE = (
     ArithmeticError,
     AssertionError,
@@ -158,7 +152,7 @@ def _read_tables(
     texts: dict[str, str] = {}
     readers: dict[str, Callable[[bytes], gpd.GeoDataFrame]] = {
         GEOJSON_NAME: read_tracker,
-        PARQUET_NAME: functools.partial(_read_parquet, most_rows=len(sums)),
+        PARQUET_NAME: functools.partial(read_parquet, most_rows=len(sums)),
     }
     for name, reader in readers.items():
         data = documents.read(name)
@@ -184,61 +178,13 @@ def _read_tables(
     return first
 
 
-def _read_parquet(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
-    _check_unpacked(data, most_rows)
-    return gpd.read_parquet(io.BytesIO(data))
-
-
-def _check_unpacked(data: bytes, most_rows: int) -> None:
-    """Refuse a Parquet file that unpacks to far more than its rows could hold: a value said once may count for all.
-
-    Raises
-    ------
-    ValueError
-        Says what is too large, or named twice.
-    """
-    with pq.ParquetFile(io.BytesIO(data)) as file:
-        found, schema = file.metadata, file.schema_arrow
-    if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
-        raise ValueError(f"field {twice[0]} is there twice")
-    if found.num_rows > most_rows:
-        raise ValueError(f"{found.num_rows:,} rows, where {most_rows:,} are the most")
-    most = found.num_rows * _MOST_ROW_BYTES + _MOST_ROW_BYTES
-    groups = (found.row_group(number) for number in range(found.num_row_groups))
-    parts = (group.column(place) for group in groups for place in range(group.num_columns))
-    size = sum(part.total_uncompressed_size for part in parts)
-    if size <= most:
-        texts = [one.name for one in schema if any(is_kind(one.type) for is_kind in _TEXTS)]
-        table = pq.read_table(io.BytesIO(data), columns=texts, read_dictionary=texts)
-        size = sum(_unpacked_bytes(chunk) for column in table.columns for chunk in column.chunks)
-    if size > most:
-        raise ValueError(f"{size:,} bytes, in {found.num_rows:,} rows")
-
-
-_TEXTS = (
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-    pa.types.is_dictionary,
-)
-
-
-def _unpacked_bytes(chunk: Any) -> int:
-    """Return how many bytes the texts of a column have, each counted as often as it is there."""
-    if not pa.types.is_dictionary(chunk.type):
-        return int(chunk.nbytes)
-    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
-    return int(pc.sum(lengths.take(chunk.indices)).as_py() or 0)
-
-
 def _check_items(documents: _DocumentReader, table: gpd.GeoDataFrame, recipe: Recipe) -> None:
     """Compare the STAC items with those that the tracker's rows make."""
     data = documents.read(ITEMS_NAME)
     if data is None:
         return
     try:
-        _check_unpacked(data, len(table))
+        check_unpacked(data, len(table))
         for found, wanted in zip(read_items(data), stac_items(table, recipe), strict=True):
             if item_facts(found) != item_facts(wanted):
                 text = f"{wanted['id']} is not what the tracker says of the chip"

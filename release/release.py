@@ -30,6 +30,7 @@ from .checksums import SUMS_NAME, Checksums, Names, format_sums, is_digest, sha2
 from .errors import ReleaseError
 from .files import FolderFiles
 from .memory import give_back
+from .parquet import to_parquet
 from .recipe import RECIPE_NAME, Recipe, layout_of, make_recipe
 from .report import REPORT_NAME, Thumbnails, make_report, measures_of
 from .select import Selection, select
@@ -41,7 +42,6 @@ from .tracker import (
     read_metadata,
     to_csv,
     to_geojson,
-    to_parquet,
     tracker_table,
 )
 from .zips import zip_chunks, zip_equals

@@ -32,7 +32,6 @@ __all__ = [
     "rows_of",
     "to_csv",
     "to_geojson",
-    "to_parquet",
     "tracker_fields",
     "tracker_table",
 ]
@@ -278,13 +277,6 @@ def to_csv(table: gpd.GeoDataFrame) -> Iterator[bytes]:
         plain = pd.DataFrame(part.drop(columns="geometry"))
         plain["geometry"] = shapely.to_wkt(part.geometry.to_numpy(), rounding_precision=-1)
         yield plain.to_csv(index=False, header=False, lineterminator="\n").encode()
-
-
-def to_parquet(table: gpd.GeoDataFrame) -> bytes:
-    """Write GeoParquet."""
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False, compression="zstd")
-    return buffer.getvalue()
 
 
 def read_tracker(data: bytes) -> gpd.GeoDataFrame:

@@ -12,7 +12,8 @@ import rasterio
 
 from release import Fault
 from release.checksums import SUMS_NAME, Checksums, format_sums, sha256
-from release.tracker import read_tracker, to_csv, to_geojson, to_parquet
+from release.parquet import to_parquet
+from release.tracker import read_tracker, to_csv, to_geojson
 
 
 def reseal(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -26,7 +27,7 @@ from release_landscape import VERSION
 
 from release import ReleaseError, open_release, verify
 from release.checksums import SUMS_NAME, sha256
-from release.tracker import to_parquet
+from release.parquet import to_parquet
 
 ROOT = Path(__file__).resolve().parents[2]
 RASTER = "s2l2a_000004_20230115.tif"
@@ -311,6 +312,8 @@ def test_geoparquet_does_not_unpack_to_more_than_a_tracker(copy: Path) -> None:
         assert found.pop("croissant.json") == f"gives another sha256 of {path.name}"
         assert list(found) == [path.name]
         assert text in found[path.name]
+        with pytest.raises(ReleaseError, match=rf"{path.name}: cannot be read \(.*{re.escape(text)}"):
+            open_release(copy)
 
 
 def test_ids_that_repeat(copy: Path) -> None:
