@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -149,8 +150,8 @@ class SensorRow(_Row):
         return self
 
     def _problems(self) -> Iterator[str]:
-        names = [band.name for band in self.bands]
-        if twice := [name for name in names if names.count(name) > 1]:
+        names = Counter(band.name for band in self.bands)
+        if twice := [name for name, count in names.items() if count > 1]:
             yield f"band {twice[0]} is named twice"
         kinds = {band.kind for band in self.bands}
         if self.mask is MaskRule.BITS and not (BandKind.FLAGS in kinds and self.choice is ChoiceRule.PATH):

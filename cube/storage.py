@@ -290,7 +290,7 @@ class Folder:
     def files(self) -> Iterator[str]:
         """Names of all files below, relative and sorted."""
         if self.is_local:
-            yield from sorted(_walk(str(self.path), ""))
+            yield from sorted(_walk(str(self.path)))
             return
         fs, root_key = self._fs
         fs.invalidate_cache()
@@ -453,14 +453,27 @@ class Folder:
         return FsspecStore.from_url(target.url, storage_options=dict(self.options), read_only=read_only)
 
 
-def _walk(root: str, below: str) -> Iterator[str]:
+def _walk(root: str) -> Iterator[str]:
     """Names of the files in a local folder; strings all the way, since there may be hundreds of thousands."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{root}/{below}") as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(root, f"{below}{entry.name}/")
-            elif entry.is_file():
-                yield f"{below}{entry.name}"
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(f"{root}/{below}") as entries,
+        ):
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{below}{entry.name}/")
+                elif _is_file(entry):
+                    yield f"{below}{entry.name}"
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads round in circles
+        return False
 
 
 def _write_file(path: Path, data: bytes) -> None:

@@ -1,11 +1,6 @@
 """Sphinx: ``sphinx-build -W docs docs/_build``. Nothing is fetched."""
 
-import shutil
 from importlib.metadata import version as version_of
-from pathlib import Path
-
-# Pages of modules that were renamed since the last time.
-shutil.rmtree(Path(__file__).with_name("_generated"), ignore_errors=True)
 
 project = "gelos-lc"
 copyright = "the gelos-lc authors"  # noqa: A001  Sphinx's name

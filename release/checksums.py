@@ -10,12 +10,26 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-__all__ = ["SUMS_NAME", "Checksums", "Names", "format_sums", "is_digest", "parse_sums", "sha256", "sha256_of"]
+__all__ = [
+    "MIN_SUMS_LINE_BYTES",
+    "SUMS_NAME",
+    "Checksums",
+    "Names",
+    "format_sums",
+    "is_digest",
+    "parse_sums",
+    "sha256",
+    "sha256_of",
+]
 
 SUMS_NAME = "SHA256SUMS"
 """The seal of a release: written last, and read first."""
 
+MIN_SUMS_LINE_BYTES = 68
+"""Of a line of ``SHA256SUMS``: 64 hexadecimal digits, two blanks, a name and a line's end."""
+
 _DIGEST_BYTES = 32
+_MOST_WRONG_LINES = 100
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SUMS_LINE = re.compile(rf"({_DIGEST.pattern})  ([^/\0][^\0]*)")
 
@@ -178,6 +192,9 @@ def parse_sums(data: bytes) -> tuple[Checksums, list[str]]:
             match = _SUMS_LINE.fullmatch(line.decode("utf-8", errors="replace").removesuffix("\n"))
             if match is None:
                 wrong.append(f"line {number} is not a checksum and a name")
+                if len(wrong) > _MOST_WRONG_LINES:
+                    wrong.append(f"is not read any further than line {number}")
+                    return
             elif match[2] == SUMS_NAME:
                 wrong.append("names itself")
             else:

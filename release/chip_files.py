@@ -36,8 +36,6 @@ LOOK_BYTES = 16
 """Of an image's digest."""
 _ROOM_BYTES = 1 << 20
 """Room for a file's header and tags beside its pixels."""
-_LARGEST_BLOCK_PX = 512**2
-"""Of a raster's storage blocks, where the raster itself is smaller: GDAL decodes whole blocks."""
 _MIN_ALIGNED_PX = 16
 _MAX_ALIGNED_PX = 1024
 """Larger images would take too much memory at once."""
@@ -213,7 +211,7 @@ def _grid_problems(
         f"{what} is {found}, expected {wanted}" for what, (found, wanted) in pairs.items() if found != wanted
     ]
     height, width = raster.block_shapes[0]
-    if height * width > max(layout.size_px**2, _LARGEST_BLOCK_PX):
+    if not layout.allows_block(height, width):
         wrong.append(f"is stored in blocks of {width} x {height} px, larger than it is")
     return wrong
 

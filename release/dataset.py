@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import xarray as xr
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
@@ -18,13 +18,15 @@ from rasterio.io import MemoryFile
 from cube.grid import Bounds
 from cube.storage import Folder
 
-from .checksums import SUMS_NAME
+from .checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
 from .errors import ReleaseError
 from .faults import first_line
 from .files import open_files
 from .parquet import read_parquet
 from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
+from .select import dates_fit
 from .tracker import PARQUET_NAME
+from .tracker_check import image_names, table_problems
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -47,8 +49,8 @@ class Release:
         self.path = path
         self._files = open_files(path)
         self.recipe: Recipe = parse_recipe(self.read_file(RECIPE_NAME))
-        files = self.read_file(SUMS_NAME).count(b"\n")  # and each chip has some
-        self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME), files)
+        most_chips = self._size(SUMS_NAME) // MIN_SUMS_LINE_BYTES
+        self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME), most_chips, self.recipe)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind."""
@@ -81,7 +83,19 @@ class Release:
     def paths(self, chip_id: int, sensor: str) -> list[str]:
         """Return the names of a sensor's rasters, one per date."""
         self._layout(sensor)
-        return str(self.row(chip_id)[f"{sensor}_paths"]).split(",")
+        row = self.row(chip_id)
+        if sensor in self.recipe.series and not dates_fit(row[f"{sensor}_dates"], self.recipe.ranges):
+            raise ReleaseError(
+                f"chip {chip_id}: {sensor}_dates {row[f'{sensor}_dates']!r} are not one per time range; "
+                "verify the release"
+            )
+        names = image_names(row, sensor, self.recipe)
+        if row[f"{sensor}_paths"] != ",".join(names):
+            raise ReleaseError(
+                f"chip {chip_id}: {sensor}_paths is {row[f'{sensor}_paths']!r}, expected {','.join(names)!r}; "
+                "verify the release"
+            )
+        return names
 
     def read(self, chip_id: int, sensor: str, bands: Sequence[str] = ()) -> NDArray[Any]:
         """Read a sensor's pixels.
@@ -112,8 +126,18 @@ class Release:
 
     def read_file(self, name: str) -> bytes:
         """Read a file of the release."""
-        try:
+        with self._said(name):
             return self._files.read(name)
+
+    def _size(self, name: str) -> int:
+        with self._said(name):
+            return self._files.size(name)
+
+    @contextlib.contextmanager
+    def _said(self, name: str) -> Iterator[None]:
+        """Say what is wrong with a file that cannot be read."""
+        try:
+            yield
         except FileNotFoundError:
             raise ReleaseError(
                 f"{self.path}: {name} is missing; this is no release, or not all of it"
@@ -175,16 +199,14 @@ class Release:
         return xr.DataArray(stack, coords, ("time", "band", "y", "x"), sensor, attrs)
 
 
-def _read_table(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
+def _read_table(data: bytes, most_rows: int, recipe: Recipe) -> gpd.GeoDataFrame:
     try:
-        table = read_parquet(data, most_rows).set_index("id", drop=False)
-    except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
-        text = first_line(error)
-        raise ReleaseError(f"{PARQUET_NAME}: cannot be read ({text}); verify the release") from None
-    if not table.index.is_unique:
-        twice = table.index[table.index.duplicated()][0]
-        raise ReleaseError(f"{PARQUET_NAME}: id {twice} is there twice; verify the release")
-    return table
+        table = read_parquet(data, most_rows)
+    except ValueError as error:
+        raise ReleaseError(f"{PARQUET_NAME}: cannot be read ({error}); verify the release") from None
+    if problem := next(table_problems(table, recipe), None):
+        raise ReleaseError(f"{PARQUET_NAME}: {problem}; verify the release")
+    return table.set_index("id", drop=False)
 
 
 def _read_pixels(opened: Release, name: str, indexes: list[int], layout: SensorLayout) -> NDArray[Any]:
@@ -198,9 +220,10 @@ def _pixels(name: str, data: bytes, indexes: list[int], layout: SensorLayout) ->
         with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             found = (raster.descriptions, raster.width, raster.height, set(raster.dtypes))
             expected = (layout.bands, layout.size_px, layout.size_px, {layout.dtype})
-            pixels: NDArray[Any] | None = raster.read(indexes) if found == expected else None
-    except RasterioError as error:
-        raise ReleaseError(f"{name}: cannot be read ({error}); verify the release") from None
+            is_right = found == expected and layout.allows_block(*raster.block_shapes[0])
+            pixels: NDArray[Any] | None = raster.read(indexes) if is_right else None
+    except (RasterioError, ValueError, MemoryError) as error:
+        raise ReleaseError(f"{name}: cannot be read ({first_line(error)}); verify the release") from None
     if pixels is None:
         raise ReleaseError(f"{name}: is not what {RECIPE_NAME} says of it; verify the release")
     return pixels

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 
 import geopandas as gpd
 import numpy as np
-import pyarrow as pa
-import shapely
 
 from .card import CARD_NAME
 from .catalogs import (
@@ -25,8 +23,8 @@ from .catalogs import (
 from .checksums import SUMS_NAME, Checksums, Names, parse_sums, sha256, sha256_of
 from .chip_files import SUM_DIFFERS
 from .errors import ReleaseError
-from .faults import Fault, first_line
-from .files import Files
+from .faults import UNREADABLE, Fault, first_line
+from .files import MOST_BYTES, Files
 from .memory import give_back
 from .parquet import check_unpacked, read_parquet
 from .recipe import RECIPE_NAME, Recipe, parse_recipe
@@ -49,19 +47,9 @@ _DOCUMENTS = (
     REPORT_NAME,
 )
 _OPTIONAL = ("aois.geojson",)
-_UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    pa.ArrowException,
-    shapely.errors.GEOSException,
-)
-"""What readers of JSON and Parquet raise at a file that is not what it should be."""
+_MOST_FILE_BYTES = 1 << 14
+"""Per file of a release, of each of its documents: ten times what the largest takes."""
+_ROOM_BYTES = 1 << 26
 
 
 def check_sums(data: bytes, names: Names) -> tuple[list[Fault], Checksums]:
@@ -83,6 +71,7 @@ class _DocumentReader:
 
     def __init__(self, files: Files, sums: Checksums, names: Names) -> None:
         self._files, self._sums = files, sums
+        self._most = min(len(names) * _MOST_FILE_BYTES + _ROOM_BYTES, MOST_BYTES)
         self._unread = {name for name in sums if chip_id_of(name) is None and name in names}
         self.faults: list[Fault] = []
 
@@ -92,7 +81,7 @@ class _DocumentReader:
             return None
         self._unread.discard(name)
         try:
-            data = self._files.read(name)
+            data = self._files.read(name, self._most)
         except OSError as error:
             self.faults.append(Fault(name, str(error)))
             return None
@@ -162,7 +151,7 @@ def _read_tables(
             table = reader(data)
             wrong = [] if recipe is None else list(table_problems(table, recipe))
             texts[name] = sha256_of(to_csv(table))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             documents.faults.append(Fault(name, f"cannot be read ({first_line(error)})"))
             continue
         documents.faults += [Fault(name, text) for text in wrong]
@@ -190,7 +179,7 @@ def _check_items(documents: _DocumentReader, table: gpd.GeoDataFrame, recipe: Re
                 text = f"{wanted['id']} is not what the tracker says of the chip"
                 documents.faults.append(Fault(ITEMS_NAME, text))
                 return
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         text = f"cannot be read, or holds other chips ({first_line(error)})"
         documents.faults.append(Fault(ITEMS_NAME, text))
 
@@ -202,7 +191,7 @@ def _check_croissant(documents: _DocumentReader, sums: Checksums) -> None:
     try:
         parts = json.loads(data)["distribution"]
         found = {part["contentUrl"]: part["sha256"] for part in parts if part["@type"] == "cr:FileObject"}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         documents.faults.append(Fault(CROISSANT_NAME, f"cannot be read ({first_line(error)})"))
         return
     tables = {CSV_NAME, GEOJSON_NAME, PARQUET_NAME}

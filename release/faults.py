@@ -4,7 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Fault", "first_line"]
+import pyarrow as pa
+import shapely
+from pyproj.exceptions import ProjError
+
+from .errors import one_line
+
+__all__ = ["UNREADABLE", "Fault", "first_line"]
+
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    pa.ArrowException,
+    ProjError,
+    shapely.errors.GEOSException,
+)
+"""What readers of JSON and Parquet raise at a file that is not what it should be."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -18,9 +40,9 @@ class Fault:
     """True for what deserves a look and may yet be right."""
 
     def __str__(self) -> str:
-        """Return the fault as one line; what a terminal would not show, or would obey, is escaped."""
-        line = f"{'warning: ' if self.warning else ''}{self.file or '(no name)'}: {self.message}"
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        """Return the fault as one line."""
+        kind = "warning: " if self.warning else ""
+        return f"{kind}{one_line(self.file) or '(no name)'}: {one_line(self.message)}"
 
 
 def first_line(error: Exception) -> str:

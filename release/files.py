@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from array import array
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ __all__ = ["MOST_BYTES", "Files", "FolderFiles", "ZipFiles", "open_files"]
 
 MOST_BYTES = 1 << 32
 """No file of a release is larger."""
+_MOST_HEADER_BYTES = LOCAL_HEADER.size + 2 * 0xFFFF
+"""Of an entry: its fixed part, a name and extra fields."""
 
 
 class Files(Protocol):
@@ -27,6 +30,10 @@ class Files(Protocol):
 
     def names(self) -> Names:
         """All file names; in a zip one may be there several times."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes that a file holds, unread; errors as of :meth:`read`."""
         ...
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
@@ -44,11 +51,20 @@ class FolderFiles:
         """All file names."""
         return Names(self.folder.files())
 
+    def size(self, name: str) -> int:
+        """Bytes that a file holds, unread."""
+        if name.startswith("/") or not {"..", ""}.isdisjoint(re.split(r"[/\\]", name)) or ":" in name:
+            raise OSError("lies outside the release")
+        try:
+            if self.folder.is_local and not (self.folder.path / name).is_file():  # but a device or a pipe
+                raise FileNotFoundError(name)
+            return self.folder.size(name)
+        except ValueError:  # a name that no file has
+            raise FileNotFoundError(name) from None
+
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Bytes of a file."""
-        if name.startswith("/") or ".." in name.split("/"):
-            raise OSError("lies outside the release")
-        _check_size(self.folder.size(name), most)
+        _check_size(self.size(name), most)
         return self.folder.read(name)
 
 
@@ -98,18 +114,27 @@ class ZipFiles:
         """All file names; one may be there several times."""
         return self._names
 
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Bytes of a file."""
+    def size(self, name: str) -> int:
+        """Bytes that a file holds, unread."""
+        return int(self._sizes[self._place(name)])
+
+    def _place(self, name: str) -> int:
         place = self._names.place(name)
         if place is None:
             raise FileNotFoundError(name)
+        return place
+
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+        """Bytes of a file."""
+        place = self._place(name)
         if not self._stored[place]:
             raise OSError("is compressed or encrypted; a release's zip holds its files as they are")
         size, start, end = int(self._sizes[place]), int(self._starts[place]), int(self._ends[place])
         _check_size(size, most)
         data = b""
         if size <= end - start:
-            data = _entry_data(self.folder.read_range(self.name, start, end - start), size)
+            length = min(end - start, _MOST_HEADER_BYTES + size)
+            data = _entry_data(self.folder.read_range(self.name, start, length), size)
         if len(data) != size or zlib.crc32(data) != self._crcs[place]:
             raise OSError("cannot be read from the zip (its entry is damaged)")
         return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from typing import Any
 
@@ -11,10 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .faults import UNREADABLE, first_line
+
 __all__ = ["check_unpacked", "read_parquet", "to_parquet"]
 
+_MOST_BYTES = 1 << 31
+"""Of a table, unpacked: hundreds of thousands of chips."""
 _MOST_ROW_BYTES = 1 << 16
 """Of a row of the tracker or of the items: ten times what they take."""
+_MOST_TEXT_BYTES = 1 << 15
+"""Of one text. Some readers take texts for geometries, too."""
+_MOST_GEOMETRY_BYTES = 1 << 12
+"""Collections may be nested as deep as there are bytes, and GEOS does not come back from the depths."""
+_VALUE_BYTES = 8
+_BYTES = "BYTE_ARRAY"
 
 
 def to_parquet(table: gpd.GeoDataFrame) -> bytes:
@@ -25,15 +36,25 @@ def to_parquet(table: gpd.GeoDataFrame) -> bytes:
 
 
 def read_parquet(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
-    """Read GeoParquet, whoever wrote it.
+    """Read a table of flat fields and one geometry from GeoParquet, whoever wrote it.
 
     Raises
     ------
     ValueError
-        If it holds more than `most_rows` rows, or unpacks to far more than they could hold.
+        If it cannot be read, holds more than `most_rows` rows, or would unpack to far more than they could hold.
     """
-    check_unpacked(data, most_rows)
-    return gpd.read_parquet(io.BytesIO(data))
+    try:
+        check_unpacked(data, most_rows)
+        schema = pq.read_schema(io.BytesIO(data))
+        nested = [field.name for field in schema if pa.types.is_nested(field.type)]
+        if nested:
+            raise ValueError(f"field {nested[0]} is nested")
+        found = list(json.loads((schema.metadata or {})[b"geo"])["columns"])
+        if found != ["geometry"]:
+            raise ValueError(f"its geometries are {', '.join(map(str, found))}, expected geometry")
+        return gpd.read_parquet(io.BytesIO(data))
+    except UNREADABLE as error:
+        raise ValueError(first_line(error)) from None
 
 
 def check_unpacked(data: bytes, most_rows: int) -> None:
@@ -42,38 +63,82 @@ def check_unpacked(data: bytes, most_rows: int) -> None:
     Raises
     ------
     ValueError
-        Says what is too large, or named twice.
+        Says what is too large, named twice or of no plain type. Other errors where it is no Parquet file.
     """
     with pq.ParquetFile(io.BytesIO(data)) as file:
         found, schema = file.metadata, file.schema_arrow
+        leaves = [file.schema.column(place) for place in range(len(file.schema))]
     if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
         raise ValueError(f"field {twice[0]} is there twice")
+    if odd := [field.name for field in schema if not _is_plain(field.type)]:
+        raise ValueError(f"field {odd[0]} is {schema.field(odd[0]).type}")
     if found.num_rows > most_rows:
         raise ValueError(f"{found.num_rows:,} rows, where {most_rows:,} are the most")
-    most = found.num_rows * _MOST_ROW_BYTES + _MOST_ROW_BYTES
-    groups = (found.row_group(number) for number in range(found.num_row_groups))
-    parts = (group.column(place) for group in groups for place in range(group.num_columns))
-    size = sum(part.total_uncompressed_size for part in parts)
+    most = min((found.num_rows + 1) * _MOST_ROW_BYTES, _MOST_BYTES)
+    groups = [found.row_group(number) for number in range(found.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    # Lists may hold any number of values in a row. (Where there are none, Arrow is not asked: it dies of some answers.)
+    lists = [place for place, leaf in enumerate(leaves) if leaf.max_repetition_level]
+    size += sum(group.column(place).num_values * _VALUE_BYTES for group in groups for place in lists)
     if size <= most:
-        texts = [one.name for one in schema if any(is_kind(one.type) for is_kind in _TEXTS)]
-        table = pq.read_table(io.BytesIO(data), columns=texts, read_dictionary=texts)
-        size = sum(_unpacked_bytes(chunk) for column in table.columns for chunk in column.chunks)
+        size = _text_bytes(data, [leaf.path for leaf in leaves if leaf.physical_type == _BYTES], most)
     if size > most:
         raise ValueError(f"{size:,} bytes, in {found.num_rows:,} rows")
 
 
-_TEXTS = (
+def _is_plain(kind: pa.DataType) -> bool:
+    """Tell whether a type is one of those that the tables of a release have, or a list or struct of such."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return all(_is_plain(kind.field(place).type) for place in range(kind.num_fields))
+    return kind in _BINARY or any(is_kind(kind) for is_kind in _SCALARS)
+
+
+_BINARY = (pa.binary(), pa.large_binary())
+_SCALARS = (
+    pa.types.is_null,
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_timestamp,
     pa.types.is_string,
     pa.types.is_large_string,
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-    pa.types.is_dictionary,
 )
 
 
-def _unpacked_bytes(chunk: Any) -> int:
-    """Return how many bytes the texts of a column have, each counted as often as it is there."""
-    if not pa.types.is_dictionary(chunk.type):
-        return int(chunk.nbytes)
-    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
-    return int(pc.sum(lengths.take(chunk.indices)).as_py() or 0)
+def _text_bytes(data: bytes, paths: list[str], most: int) -> int:
+    """Return how many bytes the texts of a file have, each counted as often as it is there; no further than `most`.
+
+    Raises
+    ------
+    ValueError
+        If one is longer than any should be, or no UTF-8.
+    """
+    size = 0
+    with pq.ParquetFile(io.BytesIO(data), read_dictionary=paths) as file:
+        for number in range(file.metadata.num_row_groups):
+            table = file.read_row_group(number, columns=paths)
+            table.validate(full=True)
+            for array in (chunk for column in table.columns for chunk in column.chunks):
+                size += sum(map(_dictionary_bytes, _dictionaries(array)))
+                if size > most:
+                    return size
+    return size
+
+
+def _dictionaries(array: pa.Array) -> list[Any]:
+    """Return the texts within an array, however nested."""
+    if pa.types.is_dictionary(array.type):
+        return [array]
+    parts = array.flatten() if pa.types.is_struct(array.type) else [array.flatten()]
+    return [one for part in parts for one in _dictionaries(part)]
+
+
+def _dictionary_bytes(array: Any) -> int:
+    lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+    longest = pc.max(lengths).as_py() or 0
+    most = _MOST_GEOMETRY_BYTES if array.type.value_type in _BINARY else _MOST_TEXT_BYTES
+    if longest > most:
+        raise ValueError(f"a value of {longest:,} bytes, where {most:,} are the most")
+    return int(pc.sum(lengths.take(array.indices)).as_py() or 0)

@@ -31,7 +31,12 @@ RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
 _NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}
 _DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
-_MOST_RASTER_BYTES = 1 << 30
+_BLOCK_PX = 512**2
+"""Of a storage block, where the raster itself is smaller."""
+_MOST_STACK_BYTES = 1 << 30
+"""Of a sensor's rasters of one chip."""
+_MOST_ROWS = 100
+"""Of further sensors; and of the bands of each, ten times as many."""
 _MOST_THUMBNAIL_PX = 1 << 13
 _MOST_SPLITS = 100
 """Blocks are weighed against each of them."""
@@ -59,6 +64,10 @@ class SensorLayout:
     def raster_bytes(self) -> int:
         """Memory that a raster takes."""
         return len(self.bands) * self.size_px**2 * np.dtype(self.dtype).itemsize
+
+    def allows_block(self, height: int, width: int) -> bool:
+        """Tell whether a raster may be stored in blocks of this size, pixels: GDAL unpacks whole ones."""
+        return height * width <= max(self.size_px**2, _BLOCK_PX)
 
     def is_nodata(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Where there is no value."""
@@ -163,7 +172,11 @@ def _of_settings(
 
 
 def _table(settings: Mapping[str, Any]) -> SensorTable:
-    return SENSORS.extended(sensor_rows(settings.get("extra_sensors", {})))
+    rows = settings.get("extra_sensors", {})
+    if len(rows) > _MOST_ROWS or any(len(row["bands"]) > 10 * _MOST_ROWS for row in rows.values()):
+        msg = f"extra_sensors: more than {_MOST_ROWS} rows, or {10 * _MOST_ROWS} bands in one"
+        raise ValueError(msg)
+    return SENSORS.extended(sensor_rows(rows))
 
 
 def _section(model: type[Section], settings: Mapping[str, Any]) -> Section:
@@ -241,8 +254,10 @@ def _layout_problems(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator
     chip_m, dates = recipe.chips.chip_size, 1 if sensor.is_static else len(recipe.ranges)
     if layout.resolution < 1 or layout.resolution * layout.size_px != chip_m:
         yield f"{layout.size_px} px of {layout.resolution} m are no chip of {chip_m} m"
-    if layout.raster_bytes > _MOST_RASTER_BYTES or (layout.thumbnail_px or 0) > _MOST_THUMBNAIL_PX:
-        yield f"a raster of {layout.raster_bytes:,} bytes, a picture of {layout.thumbnail_px} px a side"
+    if dates * layout.raster_bytes > _MOST_STACK_BYTES or (layout.thumbnail_px or 0) > _MOST_THUMBNAIL_PX:
+        yield (
+            f"{dates} rasters of {layout.raster_bytes:,} bytes, a picture of {layout.thumbnail_px} px a side"
+        )
     if len(layout.min_valid) != dates:
         yield f"{len(layout.min_valid)} valid shares for {dates} dates"
     if unknown := sorted(set(layout.bands) - {band.name for band in sensor.bands}):
@@ -256,12 +271,11 @@ def _layout_facts(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator[tu
     """Yield what a layout says, and what the settings that it was made with say of the same."""
     sensor, settings = recipe.table[key], recipe.config[key]
     bands = sensor.exported(settings["bands"])
-    nodata = exported_nodata(
-        sensor, bands, settings["dtype"], settings["na_value"] if settings["fill_na"] else None
-    )
     yield "bands", layout.bands, bands
     yield "dtype", layout.dtype, settings["dtype"]
     yield "resolution", layout.resolution, settings["resolution"]
+    na_value = settings["na_value"] if settings["fill_na"] else None
+    nodata = exported_nodata(sensor, bands, layout.dtype, na_value)
     yield "nodata", "none" if layout.nodata is None else f"{layout.nodata:g}", f"{nodata:g}"
     yield "min_valid", layout.min_valid, _min_valid(sensor, recipe.chips, len(recipe.ranges))
 

@@ -156,11 +156,14 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
     """
     working, output = _folders(config)
     selection, measures = _choose(working, config)
+    chips = _find_chips(working / "chips", selection, config)
     output.make()
     with hold(output):
         output.sweep()
         with _document_folder(output) as documents:
-            chips = _prepare(working, measures, selection, config, documents)
+            _describe(working, measures, selection, chips, documents)
+            pairs = itertools.chain(chips.sums.pairs(), documents.sums.items())
+            chips = replace(chips, sums=Checksums(pairs))
             paths = tuple(documents.folder / name for name in documents.sums)
             plan = _Plan(chips, paths, sha256_of(format_sums(chips.sums)))
             written = _write(output, plan, force=force, progress=progress)
@@ -219,16 +222,6 @@ def _choose(working: Folder, config: Config) -> tuple[Selection, pd.DataFrame]:
     del windows
     give_back()
     return selection, measures
-
-
-def _prepare(
-    working: Folder, measures: pd.DataFrame, selection: Selection, config: Config, documents: _DocumentFolder
-) -> _Chips:
-    """Find the files of the chips, and make every other file of the release."""
-    chips = _find_chips(working / "chips", selection, config)
-    _describe(working, measures, selection, chips, documents)
-    pairs = itertools.chain(chips.sums.pairs(), documents.sums.items())
-    return replace(chips, sums=Checksums(pairs))
 
 
 def _write(output: Folder, plan: _Plan, *, force: bool, progress: Progress | None) -> bool:

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import geopandas as gpd
@@ -22,7 +22,7 @@ from .recipe import Recipe
 from .select import dates_fit, drop_counts, split
 from .tracker import rows_of, series_name, static_name, tracker_fields
 
-__all__ = ["balance_problems", "checked_rows", "chip_names", "row_problems", "table_problems"]
+__all__ = ["balance_problems", "checked_rows", "chip_names", "image_names", "row_problems", "table_problems"]
 
 _INTEGER_FIELDS = ("original_id", "aoi_index", "epsg", "id", "left_m", "top_m")
 _NUMBER_FIELDS = ("lat", "lon", "purity")
@@ -95,14 +95,10 @@ def _field_problems(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
 
 
 def _sensor_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterator[str]:
-    is_static = recipe.table[key].is_static
-    expected = _expected_names(row, key, recipe)
-    if row[f"{key}_paths"] != ",".join(expected["tif"]):
-        yield f"{key}_paths is {row[f'{key}_paths']!r}, expected {','.join(expected['tif'])!r}"
-    if is_static:
+    yield from _names_problem(row, f"{key}_paths", image_names(row, key, recipe))
+    if recipe.table[key].is_static:
         return
-    if row[f"{key}_thumbs"] != ",".join(expected["png"]):
-        yield f"{key}_thumbs is {row[f'{key}_thumbs']!r}, expected {','.join(expected['png'])!r}"
+    yield from _names_problem(row, f"{key}_thumbs", _picture_names(row, key, recipe))
     dates = row[f"{key}_dates"]
     if key not in recipe.layout:
         if dates:
@@ -121,18 +117,26 @@ def _sensor_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterat
             yield f"{key}_dates {date} is not the day of its scene {group}"
 
 
-def _expected_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> dict[str, list[str]]:
+def _names_problem(row: Mapping[str, Any], field: str, expected: Sequence[str]) -> Iterator[str]:
+    if row[field] != ",".join(expected):
+        yield f"{field} is {row[field]!r}, expected {','.join(expected)!r}"
+
+
+def image_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:
+    """Return the names of a sensor's rasters that a row's id and dates stand for."""
     if key not in recipe.layout:
-        return {"tif": [], "png": []}
+        return []
     if recipe.table[key].is_static:
-        return {"tif": [static_name(key, row["id"])], "png": []}
+        return [static_name(key, row["id"])]
+    return [series_name(key, row["id"], date, "tif") for date in row[f"{key}_dates"].split(",")]
+
+
+def _picture_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:
+    if key not in recipe.layout:
+        return []
     prefix = recipe.release.thumbnail_url.rstrip("/")
     start = f"{prefix}/" if prefix else ""
-    dates = row[f"{key}_dates"].split(",")
-    return {
-        "tif": [series_name(key, row["id"], date, "tif") for date in dates],
-        "png": [start + series_name(key, row["id"], date, "png") for date in dates],
-    }
+    return [start + series_name(key, row["id"], date, "png") for date in row[f"{key}_dates"].split(",")]
 
 
 def chip_names(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:

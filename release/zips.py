@@ -231,12 +231,12 @@ def _entries(file: IO[bytes], start: int, size: int) -> Iterator[ZipEntry]:
 
 def _in_zip64(extra: bytes, *values: int) -> Iterator[int]:
     """Yield values, those that are too large for their fields from the extra field that holds them."""
-    large = b""
-    while len(extra) >= struct.calcsize(_EXTRA):
-        kind, length = struct.unpack_from(_EXTRA, extra)
-        own, extra = extra[4 : 4 + length], extra[4 + length :]
+    large, at, head = b"", 0, struct.Struct(_EXTRA)
+    while at + head.size <= len(extra):
+        kind, length = head.unpack_from(extra, at)
+        at += head.size + length
         if kind == 1:
-            large = own
+            large = extra[at - length : at]
     for value in values:
         if value != _IN_ZIP64:
             yield value

@@ -7,5 +7,6 @@ setup requirements-dev.lock
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
+rm -rf docs/_generated  # pages of modules that were renamed since
 "$venv/bin/sphinx-build" -q -W --keep-going docs docs/_build
 "$venv/bin/python" -m pytest --numprocesses logical --dist worksteal "$@"

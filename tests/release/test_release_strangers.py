@@ -25,7 +25,7 @@ from rasterio.transform import from_origin
 from release_changes import only, reseal, rewrite_tracker
 from release_landscape import VERSION
 
-from release import ReleaseError, open_release, verify
+from release import ReleaseError, chip_arrays, open_release, verify
 from release.checksums import SUMS_NAME, sha256
 from release.parquet import to_parquet
 
@@ -59,8 +59,15 @@ def test_the_tracker_does_not_lead_out_of_the_release(folder: Path, copy: Path) 
     shutil.copy(folder / RASTER, copy.parent)
     rewrite_tracker(copy, lead)
     assert any("chip 4: s2l2a_paths is" in fault.message for fault in verify(copy))
-    with pytest.raises(ReleaseError, match="lies outside the release"):
+    with pytest.raises(ReleaseError, match="chip 4: s2l2a_paths is"):
         open_release(copy).read(4, "s2l2a")
+    for name in ("../secret", "/etc/hostname", "..\\secret", "C:secret", ""):
+        with pytest.raises(ReleaseError, match="lies outside the release"):
+            open_release(copy).read_file(name)
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(ReleaseError, match="is missing") as caught:
+            open_release(copy).read_file(name)
+        assert str(caught.value).isprintable()
 
 
 def test_a_raster_is_a_geotiff_and_nothing_that_names_other_files(folder: Path, copy: Path) -> None:
@@ -229,6 +236,8 @@ CLAIMS: dict[str, tuple[str, object, str]] = {
     "nodata": ("layout.s2l2a.nodata", 7, "s2l2a: nodata is 7, its config stands for 0"),
     "fewer": ("layout.s2l2a.bands", ["B02"], "s2l2a: bands is ('B02',), its config stands for"),
     "picture": ("layout.s2l2a.thumbnail_px", 10**9, "a picture of 1000000000 px a side"),
+    "expression": ("config.s2l2a.dtype", "9" * 5000, "s2l2a: dtype is int16, its config stands for 999"),
+    "rows": ("config.extra_sensors", {"x": {"bands": [{}] * 1001}}, "extra_sensors: more than 100 rows"),
 }
 
 
@@ -296,13 +305,22 @@ def test_geojson_has_no_crs_of_its_own(copy: Path) -> None:
 def test_geoparquet_does_not_unpack_to_more_than_a_tracker(copy: Path) -> None:
     path = copy / "gelos_chip_tracker.parquet"
     sound = pq.read_table(path)
-    field, place = sound.schema.field("color"), sound.schema.get_field_index("color")
-    same = pa.array(["x" * 100_000] * len(sound))
-    kinds = (same, same.cast(pa.large_string()), same.dictionary_encode())
-    large = [(sound.set_column(place, "color", one), f"bytes, in {len(sound)} rows") for one in kinds]
+    field = sound.schema.field("color")
+
+    def large(length: int, kind: pa.DataType) -> pa.Table:
+        table = sound
+        for name in ("color", "category", "split"):
+            same = pa.array(["x" * length] * len(sound), kind)
+            table = table.set_column(table.schema.get_field_index(name), name, same)
+        return table
+
+    kinds = (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()))
     for table, text in (
         (pa.concat_tables([sound] * 1000), f"{1000 * len(sound):,} rows, where "),
-        *large,
+        (large(30_000, kinds[0]), f"bytes, in {len(sound)} rows"),
+        (large(30_000, kinds[1]), f"bytes, in {len(sound)} rows"),
+        (large(30_000, kinds[2]), "field category is dictionary<"),
+        (large(40_000, kinds[0]), "a value of 40,000 bytes, where 32,768 are the most"),
         (sound.append_column(field, sound["color"]), "field color is there twice"),
     ):
         pq.write_table(table, path)
@@ -322,7 +340,7 @@ def test_ids_that_repeat(copy: Path) -> None:
 
     rewrite_tracker(copy, repeat)
     assert any(fault.message == "ids are not 0 to n-1 in order" for fault in verify(copy))
-    with pytest.raises(ReleaseError, match=r"tracker\.parquet: id 4 is there twice"):
+    with pytest.raises(ReleaseError, match=r"tracker\.parquet: ids are not 0 to n-1 in order"):
         open_release(copy)
 
 
@@ -376,6 +394,12 @@ def test_odd_values_anywhere_are_faults_and_no_accidents(copy: Path, name: str) 
         reseal(copy)
         for fault in verify(copy, workers=1):
             assert "\n" not in str(fault)
+        try:
+            opened = open_release(copy)
+            chip_arrays(opened, 4, opened.sensors)
+            opened.chip(4)
+        except ReleaseError as error:
+            assert str(error).isprintable()  # noqa: PT017  most odd values are no error
     path.write_text("[" * 100_000)
     reseal(copy)
     assert path.name in {fault.file for fault in verify(copy, workers=1)}

@@ -1,0 +1,297 @@
+"""What a stranger's release may cost whoever opens or checks it: no more than one of its size should, and one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from release_changes import reseal, rewrite_tracker
+from test_release_strangers import RASTER, sparse
+
+from release import ReleaseError, chip_arrays, open_release, verify
+from release.catalogs import ITEMS_NAME
+from release.checksums import SUMS_NAME
+from release.tracker import PARQUET_NAME
+
+ROOT = Path(__file__).resolve().parents[2]
+MEMORY_BYTES = 3 << 30
+OPENS = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, ({MEMORY_BYTES}, {MEMORY_BYTES}))
+from release import ReleaseError, open_release, verify
+try:
+    opened = open_release(sys.argv[1])
+    for sensor in opened.sensors:
+        opened.read(4, sensor)
+    print("opened")
+except ReleaseError as error:
+    print(error)
+print("verify")
+for fault in verify(sys.argv[1], workers=1):
+    print(fault)
+"""
+
+
+def outcome(path: Path) -> tuple[str, list[str]]:
+    """Open and check a release in a process of little memory: what the one says, and what the other."""
+    command = [sys.executable, "-c", OPENS, str(path)]
+    environment = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    said, _, faults = done.stdout.partition("verify\n")
+    assert said.count("\n") == 1
+    return said.strip(), faults.splitlines()
+
+
+def nested_wkb(depth: int) -> bytes:
+    """Return a geometry within a collection within a collection."""
+    return struct.pack("<BII", 1, 7, 1) * depth + struct.pack("<BIdd", 1, 1, 0, 0)
+
+
+def with_geometry(table: pa.Table, wkb: bytes) -> pa.Table:
+    values = table["geometry"].to_pylist()
+    values[4] = wkb
+    place = table.schema.get_field_index("geometry")
+    return table.set_column(place, table.schema.field("geometry"), [values])
+
+
+def with_column(values: Callable[[int], pa.Array]) -> Callable[[pa.Table], pa.Table]:
+    """Return what puts another column in the place of a text."""
+
+    def change(table: pa.Table) -> pa.Table:
+        place = next(
+            i
+            for i, field in enumerate(table.schema)
+            if pa.types.is_large_string(field.type) or pa.types.is_string(field.type)
+        )
+        return table.set_column(place, table.schema.field(place).name, values(len(table)))
+
+    return change
+
+
+def with_geo(text: str) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.replace_schema_metadata({b"geo": text.encode()})
+
+
+def with_crs(table: pa.Table) -> pa.Table:
+    geo = json.loads(table.schema.metadata[b"geo"])
+    geo["columns"]["geometry"]["crs"] = "nonsense"
+    return table.replace_schema_metadata({b"geo": json.dumps(geo).encode()})
+
+
+def with_another_geometry(table: pa.Table) -> pa.Table:
+    geo = json.loads(table.schema.metadata[b"geo"])
+    geo["columns"]["color"] = geo["columns"]["geometry"]
+    return table.replace_schema_metadata({b"geo": json.dumps(geo).encode()})
+
+
+def no_text(rows: int) -> pa.Array:
+    offsets = pa.array(range(0, 2 * rows + 1, 2), pa.int32()).buffers()[1]
+    return pa.Array.from_buffers(pa.string(), rows, [None, offsets, pa.py_buffer(b"\xff\xfe" * rows)])
+
+
+def many(value: object, count: int, kind: pa.DataType) -> Callable[[int], pa.Array]:
+    """Return what makes lists of one value."""
+
+    def make(rows: int) -> pa.Array:
+        inner = pa.repeat(pa.scalar(value, kind), rows * count)
+        return pa.ListArray.from_arrays(pa.array(range(0, rows * count + 1, count), pa.int32()), inner)
+
+    return make
+
+
+TABLES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
+    "a geometry too deep": (
+        lambda table: with_geometry(table, nested_wkb(15_000)),
+        "135,021 bytes, where 4,096",
+    ),
+    "a geometry that is none": (lambda table: with_geometry(table, b"\1\3\0"), "ParseException"),
+    "lists of numbers": (with_column(many(1, 20_000_000, pa.int8())), "bytes, in "),
+    "lists of texts": (with_column(many("x" * 20_000, 1000, pa.string())), "bytes, in "),
+    "a short list": (with_column(many(1, 2, pa.int8())), "is nested"),
+    "wide values": (
+        with_column(lambda rows: pa.array([bytes(2_500_000)] * rows, pa.binary(2_500_000))),
+        "is fixed_size_binary[2500000]",
+    ),
+    "a view": (with_column(lambda rows: pa.array(["x"] * rows, pa.string_view())), "is string_view"),
+    "an extension": (
+        with_column(
+            lambda rows: pa.ExtensionArray.from_storage(
+                pa.opaque(pa.string(), "x", "y"), pa.array(["x"] * rows, pa.string())
+            )
+        ),
+        "is extension<",
+    ),
+    "texts that are none": (with_column(no_text), "UTF8"),
+    "a CRS that is none": (with_crs, "Invalid projection"),
+    "two geometries": (with_another_geometry, "its geometries are geometry, color"),
+    "metadata of another kind": (with_geo("[1]"), "cannot be read ("),
+    "metadata too deep": (with_geo("[" * 100_000), "recursion"),
+}
+
+
+@pytest.mark.parametrize("which", TABLES)
+def test_a_tracker_that_would_drown_or_kill_its_reader(copy: Path, which: str) -> None:
+    change, text = TABLES[which]
+    path = copy / PARQUET_NAME
+    pq.write_table(change(pq.read_table(path)), path)
+    assert path.stat().st_size < 1 << 20
+    reseal(copy)
+    said, faults = outcome(copy)
+    assert said.startswith(f"{PARQUET_NAME}: cannot be read (")
+    assert text in said
+    assert [
+        fault for fault in faults if fault.startswith(f"{PARQUET_NAME}: cannot be read (") and text in fault
+    ]
+
+
+@pytest.mark.parametrize("which", ["a geometry too deep", "lists of numbers", "lists of texts", "a view"])
+def test_items_that_would_drown_or_kill_their_reader(copy: Path, which: str) -> None:
+    change, text = TABLES[which]
+    path = copy / ITEMS_NAME
+    pq.write_table(change(pq.read_table(path)), path)
+    reseal(copy)
+    said, faults = outcome(copy)
+    assert said == "opened"
+    assert len(faults) == 1
+    assert faults[0].startswith(f"{ITEMS_NAME}: cannot be read, or holds other chips (")
+    assert text in faults[0]
+
+
+def test_rows_are_not_bought_by_empty_lines(copy: Path) -> None:
+    path = copy / PARQUET_NAME
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table] * 1000), path)
+    (copy / SUMS_NAME).write_bytes(b"\n" * 1000 * len(table))
+    said, faults = outcome(copy)
+    assert f"{1000 * len(table):,} rows, where " in said
+    assert 0 < sum(fault.startswith(f"{SUMS_NAME}: line ") for fault in faults) <= 101
+    assert f"{SUMS_NAME}: is not read any further than line 101" in faults
+
+
+@pytest.mark.parametrize("name", ["config.json", SUMS_NAME, PARQUET_NAME, RASTER])
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_pipes_and_devices_are_no_files(copy: Path, name: str, kind: str) -> None:
+    path = copy / name
+    path.unlink()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    said, faults = outcome(copy)
+    assert f"{name} is missing" in said
+    assert [fault for fault in faults if fault.startswith(f"{name}: is missing")]
+
+
+def test_a_hole_in_a_zip_is_not_read(archive: Path, tmp_path: Path) -> None:
+    data = archive.read_bytes()
+    with zipfile.ZipFile(archive) as opened:
+        start = opened.start_dir
+        last = max(opened.infolist(), key=lambda entry: entry.header_offset).filename.rpartition("/")[2]
+    path = tmp_path / "holed.zip"
+    hole = 3 << 30
+    end = data.rindex(b"PK\5\6")
+    with path.open("wb") as file:
+        file.write(data[:start])
+        file.seek(start + hole)
+        file.write(
+            data[start:end] + data[end : end + 16] + struct.pack("<L", start + hole) + data[end + 20 :]
+        )
+    with zipfile.ZipFile(path) as opened:
+        assert opened.testzip() is None
+    said, faults = outcome(path)
+    assert said == "opened"
+    assert faults == ["holed.zip: is not, byte for byte, the zip that its own files make"]
+    opened_release = open_release(path)
+    assert len(opened_release.read_file(last)) < 1 << 20
+
+
+def test_folders_without_end(copy: Path) -> None:
+    (copy / "loop").symlink_to("loop")
+    deep = copy
+    for _ in range(1200):
+        deep /= "d"
+        deep.mkdir()
+    (deep / "secret").write_text("")
+    said, faults = outcome(copy)
+    assert said == "opened"
+    assert [fault.partition(": ")[2] for fault in faults] == [f"is not named in {SUMS_NAME}"]
+
+
+def leads(field: str, value: object) -> Callable[[gpd.GeoDataFrame], object]:
+    def change(table: gpd.GeoDataFrame) -> object:
+        if value is None:
+            return table.drop(columns=field)
+        table.loc[4, field] = value
+        return table
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("split", None, "its fields are not those of a tracker: split"),
+        ("s2l2a_paths", None, "its fields are not those of a tracker: s2l2a_paths"),
+        ("lulc", "9", "class 9 is not among those kept"),
+        ("s2l2a_dates", "x,y", "s2l2a_dates 'x,y' are not one per time range"),
+        ("s2l2a_dates", "20230115", "s2l2a_dates '20230115' are not one per time range"),
+        ("s2l2a_paths", RASTER, f"s2l2a_paths is '{RASTER}', expected '{RASTER},"),
+        ("s2l2a_paths", "a\0b", "s2l2a_paths is 'a"),
+        ("s2l2a_paths", ",".join([RASTER] * 1000), "s2l2a_paths is '"),
+    ],
+)
+def test_a_tracker_that_does_not_fit_together_is_not_followed(
+    copy: Path, field: str, value: object, text: str
+) -> None:
+    rewrite_tracker(copy, leads(field, value))
+    for use in (
+        lambda opened: opened.read(4, "s2l2a"),
+        lambda opened: opened.chip(4),
+        lambda opened: chip_arrays(opened, 4, ["s2l2a"]),
+    ):
+        with pytest.raises(ReleaseError) as caught:
+            use(open_release(copy))
+        assert text in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1100
+    assert verify(copy, workers=1)
+
+
+def test_a_raster_in_blocks_far_larger_than_itself_is_not_unpacked(copy: Path) -> None:
+    sparse(copy / RASTER, 30, tiled=True, blockxsize=8192, blockysize=8192)
+    with pytest.raises(ReleaseError, match=rf"{RASTER}: is not what config\.json says of it"):
+        open_release(copy).read(4, "s2l2a")
+
+
+def test_a_band_whose_name_is_no_text(copy: Path) -> None:
+    data = (copy / RASTER).read_bytes()
+    assert b"B02" in data
+    (copy / RASTER).write_bytes(data.replace(b"B02", b"\xff\xfe\xfd"))
+    with pytest.raises(ReleaseError, match=f"{RASTER}: ") as caught:
+        open_release(copy).read(4, "s2l2a")
+    assert str(caught.value).isprintable()
+
+
+def test_what_a_stranger_named_is_shown_as_one_short_line(copy: Path) -> None:
+    path = copy / "config.json"
+    raw: dict[str, Any] = json.loads(path.read_text())
+    raw["layout"]["s2l2a"]["bands"] = ["x\n\x1b[2J" + "y" * 100_000]
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ReleaseError, match="there is no band") as caught:
+        open_release(copy)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1100
