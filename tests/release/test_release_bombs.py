@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +26,43 @@ from release.tracker import PARQUET_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY_BYTES = 3 << 30
-OPENS = f"""
-import resource, sys
+READER = f"""
+import json, resource, signal, sys
 resource.setrlimit(resource.RLIMIT_AS, ({MEMORY_BYTES}, {MEMORY_BYTES}))
 from release import ReleaseError, open_release, verify
-try:
-    opened = open_release(sys.argv[1])
-    for sensor in opened.sensors:
-        opened.read(4, sensor)
-    print("opened")
-except ReleaseError as error:
-    print(error)
-print("verify")
-for fault in verify(sys.argv[1], workers=1):
-    print(fault)
+for line in sys.stdin:
+    signal.alarm(60)
+    path, said = line.rstrip(), "opened"
+    try:
+        opened = open_release(path)
+        for sensor in opened.sensors:
+            opened.read(4, sensor)
+    except ReleaseError as error:
+        said = str(error)
+    print(json.dumps([said, list(map(str, verify(path, workers=1)))]), flush=True)
 """
+Outcome = Callable[[Path], tuple[str, list[str]]]
 
 
-def outcome(path: Path) -> tuple[str, list[str]]:
-    """Open and check a release in a process of little memory: what the one says, and what the other."""
-    command = [sys.executable, "-c", OPENS, str(path)]
+@pytest.fixture(scope="module")
+def outcome() -> Iterator[Outcome]:
+    """Return what opens and checks a release in a process of little memory: what the one says, and what the other."""
     environment = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    said, _, faults = done.stdout.partition("verify\n")
-    assert said.count("\n") == 1
-    return said.strip(), faults.splitlines()
+    command, pipe = [sys.executable, "-c", READER], subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+
+        def of(path: Path) -> tuple[str, list[str]]:
+            print(path, file=reader.stdin, flush=True)
+            line = reader.stdout.readline()
+            assert line, f"the reader died of it: {reader.wait()}"
+            said, faults = json.loads(line)
+            assert said.isprintable()
+            return said, faults
+
+        yield of
+        reader.stdin.close()
 
 
 def nested_wkb(depth: int) -> bytes:
@@ -119,7 +128,7 @@ TABLES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
         "135,021 bytes, where 4,096",
     ),
     "a geometry that is none": (lambda table: with_geometry(table, b"\1\3\0"), "ParseException"),
-    "lists of numbers": (with_column(many(1, 20_000_000, pa.int8())), "bytes, in "),
+    "lists of numbers": (with_column(many(1, 500_000, pa.int8())), "bytes, in "),
     "lists of texts": (with_column(many("x" * 20_000, 1000, pa.string())), "bytes, in "),
     "a short list": (with_column(many(1, 2, pa.int8())), "is nested"),
     "wide values": (
@@ -144,7 +153,7 @@ TABLES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
 
 
 @pytest.mark.parametrize("which", TABLES)
-def test_a_tracker_that_would_drown_or_kill_its_reader(copy: Path, which: str) -> None:
+def test_a_tracker_that_would_drown_or_kill_its_reader(copy: Path, outcome: Outcome, which: str) -> None:
     change, text = TABLES[which]
     path = copy / PARQUET_NAME
     pq.write_table(change(pq.read_table(path)), path)
@@ -159,7 +168,7 @@ def test_a_tracker_that_would_drown_or_kill_its_reader(copy: Path, which: str) -
 
 
 @pytest.mark.parametrize("which", ["a geometry too deep", "lists of numbers", "lists of texts", "a view"])
-def test_items_that_would_drown_or_kill_their_reader(copy: Path, which: str) -> None:
+def test_items_that_would_drown_or_kill_their_reader(copy: Path, outcome: Outcome, which: str) -> None:
     change, text = TABLES[which]
     path = copy / ITEMS_NAME
     pq.write_table(change(pq.read_table(path)), path)
@@ -171,7 +180,7 @@ def test_items_that_would_drown_or_kill_their_reader(copy: Path, which: str) -> 
     assert text in faults[0]
 
 
-def test_rows_are_not_bought_by_empty_lines(copy: Path) -> None:
+def test_rows_are_not_bought_by_empty_lines(copy: Path, outcome: Outcome) -> None:
     path = copy / PARQUET_NAME
     table = pq.read_table(path)
     pq.write_table(pa.concat_tables([table] * 1000), path)
@@ -184,7 +193,7 @@ def test_rows_are_not_bought_by_empty_lines(copy: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", SUMS_NAME, PARQUET_NAME, RASTER])
 @pytest.mark.parametrize("kind", ["a pipe", "a device"])
-def test_pipes_and_devices_are_no_files(copy: Path, name: str, kind: str) -> None:
+def test_pipes_and_devices_are_no_files(copy: Path, outcome: Outcome, name: str, kind: str) -> None:
     path = copy / name
     path.unlink()
     if kind == "a pipe":
@@ -196,7 +205,7 @@ def test_pipes_and_devices_are_no_files(copy: Path, name: str, kind: str) -> Non
     assert [fault for fault in faults if fault.startswith(f"{name}: is missing")]
 
 
-def test_a_hole_in_a_zip_is_not_read(archive: Path, tmp_path: Path) -> None:
+def test_a_hole_in_a_zip_is_not_read(archive: Path, outcome: Outcome, tmp_path: Path) -> None:
     data = archive.read_bytes()
     with zipfile.ZipFile(archive) as opened:
         start = opened.start_dir
@@ -219,7 +228,9 @@ def test_a_hole_in_a_zip_is_not_read(archive: Path, tmp_path: Path) -> None:
     assert len(opened_release.read_file(last)) < 1 << 20
 
 
-def test_folders_without_end(copy: Path) -> None:
+def test_folders_without_end(copy: Path, outcome: Outcome, request: pytest.FixtureRequest) -> None:
+    # Python 3.11 cannot remove so deep a folder itself.
+    request.addfinalizer(lambda: subprocess.run(["rm", "-rf", str(copy / "d")], check=True))
     (copy / "loop").symlink_to("loop")
     deep = copy
     for _ in range(1200):
