@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +29,13 @@ settings.load_profile("project")
 
 @pytest.fixture(scope="session")
 def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """Return the sample archive of seed 0, made once a session; not to be written to."""
-    return make_archive(tmp_path_factory.mktemp("archive") / "sample", seed=0)
+    """Return the sample archive of seed 0, made once a session by the first process that asks; not to be written to."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # the session's; each process has a folder of its own in it
+    with (folder / "archive.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return make_archive(folder / "archive" / "sample", seed=0)
 
 
 @pytest.fixture(scope="session")
