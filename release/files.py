@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -49,7 +50,8 @@ class FolderFiles:
 
     def names(self) -> Names:
         """All file names."""
-        return Names(self.folder.files())
+        with _listing(self.folder):
+            return Names(self.folder.files())
 
     def size(self, name: str) -> int:
         """Bytes that a file holds, unread."""
@@ -170,15 +172,25 @@ def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
     Raises
     ------
     ReleaseError
-        If there is nothing there.
+        If there is nothing there, or it cannot be listed.
     BadZipError
         If a zip cannot be read.
     """
     folder = release if isinstance(release, Folder) else Folder(str(release))
     parent, _, name = folder.url.rstrip("/").rpartition("/")
     above = Folder(parent or ("/" if folder.url.startswith("/") else "."), folder.options)
-    if name.endswith(".zip") and above.exists(name):
-        return ZipFiles(above, name)
-    if not folder.names():
-        raise ReleaseError(f"{folder}: no release there; expected its folder or its .zip")
-    return FolderFiles(folder)
+    with _listing(folder):
+        if name.endswith(".zip") and above.exists(name):
+            return ZipFiles(above, name)
+        if folder.names():
+            return FolderFiles(folder)
+    raise ReleaseError(f"{folder}: no release there; expected its folder or its .zip")
+
+
+@contextlib.contextmanager
+def _listing(folder: Folder) -> Iterator[None]:
+    """Say what cannot be listed."""
+    try:
+        yield
+    except OSError as error:
+        raise ReleaseError(f"{folder}: cannot be listed ({error.strerror or error})") from None

@@ -39,7 +39,11 @@ for line in sys.stdin:
             opened.read(4, sensor)
     except ReleaseError as error:
         said = str(error)
-    print(json.dumps([said, list(map(str, verify(path, workers=1)))]), flush=True)
+    try:
+        faults = list(map(str, verify(path, workers=1)))
+    except ReleaseError as error:
+        faults = [str(error)]
+    print(json.dumps([said, faults]), flush=True)
 """
 Outcome = Callable[[Path], tuple[str, list[str]]]
 
@@ -228,18 +232,33 @@ def test_a_hole_in_a_zip_is_not_read(archive: Path, outcome: Outcome, tmp_path: 
     assert len(opened_release.read_file(last)) < 1 << 20
 
 
-def test_folders_without_end(copy: Path, outcome: Outcome, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("depth", "text"), [(1200, f"is not named in {SUMS_NAME}"), (2100, "cannot be listed (")]
+)
+def test_folders_without_end(
+    copy: Path, outcome: Outcome, request: pytest.FixtureRequest, depth: int, text: str
+) -> None:
     # Python 3.11 cannot remove so deep a folder itself.
     request.addfinalizer(lambda: subprocess.run(["rm", "-rf", str(copy / "d")], check=True))
     (copy / "loop").symlink_to("loop")
-    deep = copy
-    for _ in range(1200):
-        deep /= "d"
-        deep.mkdir()
-    (deep / "secret").write_text("")
+    at = os.open(copy, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(os.open("secret", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+    os.close(at)
     said, faults = outcome(copy)
     assert said == "opened"
-    assert [fault.partition(": ")[2] for fault in faults] == [f"is not named in {SUMS_NAME}"]
+    assert len(faults) == 1
+    assert text in faults[0]
+
+
+def test_a_place_that_cannot_be_looked_at(outcome: Outcome) -> None:
+    said, faults = outcome(Path("/") / ("x" * 300) / "v0.1.zip")
+    assert said.endswith(": cannot be listed (File name too long)")
+    assert faults == [said]
 
 
 def leads(field: str, value: object) -> Callable[[gpd.GeoDataFrame], object]:
