@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -157,10 +158,12 @@ def stop_if_given_up() -> None:
 
 
 def _is_worker_closing() -> bool:
-    from distributed import Status, get_worker
-
+    distributed = sys.modules.get("distributed")  # which takes long to import, and every worker has
+    if distributed is None:
+        return False
+    closing = (distributed.Status.closing, distributed.Status.closed)
     try:
-        return get_worker().status in (Status.closing, Status.closed)
+        return distributed.get_worker().status in closing
     except ValueError:  # not in a worker
         return False
 
