@@ -87,7 +87,12 @@ def check_unpacked(data: bytes, most_rows: int) -> None:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Tell whether a type is one of those that the tables of a release have, or a list or struct of such."""
+    """Tell whether a type is one of those that the tables of a release have, or a list or struct of such.
+
+    Other libraries may have given geometries a type of their own, for the whole process.
+    """
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_plain(kind.storage_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
     if pa.types.is_struct(kind):
@@ -129,6 +134,8 @@ def _text_bytes(data: bytes, paths: list[str], most: int) -> int:
 
 def _dictionaries(array: pa.Array) -> list[Any]:
     """Return the texts within an array, however nested."""
+    if isinstance(array, pa.ExtensionArray):
+        return _dictionaries(array.storage)
     if pa.types.is_dictionary(array.type):
         return [array]
     parts = array.flatten() if pa.types.is_struct(array.type) else [array.flatten()]
