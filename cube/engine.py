@@ -158,12 +158,12 @@ def stop_if_given_up() -> None:
 
 
 def _is_worker_closing() -> bool:
-    distributed = sys.modules.get("distributed")  # which takes long to import, and every worker has
-    if distributed is None:
+    if "distributed" not in sys.modules:  # it takes long to import, and every worker has
         return False
-    closing = (distributed.Status.closing, distributed.Status.closed)
+    from distributed import Status, get_worker
+
     try:
-        return distributed.get_worker().status in closing
+        return get_worker().status in (Status.closing, Status.closed)
     except ValueError:  # not in a worker
         return False
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from cube.storage import Folder
 from .checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
 from .errors import ReleaseError
 from .faults import first_line
-from .files import open_files
+from .files import MOST_BYTES, open_files
 from .parquet import read_parquet
 from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
 from .select import dates_fit
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Release", "chip_arrays", "open_release", "torch_dataset"]
 
 Sample = dict[str, Any]
+_MOST_RECIPE_BYTES = 1 << 26
+_MOST_SUMS_BYTES = 1 << 28
+"""Two million files."""
 
 
 class Release:
@@ -48,8 +51,9 @@ class Release:
     def __init__(self, path: str | Path | Folder) -> None:
         self.path = path
         self._files = open_files(path)
-        self.recipe: Recipe = parse_recipe(self.read_file(RECIPE_NAME))
-        most_chips = self._size(SUMS_NAME) // MIN_SUMS_LINE_BYTES
+        self.recipe: Recipe = parse_recipe(self._read(RECIPE_NAME, _MOST_RECIPE_BYTES))
+        lines = io.BytesIO(self._read(SUMS_NAME, _MOST_SUMS_BYTES))
+        most_chips = sum(len(line) >= MIN_SUMS_LINE_BYTES for line in lines)  # and each has several files
         self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME), most_chips, self.recipe)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,18 +130,13 @@ class Release:
 
     def read_file(self, name: str) -> bytes:
         """Read a file of the release."""
-        with self._said(name):
-            return self._files.read(name)
+        return self._read(name, MOST_BYTES)
 
-    def _size(self, name: str) -> int:
-        with self._said(name):
-            return self._files.size(name)
-
-    @contextlib.contextmanager
-    def _said(self, name: str) -> Iterator[None]:
-        """Say what is wrong with a file that cannot be read."""
+    def _read(self, name: str, most: int) -> bytes:
         try:
-            yield
+            return self._files.read(name, most)
+        except MemoryError:
+            raise ReleaseError(f"{self.path}: {name} does not fit into memory") from None
         except FileNotFoundError:
             raise ReleaseError(
                 f"{self.path}: {name} is missing; this is no release, or not all of it"
@@ -201,7 +200,7 @@ class Release:
 
 def _read_table(data: bytes, most_rows: int, recipe: Recipe) -> gpd.GeoDataFrame:
     try:
-        table = read_parquet(data, most_rows)
+        table = read_parquet(data, most_rows, recipe.row_bytes)
     except ValueError as error:
         raise ReleaseError(f"{PARQUET_NAME}: cannot be read ({error}); verify the release") from None
     if problem := next(table_problems(table, recipe), None):

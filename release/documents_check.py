@@ -50,6 +50,10 @@ _OPTIONAL = ("aois.geojson",)
 _MOST_FILE_BYTES = 1 << 14
 """Per file of a release, of each of its documents: ten times what the largest takes."""
 _ROOM_BYTES = 1 << 26
+_MOST_ROW_BYTES = 1 << 20
+"""Of a row of a tracker whose recipe cannot be read."""
+_TIMES = 10
+"""What an item takes as JSON is several times what it takes in a table."""
 
 
 def check_sums(data: bytes, names: Names) -> tuple[list[Fault], Checksums]:
@@ -141,7 +145,9 @@ def _read_tables(
     texts: dict[str, str] = {}
     readers: dict[str, Callable[[bytes], gpd.GeoDataFrame]] = {
         GEOJSON_NAME: read_tracker,
-        PARQUET_NAME: functools.partial(read_parquet, most_rows=len(sums)),
+        PARQUET_NAME: functools.partial(
+            read_parquet, most_rows=len(sums), row_bytes=recipe.row_bytes if recipe else _MOST_ROW_BYTES
+        ),
     }
     for name, reader in readers.items():
         data = documents.read(name)
@@ -173,7 +179,8 @@ def _check_items(documents: _DocumentReader, table: gpd.GeoDataFrame, recipe: Re
     if data is None:
         return
     try:
-        check_unpacked(data, len(table))
+        longest = len(json.dumps(next(stac_items(table, recipe), {})))
+        check_unpacked(data, len(table), _TIMES * longest)
         for found, wanted in zip(read_items(data), stac_items(table, recipe), strict=True):
             if item_facts(found) != item_facts(wanted):
                 text = f"{wanted['id']} is not what the tracker says of the chip"

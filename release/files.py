@@ -33,10 +33,6 @@ class Files(Protocol):
         """All file names; in a zip one may be there several times."""
         ...
 
-    def size(self, name: str) -> int:
-        """Bytes that a file holds, unread; errors as of :meth:`read`."""
-        ...
-
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Bytes of a file; FileNotFoundError if there is none, OSError if it cannot be read or is over `most`."""
         ...
@@ -53,8 +49,7 @@ class FolderFiles:
         with _listing(self.folder):
             return Names(self.folder.files())
 
-    def size(self, name: str) -> int:
-        """Bytes that a file holds, unread."""
+    def _size(self, name: str) -> int:
         if name.startswith("/") or not {"..", ""}.isdisjoint(re.split(r"[/\\]", name)) or ":" in name:
             raise OSError("lies outside the release")
         try:
@@ -66,7 +61,7 @@ class FolderFiles:
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Bytes of a file."""
-        _check_size(self.size(name), most)
+        _check_size(self._size(name), most)
         return self.folder.read(name)
 
 
@@ -116,19 +111,11 @@ class ZipFiles:
         """All file names; one may be there several times."""
         return self._names
 
-    def size(self, name: str) -> int:
-        """Bytes that a file holds, unread."""
-        return int(self._sizes[self._place(name)])
-
-    def _place(self, name: str) -> int:
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+        """Bytes of a file."""
         place = self._names.place(name)
         if place is None:
             raise FileNotFoundError(name)
-        return place
-
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Bytes of a file."""
-        place = self._place(name)
         if not self._stored[place]:
             raise OSError("is compressed or encrypted; a release's zip holds its files as they are")
         size, start, end = int(self._sizes[place]), int(self._starts[place]), int(self._ends[place])

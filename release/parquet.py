@@ -16,11 +16,7 @@ from .faults import UNREADABLE, first_line
 
 __all__ = ["check_unpacked", "read_parquet", "to_parquet"]
 
-_MOST_BYTES = 1 << 31
-"""Of a table, unpacked: hundreds of thousands of chips."""
-_MOST_ROW_BYTES = 1 << 16
-"""Of a row of the tracker or of the items: ten times what they take."""
-_MOST_TEXT_BYTES = 1 << 15
+_MOST_TEXT_BYTES = 1 << 16
 """Of one text. Some readers take texts for geometries, too."""
 _MOST_GEOMETRY_BYTES = 1 << 12
 """Collections may be nested as deep as there are bytes, and GEOS does not come back from the depths."""
@@ -35,30 +31,43 @@ def to_parquet(table: gpd.GeoDataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def read_parquet(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
+def read_parquet(data: bytes, most_rows: int, row_bytes: int) -> gpd.GeoDataFrame:
     """Read a table of flat fields and one geometry from GeoParquet, whoever wrote it.
 
     Raises
     ------
     ValueError
-        If it cannot be read, holds more than `most_rows` rows, or would unpack to far more than they could hold.
+        If it cannot be read, or :func:`check_unpacked` refuses it.
     """
     try:
-        check_unpacked(data, most_rows)
+        check_unpacked(data, most_rows, row_bytes)
         schema = pq.read_schema(io.BytesIO(data))
         nested = [field.name for field in schema if pa.types.is_nested(field.type)]
         if nested:
             raise ValueError(f"field {nested[0]} is nested")
-        found = list(json.loads((schema.metadata or {})[b"geo"])["columns"])
+        if b"geo" not in (schema.metadata or {}):
+            raise ValueError("it is no GeoParquet: its metadata name no geometry")
+        found = list(json.loads(schema.metadata[b"geo"])["columns"])
         if found != ["geometry"]:
             raise ValueError(f"its geometries are {', '.join(map(str, found))}, expected geometry")
+        if _stored(schema.field("geometry").type) not in _BINARY:
+            raise ValueError(f"field geometry is {schema.field('geometry').type}")
         return gpd.read_parquet(io.BytesIO(data))
     except UNREADABLE as error:
         raise ValueError(first_line(error)) from None
 
 
-def check_unpacked(data: bytes, most_rows: int) -> None:
+def check_unpacked(data: bytes, most_rows: int, row_bytes: int) -> None:
     """Refuse a Parquet file that unpacks to far more than its rows could hold: a value said once may count for all.
+
+    Parameters
+    ----------
+    data
+        The file.
+    most_rows
+        Rows that it may have.
+    row_bytes
+        What each may unpack to.
 
     Raises
     ------
@@ -74,12 +83,14 @@ def check_unpacked(data: bytes, most_rows: int) -> None:
         raise ValueError(f"field {odd[0]} is {schema.field(odd[0]).type}")
     if found.num_rows > most_rows:
         raise ValueError(f"{found.num_rows:,} rows, where {most_rows:,} are the most")
-    most = min((found.num_rows + 1) * _MOST_ROW_BYTES, _MOST_BYTES)
+    most = (found.num_rows + 1) * row_bytes
     groups = [found.row_group(number) for number in range(found.num_row_groups)]
     size = sum(group.total_byte_size for group in groups)
     # Lists may hold any number of values in a row. (Where there are none, Arrow is not asked: it dies of some answers.)
     lists = [place for place, leaf in enumerate(leaves) if leaf.max_repetition_level]
-    size += sum(group.column(place).num_values * _VALUE_BYTES for group in groups for place in lists)
+    values = sum(group.column(place).num_values for group in groups for place in lists)
+    values += found.num_rows * (len(leaves) - len(lists))
+    size += values * _VALUE_BYTES
     if size <= most:
         size = _text_bytes(data, [leaf.path for leaf in leaves if leaf.physical_type == _BYTES], most)
     if size > most:
@@ -91,13 +102,16 @@ def _is_plain(kind: pa.DataType) -> bool:
 
     Other libraries may have given geometries a type of their own, for the whole process.
     """
-    if isinstance(kind, pa.BaseExtensionType):
-        return _is_plain(kind.storage_type)
+    kind = _stored(kind)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
     if pa.types.is_struct(kind):
         return all(_is_plain(kind.field(place).type) for place in range(kind.num_fields))
     return kind in _BINARY or any(is_kind(kind) for is_kind in _SCALARS)
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
 _BINARY = (pa.binary(), pa.large_binary())

@@ -23,7 +23,7 @@ from cube.sensors import SENSORS, Sensor, SensorTable
 from cube.windows import WindowGeometry
 
 from .errors import ReleaseError
-from .faults import first_line
+from .faults import UNREADABLE, first_line
 
 __all__ = ["RECIPE_NAME", "Recipe", "SensorLayout", "layout_of", "make_recipe", "parse_recipe"]
 
@@ -33,11 +33,13 @@ _NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}
 _DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 _BLOCK_PX = 512**2
 """Of a storage block, where the raster itself is smaller."""
-_MOST_STACK_BYTES = 1 << 30
-"""Of a sensor's rasters of one chip."""
+_MOST_RASTER_BYTES = 1 << 30
 _MOST_ROWS = 100
 """Of further sensors; and of the bands of each, ten times as many."""
 _MOST_THUMBNAIL_PX = 1 << 13
+_ROW_BYTES_PER_DATE = 1 << 14
+_ROW_DATES = 4
+"""As many as take what a row holds beside its dates."""
 _MOST_SPLITS = 100
 """Blocks are weighed against each of them."""
 
@@ -111,6 +113,11 @@ class Recipe:
         return RasterSettings(self.table[key], layout.bands, layout.dtype, nodata)
 
     @property
+    def row_bytes(self) -> int:
+        """Memory that a row of the tracker may take, several times what it does: it names scenes and files by date."""
+        return _ROW_BYTES_PER_DATE * (_ROW_DATES + len(self.ranges))
+
+    @property
     def series(self) -> tuple[str, ...]:
         """Sensors with dates."""
         return tuple(key for key in self.layout if not self.table[key].is_static)
@@ -172,11 +179,13 @@ def _of_settings(
 
 
 def _table(settings: Mapping[str, Any]) -> SensorTable:
-    rows = settings.get("extra_sensors", {})
+    return SENSORS.extended(sensor_rows(settings.get("extra_sensors", {})))
+
+
+def _check_rows(rows: Mapping[str, Any]) -> None:
     if len(rows) > _MOST_ROWS or any(len(row["bands"]) > 10 * _MOST_ROWS for row in rows.values()):
         msg = f"extra_sensors: more than {_MOST_ROWS} rows, or {10 * _MOST_ROWS} bands in one"
         raise ValueError(msg)
-    return SENSORS.extended(sensor_rows(rows))
 
 
 def _section(model: type[Section], settings: Mapping[str, Any]) -> Section:
@@ -194,6 +203,7 @@ def parse_recipe(data: bytes) -> Recipe:
     """
     try:
         raw = json.loads(data)
+        _check_rows(raw.get("config", {}).get("extra_sensors", {}))
         known = _table(raw.get("config", {}))
         layout = {key: _layout(one) for key, one in raw["layout"].items() if key in known}
         before = {int(code): int(n) for code, n in raw["chips_per_class_before_balancing"].items()}
@@ -204,7 +214,7 @@ def parse_recipe(data: bytes) -> Recipe:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({where}: {first['msg']})") from None
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise ReleaseError(
             f"{RECIPE_NAME}: not a release's ({type(error).__name__}: {first_line(error)})"
         ) from None
@@ -254,10 +264,8 @@ def _layout_problems(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator
     chip_m, dates = recipe.chips.chip_size, 1 if sensor.is_static else len(recipe.ranges)
     if layout.resolution < 1 or layout.resolution * layout.size_px != chip_m:
         yield f"{layout.size_px} px of {layout.resolution} m are no chip of {chip_m} m"
-    if dates * layout.raster_bytes > _MOST_STACK_BYTES or (layout.thumbnail_px or 0) > _MOST_THUMBNAIL_PX:
-        yield (
-            f"{dates} rasters of {layout.raster_bytes:,} bytes, a picture of {layout.thumbnail_px} px a side"
-        )
+    if layout.raster_bytes > _MOST_RASTER_BYTES or (layout.thumbnail_px or 0) > _MOST_THUMBNAIL_PX:
+        yield f"a raster of {layout.raster_bytes:,} bytes, a picture of {layout.thumbnail_px} px a side"
     if len(layout.min_valid) != dates:
         yield f"{len(layout.min_valid)} valid shares for {dates} dates"
     if unknown := sorted(set(layout.bands) - {band.name for band in sensor.bands}):

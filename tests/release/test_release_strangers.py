@@ -317,10 +317,10 @@ def test_geoparquet_does_not_unpack_to_more_than_a_tracker(copy: Path) -> None:
     kinds = (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()))
     for table, text in (
         (pa.concat_tables([sound] * 1000), f"{1000 * len(sound):,} rows, where "),
-        (large(30_000, kinds[0]), f"bytes, in {len(sound)} rows"),
-        (large(30_000, kinds[1]), f"bytes, in {len(sound)} rows"),
+        (large(60_000, kinds[0]), f"bytes, in {len(sound)} rows"),
+        (large(60_000, kinds[1]), f"bytes, in {len(sound)} rows"),
         (large(30_000, kinds[2]), "field category is dictionary<"),
-        (large(40_000, kinds[0]), "a value of 40,000 bytes, where 32,768 are the most"),
+        (large(70_000, kinds[0]), "a value of 70,000 bytes, where 65,536 are the most"),
         (sound.append_column(field, sound["color"]), "field color is there twice"),
     ):
         pq.write_table(table, path)
