@@ -6,14 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from cube.command import config_parser, run_verb
-from cube.config import Config
-from cube.progress import draw_steps
-from cube.sensors import CLASS_NAMES
-from cube.storage import disk_errors
+from cube.config.models import Config
+from cube.config.sensors import CLASS_NAMES
+from cube.run.command import config_parser, run_verb
+from cube.run.progress import draw_steps
+from cube.run.storage import disk_errors
 
 from .chip import ChipSummary, chip
-from .contact import contact_sheet
+from .contact_sheet import contact_sheet
 from .sweep import Setting, SweepResult, parse_grid, sweep
 
 

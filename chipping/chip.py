@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.config import Config
-from cube.engine import Engine, open_engine
+from cube.config.models import Config
 from cube.errors import CubeNotSealedError
-from cube.layout import EXPORTING, Layout
-from cube.lock import hold
-from cube.status import record_chips
-from cube.storage import Folder
-from cube.windows import WindowGeometry
+from cube.run.engine import open_engine
+from cube.run.layout import EXPORTING, Layout
+from cube.run.lock import hold
+from cube.run.status import record_chips
+from cube.run.storage import Folder
+from cube.run.tasks import Engine
+from cube.store.sealed import CubeInfo
+from cube.windows.lattice import WindowGeometry
 
 from .choose import ScoreSet, choose
-from .cubes import CubeInfo, check_cube, sealed_cubes
 from .export import (
     CHIP_SEAL,
     ChipWindow,
@@ -29,8 +30,10 @@ from .export import (
     export_settings,
     group_windows,
 )
+from .finished import check_cube, sealed_cubes
+from .masks import mask_settings
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
-from .scores import ScoreTable, ScoreTask, load_or_make_scores, mask_settings
+from .scores import ScoreTable, ScoreTask, load_or_make_scores
 
 __all__ = ["ChipSummary", "chip", "engine_for", "score_cubes"]
 
@@ -69,8 +72,9 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
     config
         The dataset version.
     engine
-        What runs the work; by default a cluster if ``compute.scheduler`` or ``DASK_SCHEDULER_ADDRESS`` names one,
-        or else threads of this process: ``compute.workers`` times ``compute.threads``, or one per core.
+        What runs the work; by default a cluster if ``compute.scheduler`` or
+        ``DASK_SCHEDULER_ADDRESS`` names one, or else threads of this process: ``compute.workers``
+        times ``compute.threads``, or one per core.
     progress
         Called as work gets done.
 
@@ -100,7 +104,8 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
         layout.sweep()
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
-        # A power cut can leave hollow files under a good seal: after one, read chips before believing them.
+        # A power cut can leave hollow files under a good seal: after one, read chips before
+        # believing them.
         verify = root.exists(EXPORTING)
         root.write(EXPORTING, b"")
         removed, written, kept = _export(config, scores, verdicts, settings, running, report, verify=verify)

@@ -1,23 +1,22 @@
 """The choice: from scores and thresholds to one verdict per window. Pure; no pixel is read.
 
-Rules are tried in the order of :func:`verdict_names`, and a window gets the name of the first that it breaks:
+Rules are tried in the order of :func:`verdict_names`; a window gets the name of the first it breaks:
 
 1.  ``nodata``: the sample window holds a land-cover pixel of class 0, and ``chips.forbidden`` names 0.
 2.  ``forbidden_class``: it holds a pixel of another forbidden class.
 3.  ``impure``: its majority class has less than ``chips.min_purity`` of its pixels.
 4.  ``class_excluded``: its majority class is not among ``chips.classes``.
-5.  ``not_fetched``: imagery under its chip was left out when the cube was built. Land cover is always there,
-    so the rules before this one still say why a window would not have been wanted anyway.
-6.  ``{sensor}_missing``: on some date less than ``chips.min_valid`` of the chip is valid, or the cube lacks
-    the sensor or one of its dates.
+5.  ``not_fetched``: imagery under its chip was left out when the cube was built. Land cover is
+    always there, so the rules before this one still say why a window would not have been wanted.
+6.  ``{sensor}_missing``: on some date less than ``chips.min_valid`` of the chip is valid, or the
+    cube lacks the sensor or one of its dates.
 7.  ``{sensor}_cloudy``: on some date less than ``chips.min_clear`` of the sample window is clear.
-8.  ``duplicate``: a chip of an AOI with a lower index has the same cell or, in another UTM zone, overlaps by
-    more than a tenth.
-9.  ``capped``: its class has ``chips.max_per_class`` chips in its AOI already. Who stays is decided by lot:
-    by the SHA-256 of seed and cell, which does not depend on the order of anything.
+8.  ``duplicate``: a chip of an AOI with a lower index has the same cell or, in another UTM zone,
+    overlaps by more than a tenth.
+9.  ``capped``: its class has ``chips.max_per_class`` chips in its AOI already. Who stays is decided
+    by lot: by the SHA-256 of seed and cell, which does not depend on the order of anything.
 
-All others are ``success``. Shares are compared as whole numbers of pixels: 0.95 of 1024 pixels is 973 of
-them.
+All others are ``success``. Shares are compared as whole numbers of pixels: 0.95 of 1024 pixels is 973.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.config import ChipsConfig
-from cube.landcover import LandCoverRule, land_cover_rules, pixels_needed
-from cube.sensors import CLASS_NAMES, MaskRule, SensorTable
-from cube.windows import WindowGeometry
+from cube.config.models import ChipsConfig
+from cube.config.sensors import CLASS_NAMES, MaskRule, SensorTable
+from cube.windows.landcover import LandCoverRule, land_cover_rules, pixels_needed
+from cube.windows.lattice import WindowGeometry
 
 from .footprints import footprints, may_overlap, overlapping
 from .scores import ScoreTable, Which
@@ -112,7 +111,8 @@ class ScoreSet:
     def stacks(self) -> list[ScoreTable]:
         """The same windows in fewer tables: neighbours that have the same sensors and dates are put together.
 
-        Only numbers of pixels and dates may be asked of them; names and places are the first cube's.
+        Only numbers of pixels and dates may be asked of them; names and places are the first
+        cube's.
         """
         groups = (list(group) for _, group in itertools.groupby(self.tables, key=_layout))
         return [_stacked(group) for group in groups]

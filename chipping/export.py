@@ -1,8 +1,8 @@
 """Export: chosen windows become folders of GeoTIFFs and pictures, whole or not at all.
 
-Windows are taken chunk by chunk of the cube: the chunks under a group of windows are read once, all dates and
-bands, and every chip of the group is cut from them in memory. Groups run in parallel; a group's memory does
-not depend on the cube's extent.
+Windows are taken chunk by chunk of the cube: the chunks under a group of windows are read once, all
+dates and bands, and every chip of the group is cut from them in memory. Groups run in parallel; a
+group's memory does not depend on the cube's extent.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from cube.config import Config
-from cube.grid import CHUNK_M, Bounds
-from cube.plan import canonical_json
-from cube.sensors import Sensor
-from cube.storage import Folder
-from cube.windows import WindowGeometry
+from cube.config.models import Config
+from cube.config.sensors import Sensor
+from cube.run.storage import Folder
+from cube.scenes.plan import canonical_json
+from cube.store.sealed import CubeInfo, SensorInfo, open_arrays, reading
+from cube.windows.grid import CHUNK_M, Bounds
+from cube.windows.lattice import WindowGeometry
 
-from .cubes import CubeInfo, SensorInfo, open_arrays, reading
-from .rasters import Compression, RasterSettings, encode_tiff, raster_settings, to_exported
+from .geotiff import Compression, RasterSettings, encode_tiff, raster_settings, to_exported
 from .thumbnails import THUMBNAIL_VERSION, encode_png, render
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from cube.windows import WindowGeometry
+from cube.windows.lattice import WindowGeometry
 
 if TYPE_CHECKING:
     from pyproj import Transformer
@@ -39,8 +39,8 @@ def footprints(
     Returns
     -------
     numpy.ndarray
-        shapely polygons. One that crosses the antimeridian goes on beyond 180 degrees instead of around the
-        globe.
+        shapely polygons. One that crosses the antimeridian goes on beyond 180 degrees instead of
+        around the globe.
     """
     left = np.asarray(left_m, np.float64) - geometry.margin_m
     top = np.asarray(top_m, np.float64) + geometry.margin_m

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from cube.sensors import SensorTable
+from cube.config.sensors import SensorTable
 
 from .choose import ScoreSet
 from .footprints import footprints
@@ -26,10 +26,10 @@ _WKT_DECIMALS = 9
 def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> Iterator[bytes]:
     """Yield the table of all windows, AOI by AOI in the order of their index, from north to south and west to east.
 
-    ``chip_index`` numbers the rows. Dates, and scene ids date by date, are joined by commas; the scenes of
-    one date's mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326); ``left_m`` and
-    ``top_m`` are edges of the sample window in ``epsg``. ``{sensor}_min_valid`` and ``{sensor}_min_clear``
-    are the worst date's shares.
+    ``chip_index`` numbers the rows. Dates, and scene ids date by date, are joined by commas; the
+    scenes of one date's mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326);
+    ``left_m`` and ``top_m`` are edges of the sample window in ``epsg``. ``{sensor}_min_valid`` and
+    ``{sensor}_min_clear`` are the worst date's shares.
     """
     yield _csv([_header(scores.sensors)])
     for number, table in enumerate(scores.tables):

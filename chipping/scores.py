@@ -1,9 +1,9 @@
 """Scores: what is known of every window of a cube, whatever the thresholds.
 
-A table per cube, a row per window: how many pixels of each land-cover class its sample window holds, and for
-each sensor and date how many pixels of the chip are valid and how many of the sample window are clear. Pixels
-are counted, never averaged, so that a threshold can be compared exactly. A table is made again only if the
-cube, the windows' geometry or the rules of its masks change.
+A table per cube, a row per window: how many pixels of each land-cover class its sample window
+holds, and for each sensor and date how many pixels of the chip are valid and how many of the sample
+window are clear. Pixels are counted, never averaged, so that a threshold can be compared exactly. A
+table is made again only if the cube, the windows' geometry or the rules of its masks change.
 """
 
 from __future__ import annotations
@@ -21,123 +21,41 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cube.candidates import windows_on
-from cube.config import Config
-from cube.counts import CellCounts, CellGrid, count_true
+from cube.config.sensors import Sensor
 from cube.errors import StoreError
-from cube.grid import BLOCK_M, Block
-from cube.landcover import count_classes
-from cube.plan import canonical_json
-from cube.sensors import Band, MaskRule, Sensor
-from cube.storage import Folder
-from cube.windows import Part, Spans, WindowGeometry, WindowLattice
+from cube.run.storage import Folder
+from cube.scenes.plan import canonical_json
+from cube.store.sealed import BlockDigests, CubeInfo, open_raw, read_block_digests, reading
+from cube.windows.counts import CellCounts, CellGrid, count_true
+from cube.windows.grid import BLOCK_M, Block
+from cube.windows.landcover import count_classes
+from cube.windows.lattice import Part, Spans, WindowGeometry, WindowLattice, windows_on
 
-from .cubes import BlockDigests, CubeInfo, open_raw, read_block_digests, reading
+from .masks import Mask, MaskSettings, clear_pixels, valid_pixels
 
-__all__ = [
-    "MaskSettings",
-    "ScoreTable",
-    "ScoreTask",
-    "Which",
-    "clear_pixels",
-    "load_or_make_scores",
-    "mask_settings",
-    "scores_name",
-    "valid_pixels",
-]
+__all__ = ["ScoreTable", "ScoreTask", "Which", "load_or_make_scores", "scores_name"]
 
 _SCORES_VERSION = 2
 """Of the table's columns and of the way they are counted; another number makes old tables stale."""
+
+
 _HEADER = b"gelos"
 
+
 Column = NDArray[np.int32]
-Mask = NDArray[np.bool_]
+
+
 Which = Literal["valid", "clear"]
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """What makes a pixel of one sensor valid and clear; all that a config can change about it."""
-
-    sensor: str
-    bands: tuple[str, ...]
-    """Exported bands; a pixel is valid if none of them is nodata."""
-    cloud_band: str | None = None
-    clear_codes: tuple[int, ...] = ()
-    cloud_bits: tuple[int, ...] = ()
-    cloud_buffer_px: int = 0
-
-    @property
-    def has_cloud_rule(self) -> bool:
-        """False where clear means valid."""
-        return self.cloud_band is not None
-
-
-def mask_settings(config: Config) -> tuple[MaskSettings, ...]:
-    """Return the mask settings of every sensor of a config, in the order of the sensor table."""
-    return tuple(_mask_settings(config, key) for key in config.sensors)
-
-
-def _mask_settings(config: Config, key: str) -> MaskSettings:
-    sensor, settings = config.table[key], config.sensors[key]
-    bands = sensor.exported(config.bands(key))
-    cloud_band = getattr(settings, "cloud_band", None)
-    if cloud_band is None:
-        return MaskSettings(key, bands)
-    if sensor.mask is MaskRule.CODES:
-        return MaskSettings(key, bands, cloud_band, clear_codes=tuple(sorted(getattr(settings, "clear", ()))))
-    bits, buffer = getattr(settings, "cloud_bits", ()), getattr(settings, "cloud_buffer_px", 0)
-    return MaskSettings(key, bands, cloud_band, cloud_bits=tuple(sorted(bits)), cloud_buffer_px=buffer)
-
-
-def valid_pixels(values: NDArray[Any], band: Band) -> Mask:
-    """Return where a band holds something: not the archive's nodata, and not NaN."""
-    mask: Mask = ~np.isnan(values) if np.isnan(band.nodata) else values != band.np_dtype.type(band.nodata)
-    return mask
-
-
-def clear_pixels(mask: NDArray[np.integer], settings: MaskSettings, sensor: Sensor) -> Mask:
-    """Return where a mask band says that the ground is seen.
-
-    Parameters
-    ----------
-    mask
-        ``(y, x)`` of the cloud band.
-    settings
-        Codes that are clear, or bits that are not, here and in the buffer around; pixels beyond the array's
-        edge cloud nothing.
-    sensor
-        Says which of the two; of bits, the band's nodata is the one of fill.
-    """
-    if sensor.mask is MaskRule.CODES:
-        table = np.zeros(256, np.bool_)
-        table[list(settings.clear_codes)] = True
-        clear: Mask = table[mask]
-        return clear
-    cloudy: Mask = (mask & sum(1 << bit for bit in settings.cloud_bits)) != 0
-    assert settings.cloud_band is not None
-    filled: Mask = (mask & int(sensor.band(settings.cloud_band).nodata)) != 0
-    return ~(_grown(cloudy, settings.cloud_buffer_px) | filled)
-
-
-def _grown(mask: Mask, buffer: int) -> Mask:
-    """Spread True over the square of `buffer` pixels around it."""
-    height, width = mask.shape
-    around = np.pad(mask, buffer)
-    shifts = range(2 * buffer + 1)
-    rows = np.logical_or.reduce([around[shift : shift + height] for shift in shifts])
-    grown: Mask = np.logical_or.reduce([rows[:, shift : shift + width] for shift in shifts])
-    return grown
 
 
 @dataclass(frozen=True)
 class ScoreTable:
     """The scores of one cube's windows, rows from north to south and west to east.
 
-    ``columns`` holds, per window: ``left_m`` and ``top_m`` of the sample window; ``lulc``, its majority class
-    (the lowest code of equals), and ``majority_px``; ``class_{code}_px`` of every class of the map and
-    ``class_other_px``; per sensor ``{sensor}_not_fetched``; per sensor and date ``{sensor}_{i}_valid_px`` in
-    the chip and ``{sensor}_{i}_clear_px`` in the sample window.
+    ``columns`` holds, per window: ``left_m`` and ``top_m`` of the sample window; ``lulc``, its
+    majority class (the lowest code of equals), and ``majority_px``; ``class_{code}_px`` of every
+    class of the map and ``class_other_px``; per sensor ``{sensor}_not_fetched``; per sensor and
+    date ``{sensor}_{i}_valid_px`` in the chip and ``{sensor}_{i}_clear_px`` in the sample window.
     """
 
     cube: CubeInfo
@@ -381,7 +299,8 @@ def _clear(
 def _walk(layers: xr.Dataset, sensor: str, date: int, side: int) -> Iterator[tuple[Block, xr.Dataset]]:
     """Yield the blocks of one date, whole chunks each, and their pixels, which are read when they are used.
 
-    xbatcher leaves out what does not fill a batch; so the edges, which are smaller, are walked by themselves.
+    xbatcher leaves out what does not fill a batch; so the edges, which are smaller, are walked by
+    themselves.
     """
     from xbatcher import BatchGenerator
 

@@ -17,12 +17,12 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from cube.config import ChipsConfig, Config
-from cube.engine import Engine
+from cube.config.models import ChipsConfig, Config
+from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
 from cube.errors import ConfigError
-from cube.layout import Layout
-from cube.lock import hold
-from cube.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.run.layout import Layout
+from cube.run.lock import hold
+from cube.run.tasks import Engine
 
 from .chip import engine_for, score_cubes
 from .choose import ScoreSet, choose

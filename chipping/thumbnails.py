@@ -1,8 +1,8 @@
 """Small pictures of chips, stretched the same way for every chip of a sensor, so that pictures compare.
 
-Reflectance goes through a logarithmic curve over its whole range: water at 0.02 and snow at 0.9 both keep
-their shades, which no linear stretch does. Backscatter is shown in decibels between fixed ends. Values beyond
-the ends are clipped; where a band has nothing the picture is transparent.
+Reflectance goes through a logarithmic curve over its whole range: water at 0.02 and snow at 0.9
+both keep their shades, which no linear stretch does. Backscatter is shown in decibels between fixed
+ends. Values beyond the ends are clipped; where a band has nothing the picture is transparent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cube.sensors import Band, BandKind, Sensor
+from cube.config.sensors import Band, BandKind, Sensor
 
 __all__ = ["THUMBNAIL_VERSION", "encode_png", "render"]
 
@@ -28,7 +28,8 @@ Bytes = NDArray[np.uint8]
 
 _BACKSCATTER = ("vv", "vh")
 _PNG_STRATEGY = zlib.Z_RLE
-"""Measured on real chips: after PNG's filters, run lengths are as small as deflate at 6 and two to four times faster."""
+"""Measured on real chips: after PNG's filters, run lengths are as small as deflate at 6 and two to
+four times faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ def render(sensor: Sensor, bands: Mapping[str, NDArray[np.generic]]) -> Bytes:
     Returns
     -------
     numpy.ndarray
-        ``(y, x, 4)`` uint8, red green blue alpha: true colour of an optical sensor, VV, VH and their ratio of
-        a radar, or, where the bands for it are not there, a grey picture of the first band.
+        ``(y, x, 4)`` uint8, red green blue alpha: true colour of an optical sensor, VV, VH and
+        their ratio of a radar, or, where the bands for it are not there, a grey picture of the
+        first band.
     """
     names = sensor.true_color
     if names and all(name in bands for name in names):

@@ -1,7 +1,8 @@
 """Phase one: from areas of interest to aligned, chunked Zarr cubes; and what all phases share.
 
-The rooms: ``config`` ``sensors`` ``aoi`` ``grid`` ``windows`` | ``items`` ``catalog`` ``scenes`` ``search`` ``plan`` |
-``loader`` ``signing`` ``store`` ``engine`` ``status`` ``build`` | ``testing``.
+The rooms: ``config`` ``sensors`` ``aoi`` ``grid`` ``windows`` | ``items`` ``catalog`` ``scenes``
+``search`` ``plan`` | ``loader`` ``signing`` ``store`` ``engine`` ``status`` ``build`` |
+``testing``.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .build import build_cubes
-    from .config import load_config
-    from .store import open_cube
+    from .build.run import build_cubes
+    from .config.reading import load_config
+    from .store.open import open_cube
 
 __all__ = ["build_cubes", "load_config", "open_cube"]
 
-_HOMES = {"build_cubes": "build", "load_config": "config", "open_cube": "store"}
+_HOMES = {"build_cubes": "build.run", "load_config": "config.reading", "open_cube": "store.open"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,18 +9,19 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 
-from .aoi import load_aois
-from .build import BuildSummary, build_cubes, candidates_of, plan_cubes, wanted_aois
-from .command import EXIT_FAILED, config_parser, print_table, run_verb, summarize_states
-from .config import Config, Extent
-from .engine import open_engine
+from .build.plans import candidates_of, plan_cubes, wanted_aois
+from .build.run import BuildSummary, build_cubes
+from .config.aoi import load_aois
+from .config.models import Config, Extent
 from .errors import GelosError, ReadError
-from .estimate import MODEL, Cost, estimate_cost
-from .layout import Layout
-from .logs import event
-from .plan import CubePlan
-from .progress import draw_aois, draw_steps
-from .status import AoiState, StatusBoard
+from .run.command import EXIT_FAILED, config_parser, print_table, run_verb, summarize_states
+from .run.engine import open_engine
+from .run.layout import Layout
+from .run.logs import event
+from .run.progress import draw_aois, draw_steps
+from .run.status import AoiState, StatusBoard
+from .scenes.estimate import MODEL, Cost, estimate_cost
+from .scenes.plan import CubePlan
 
 _LOG = logging.getLogger(__name__)
 _WORST_FIRST = (AoiState.FAILED, AoiState.SKIPPED, AoiState.BUILDING, AoiState.BUILT)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-__all__ = ["TRANSIENT_STATUS", "Refused", "RetryPolicy", "Transient", "retry_after_s", "without_signature"]
+__all__ = ["TRANSIENT_STATUS", "Refused", "RetryPolicy", "Transient", "retry_after_s"]
 
 Result = TypeVar("Result")
+
 
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP answers that may be others the next time."""
 
+
 _FIRST_WAIT_S = 0.5
+
+
 _LONGEST_WAIT_S = 60.0
-_QUERY = re.compile(r"\?[^\s'\"<>]+")
-_SIGNATURE = re.compile(r"\b(sig|se|st|skoid|sktid|ske|sks|skt|skv|sp|sr|sv)=[^\s&'\"<>]+")
 
 
 class Transient(Exception):  # noqa: N818  a signal to the policy, never seen by users
@@ -79,14 +80,3 @@ def retry_after_s(header: str | None) -> float | None:
         return max(parsedate_to_datetime(header).timestamp() - time.time(), 0.0)
     except ValueError:
         return None
-
-
-def without_signature(text: str) -> str:
-    """Return a message without the query strings of its URLs, where tokens live.
-
-    Examples
-    --------
-    >>> without_signature("GET https://example.org/B04.tif?se=2023&sig=secret: HTTP 403")
-    'GET https://example.org/B04.tif HTTP 403'
-    """
-    return _SIGNATURE.sub(r"\1=...", _QUERY.sub("", text))

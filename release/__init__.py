@@ -1,10 +1,9 @@
 """From chips to a release: cleaned, balanced, split, numbered, described and zipped; and its check, for anyone."""
 
 from .dataset import Release, chip_arrays, open_release, torch_dataset
-from .errors import ReleaseError
-from .faults import Fault
-from .release import ReleaseSummary, make_release
-from .verify import verify
+from .make import ReleaseSummary, make_release
+from .opening.faults import Fault, ReleaseError
+from .verify.release import verify
 
 __all__ = [
     "Fault",

@@ -8,13 +8,13 @@ import sys
 
 from chipping.__main__ import make_chips
 from cube.__main__ import build, build_parser
-from cube.command import EXIT_INTERRUPTED, EXIT_USAGE, config_parser, run_verb, terminated_as_interrupted
-from cube.config import Config
+from cube.config.models import Config
 from cube.errors import GelosError
-from cube.progress import draw_steps
+from cube.run.command import EXIT_INTERRUPTED, EXIT_USAGE, config_parser, run_verb, terminated_as_interrupted
+from cube.run.progress import draw_steps
 
-from .release import ReleaseSummary, make_release
-from .verify import verify
+from .make import ReleaseSummary, make_release
+from .verify.release import verify
 
 _EXIT_FAULTY = 1
 

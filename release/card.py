@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import geopandas as gpd
 
-from cube.sensors import CLASS_NAMES
+from cube.config.sensors import CLASS_NAMES
 
 from .recipe import Recipe
 from .select import Selection

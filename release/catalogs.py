@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
@@ -23,10 +22,11 @@ from pystac.extensions.eo import EOExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, RasterExtension
 
-from cube.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Sensor
+from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Sensor
 
+from .croissant import make_croissant
 from .recipe import Recipe, SensorLayout
-from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, rows_of, static_name
+from .tracker import GEOJSON_NAME, rows_of, static_name
 
 __all__ = [
     "CATALOG_NAME",
@@ -40,13 +40,26 @@ __all__ = [
 ]
 
 CATALOG_NAME = "catalog.json"
+
+
 COLLECTION_NAME = "collection.json"
+
+
 ITEMS_NAME = "items.parquet"
+
+
 CROISSANT_NAME = "croissant.json"
 
+
 _GEOTIFF = "image/tiff; application=geotiff"
+
+
 _ITEMS_PER_CHUNK = 128
+
+
 _ITEMS_PER_BATCH = 16
+
+
 _PARQUET = "application/vnd.apache.parquet"
 
 
@@ -78,7 +91,7 @@ def make_catalogs(
         CATALOG_NAME: _json(catalog),
         COLLECTION_NAME: _json(collection),
         ITEMS_NAME: _items_parquet(items, collection, scratch),
-        CROISSANT_NAME: _json(_croissant(tracker, recipe, sums)),
+        CROISSANT_NAME: _json(make_croissant(tracker, recipe, sums)),
     }
 
 
@@ -238,7 +251,8 @@ def _period(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]
 
 
 def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any], scratch: Path) -> bytes:
-    # All items have the first one's fields; the default reads the whole of them into memory to find that out.
+    # All items have the first one's fields; the default reads the whole of them into memory to find
+    # that out.
     table = stac_geoparquet.arrow.parse_stac_items_to_arrow(
         items, chunk_size=_ITEMS_PER_CHUNK, schema="FirstBatch"
     )
@@ -303,112 +317,3 @@ def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
         {"rel": "items", "href": f"./{ITEMS_NAME}", "type": _PARQUET},
     ]
     return data
-
-
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "equivalentProperty": "cr:equivalentProperty",
-    "dct": "http://purl.org/dc/terms/",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileProperty": "cr:fileProperty",
-    "fileObject": "cr:fileObject",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
-"""The JSON-LD context that the Croissant 1.0 specification recommends."""
-
-
-def _croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, Any]:
-    columns = [*tracker.columns.drop("geometry"), "geometry"]
-    return {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": recipe.name,
-        "version": recipe.version.removeprefix("v"),
-        "description": f"{len(tracker)} aligned, multi-sensor, multi-season chips of one land cover each.",
-        "license": list(dict.fromkeys(recipe.table[key].licence for key in recipe.layout)),
-        "citeAs": f"{recipe.name}, version {recipe.version}",
-        "isLiveDataset": False,
-        "distribution": [
-            _file_object(CSV_NAME, "text/csv", sums[CSV_NAME]),
-            _file_object(GEOJSON_NAME, "application/geo+json", sums[GEOJSON_NAME]),
-            _file_object(PARQUET_NAME, "application/x-parquet", sums[PARQUET_NAME]),
-            *(_file_set(recipe.table[key]) for key in recipe.layout),
-        ],
-        "recordSet": [
-            {
-                "@type": "cr:RecordSet",
-                "@id": "chips",
-                "name": "chips",
-                "description": "One record per chip; file names are comma-joined, one per date.",
-                "key": {"@id": "chips/id"},
-                "field": [_croissant_field(name, tracker) for name in columns],
-            }
-        ],
-    }
-
-
-def _file_object(name: str, encoding: str, digest: str) -> dict[str, Any]:
-    return {
-        "@type": "cr:FileObject",
-        "@id": name,
-        "name": name,
-        "contentUrl": name,
-        "encodingFormat": encoding,
-        "sha256": digest,
-    }
-
-
-def _file_set(sensor: Sensor) -> dict[str, Any]:
-    return {
-        "@type": "cr:FileSet",
-        "@id": f"{sensor.key}-rasters",
-        "name": f"{sensor.key}-rasters",
-        "description": f"{sensor.title} chips, GeoTIFF. {sensor.attribution}",
-        "encodingFormat": "image/tiff",
-        "includes": f"{sensor.key}_*.tif",
-    }
-
-
-def _croissant_field(name: str, tracker: gpd.GeoDataFrame) -> dict[str, Any]:
-    kind = "sc:Text"
-    if name != "geometry" and pd.api.types.is_integer_dtype(tracker[name]):
-        kind = "sc:Integer"
-    elif name != "geometry" and pd.api.types.is_float_dtype(tracker[name]):
-        kind = "sc:Float"
-    return {
-        "@type": "cr:Field",
-        "@id": f"chips/{name}",
-        "name": name,
-        "dataType": kind,
-        "source": {"fileObject": {"@id": CSV_NAME}, "extract": {"column": name}},
-    }

@@ -15,18 +15,17 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
-from cube.grid import Bounds
-from cube.storage import Folder
+from cube.run.storage import Folder
+from cube.windows.grid import Bounds
 
-from .checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
-from .errors import ReleaseError
-from .faults import first_line
-from .files import MOST_BYTES, open_files
-from .parquet import read_parquet
+from .opening.checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
+from .opening.faults import ReleaseError, first_line
+from .opening.files import MOST_BYTES, open_files
+from .opening.table import read_parquet
 from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
 from .select import dates_fit
-from .tracker import PARQUET_NAME
-from .tracker_check import image_names, table_problems
+from .tracker import PARQUET_NAME, image_names
+from .verify.tracker import table_problems
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -157,8 +156,8 @@ class Release:
         Returns
         -------
         dict
-            By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; read when computed.
-            ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
+            By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; read when
+            computed. ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
         """
         return {sensor: self._lazy(chip_id, sensor) for sensor in self.sensors}
 
@@ -287,9 +286,10 @@ def torch_dataset(
     Returns
     -------
     torch.utils.data.Dataset
-        Samples hold ``image_{sensor}`` tensors ``(time, band, height, width)`` (and ``image``, the same
-        tensor, where one sensor is asked for), ``label`` (position among the release's classes, sorted by
-        code), ``lulc``, ``id``, ``crs`` (text) and ``bounds`` (a tensor: west, south, east, north, metres).
+        Samples hold ``image_{sensor}`` tensors ``(time, band, height, width)`` (and ``image``, the
+        same tensor, where one sensor is asked for), ``label`` (position among the release's
+        classes, sorted by code), ``lulc``, ``id``, ``crs`` (text) and ``bounds`` (a tensor: west,
+        south, east, north, metres).
 
     Raises
     ------

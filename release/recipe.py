@@ -15,15 +15,15 @@ from pydantic import ValidationError
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
-from chipping.rasters import RasterSettings, exported_nodata
-from cube.config import ChipsConfig, Config, DatasetConfig, ReleaseConfig, TimeRange
-from cube.grid import Bounds
-from cube.rows import sensor_rows
-from cube.sensors import SENSORS, Sensor, SensorTable
-from cube.windows import WindowGeometry
+from chipping.geotiff import RasterSettings, exported_nodata
+from cube.config.extra_sensors import sensor_rows
+from cube.config.fields import TimeRange
+from cube.config.models import ChipsConfig, Config, DatasetConfig, ReleaseConfig
+from cube.config.sensors import SENSORS, Sensor, SensorTable
+from cube.windows.grid import Bounds
+from cube.windows.lattice import WindowGeometry
 
-from .errors import ReleaseError
-from .faults import UNREADABLE, first_line
+from .opening.faults import UNREADABLE, ReleaseError, first_line
 
 __all__ = ["RECIPE_NAME", "Recipe", "SensorLayout", "layout_of", "make_recipe", "parse_recipe"]
 

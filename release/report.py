@@ -19,12 +19,13 @@ from PIL import Image, ImageColor
 from rasterio.io import MemoryFile
 from shapely.geometry import shape
 
-from cube.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.lots import lot
 
 from . import svg
 from .card import SPLIT_NOTE
 from .recipe import Recipe
-from .select import Selection, lot
+from .select import Selection
 
 __all__ = ["REPORT_NAME", "Thumbnails", "make_report", "measures_of"]
 

@@ -15,10 +15,11 @@ import pandas as pd
 import shapely
 from pyproj import Transformer
 
-from cube.config import Config
-from cube.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, SensorTable
+from cube.config.models import Config
+from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, SensorTable
 
-from .errors import ReleaseError
+from .opening.faults import ReleaseError
+from .recipe import Recipe
 
 __all__ = [
     "CSV_NAME",
@@ -27,9 +28,12 @@ __all__ = [
     "PARQUET_NAME",
     "chip_files",
     "chip_id_of",
+    "image_names",
     "read_metadata",
     "read_tracker",
     "rows_of",
+    "series_name",
+    "static_name",
     "to_csv",
     "to_geojson",
     "tracker_fields",
@@ -37,8 +41,13 @@ __all__ = [
 ]
 
 GEOJSON_NAME = "gelos_chip_tracker.geojson"
+
+
 CSV_NAME = "gelos_chip_tracker.csv"
+
+
 PARQUET_NAME = "gelos_chip_tracker.parquet"
+
 
 GELOS_FIELDS = (
     "original_id",
@@ -69,16 +78,28 @@ GELOS_FIELDS = (
 )
 """GELOS's fields in GELOS's order; ``geometry`` comes last in every file."""
 
+
 OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
 """Fields that follow GELOS's, before whatever further columns the chips came with."""
 
+
 _CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
+
+
 _ROWS = 500
 """Turned into Python objects at once, or back."""
+
+
 _WINDOWS = 5000
 """Rows of ``chip_metadata.csv`` read at once."""
+
+
 _GEOJSON_HEAD = b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
+
+
 _GEOJSON_TAIL = b"]\n}\n"
+
+
 _INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
 
 
@@ -99,8 +120,9 @@ def _text_columns(sensors: SensorTable) -> tuple[str, ...]:
 def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
     """Return ``chip_metadata.csv``, which has columns of these sensors, as a table with typed columns and footprints.
 
-    It is read piece by piece, and of a window that is no chip only its status, class and measures are kept (its cell,
-    dates, scenes and footprint are empty): for every chip there may be a hundred of them.
+    It is read piece by piece, and of a window that is no chip only its status, class and measures
+    are kept (its cell, dates, scenes and footprint are empty): for every chip there may be a
+    hundred of them.
 
     Raises
     ------
@@ -196,8 +218,8 @@ def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
     Returns
     -------
     GeoDataFrame
-        :func:`tracker_fields`, further columns of `chips`, ``geometry`` (EPSG:4326).
-        ``lat`` and ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
+        :func:`tracker_fields`, further columns of `chips`, ``geometry`` (EPSG:4326). ``lat`` and
+        ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
     """
     table = chips.rename(columns={"chip_index": "original_id"}).copy()
     table["lat"], table["lon"] = _centres(table, config)
@@ -284,7 +306,8 @@ def read_tracker(data: bytes) -> gpd.GeoDataFrame:
     parts, shapes = [pd.DataFrame()], [np.array([], dtype=object)]
     features = _read_features(data)
     while batch := list(itertools.islice(features, _ROWS)):
-        # Types are inferred from whole columns: beside numbers in another batch, True would become 1.
+        # Types are inferred from whole columns: beside numbers in another batch, True would become
+        # 1.
         part = pd.DataFrame([feature["properties"] for feature in batch], dtype=object)
         texts = [name for name in part if pd.api.types.infer_dtype(part[name], skipna=False) == "string"]
         parts.append(part.astype(dict.fromkeys(texts, "str")))
@@ -311,3 +334,12 @@ def _read_features(data: bytes) -> Iterator[dict[str, Any]]:
                 raise ValueError("features are not parted by commas")
             line = line[:-2]
         yield json.loads(line)
+
+
+def image_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:
+    """Return the names of a sensor's rasters that a row's id and dates stand for."""
+    if key not in recipe.layout:
+        return []
+    if recipe.table[key].is_static:
+        return [static_name(key, row["id"])]
+    return [series_name(key, row["id"], date, "tif") for date in row[f"{key}_dates"].split(",")]

@@ -2,9 +2,10 @@
 
     sudo python3.13 scripts/check_container.py [notebook program]
 
-A throw-away layer over this machine's files stands in for the base image, with a new virtual environment of the Python
-that runs this in place of the image's. COPY, RUN, ENV, WORKDIR and USER are followed to the letter, and at the end the
-entry point is tried as the container's user. Needs Linux and root; nothing of it is left behind.
+A throw-away layer over this machine's files stands in for the base image, with a new virtual
+environment of the Python that runs this in place of the image's. COPY, RUN, ENV, WORKDIR and USER
+are followed to the letter, and at the end the entry point is tried as the container's user. Needs
+Linux and root; nothing of it is left behind.
 """
 
 from __future__ import annotations

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from cube.build import build_cubes
-from cube.config import load_config
-from cube.engine import ThreadEngine
-from cube.storage import Folder
+from cube.build.run import build_cubes
+from cube.config.reading import load_config
+from cube.run.storage import Folder
+from cube.run.thread_engine import ThreadEngine
 from cube.testing import make_archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cube.config import Config
+    from cube.config.models import Config
     from cube.testing import Archive
 
 # Machines are noisy: a slow example is no fault. And what fails does so for everybody, every time.

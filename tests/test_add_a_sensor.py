@@ -26,15 +26,17 @@ from PIL import Image
 from shapely.geometry import mapping
 
 from chipping.chip import chip as make_chips
-from cube.aoi import load_aois
-from cube.build import _planning_digest, build_cubes, plan_cubes
-from cube.config import Config, load_config
-from cube.engine import ThreadEngine
+from cube.build.plans import _planning_digest, plan_cubes
+from cube.build.run import build_cubes
+from cube.config.aoi import load_aois
+from cube.config.models import Config
+from cube.config.reading import load_config
+from cube.config.sensors import SENSORS, BandKind, ChoiceRule
 from cube.errors import ConfigError
-from cube.layout import Layout
-from cube.plan import CubePlan, row_recipe
-from cube.sensors import SENSORS, BandKind, ChoiceRule
-from cube.store import open_cube
+from cube.run.layout import Layout
+from cube.run.thread_engine import ThreadEngine
+from cube.scenes.plan import CubePlan, row_recipe
+from cube.store.open import open_cube
 from cube.testing import Archive, footprint_4326, write_cog
 from release import open_release
 
@@ -233,7 +235,8 @@ def test_the_release_holds_both(made: Made) -> None:
             assert file.tags()["attribution"].startswith("ESA WorldCover project")
             grid = GeoBox(file.shape, file.transform, "EPSG:32633")
         expected = warped([made.archive / "blobs" / "worldcover.tif"], grid, "uint8", "nearest")
-        # GDAL's warp of a chip and that of the cube's block differ where a pixel's centre lies on an edge.
+        # GDAL's warp of a chip and that of the cube's block differ where a pixel's centre lies on
+        # an edge.
         assert (codes != expected).mean() < 0.01
         flat += len(np.unique(codes)) == 1
         for name in chip["landsat7_paths"].split(","):

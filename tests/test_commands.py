@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cube.config import Config
+from cube.config.models import Config
 
 ROOT = Path(__file__).parents[1]
 

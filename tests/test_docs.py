@@ -1,10 +1,11 @@
 """Every code block of the README and the docs does what it says, and every figure and name in them is the program's.
 
-Blocks of a page run in order, in a folder that looks like a checkout in which ``demo.sh`` was run. The comment before a
-block tells what else is done with it:
+Blocks of a page run in order, in a folder that looks like a checkout in which ``demo.sh`` was run.
+The comment before a block tells what else is done with it:
 
 ``<!-- network -->``
-    It needs a network, or other machines: its syntax, its commands' arguments and its keys are checked.
+    It needs a network, or other machines: its syntax, its commands' arguments and its keys are
+    checked.
 ``<!-- CI -->``
     It is what CI runs: ``.ci/run`` must hold it.
 """
@@ -32,16 +33,18 @@ import pytest
 import yaml
 
 from chipping.chip import chip
-from cube.aoi import load_aois
-from cube.build import build_cubes
-from cube.config import Config, load_config
-from cube.engine import ThreadEngine
-from cube.estimate import Cost, estimate_cost
-from cube.grid import Bounds, aoi_bounds, utm_epsg
-from cube.layout import Layout
-from cube.reference import config_table
+from cube.build.run import build_cubes
+from cube.config.aoi import load_aois
+from cube.config.models import Config
+from cube.config.reading import load_config
+from cube.config.reference import config_table
+from cube.run.layout import Layout
+from cube.run.thread_engine import ThreadEngine
+from cube.scenes.estimate import Cost, estimate_cost
 from cube.testing import Archive
 from cube.testing.cubes import plan_from_times
+from cube.windows.grid import Bounds, aoi_bounds
+from cube.windows.projection import utm_epsg
 from release import make_release
 
 ROOT = Path(__file__).parents[1]
@@ -231,19 +234,24 @@ def test_files_that_are_named_exist() -> None:
 
 def test_the_table_of_config_keys_is_the_schemas() -> None:
     text = README.read_text()
-    start = text.index("<!-- config keys: made by python -m cube.reference -->")
+    start = text.index("<!-- config keys: made by python -m cube.config.reference -->")
     table = text[start : text.index("<!-- end of config keys -->")].split("\n", 1)[1].strip()
     assert table == config_table()
 
 
 def test_every_module_has_its_api_page() -> None:
-    listed = set(
-        re.findall(
-            r"^   ((?:cube|chipping|release)\.\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
-        )
-    )
-    files = [path for package in ("cube", "chipping", "release") for path in (ROOT / package).glob("*.py")]
-    there = {f"{path.parent.name}.{path.stem}" for path in files if not path.stem.startswith("_")}
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = set(re.findall(r"^   ((?:cube|chipping|release)(?:\.\w+)+)$", page, re.MULTILINE))
+    files = [
+        path.relative_to(ROOT).with_suffix("")
+        for package in ("cube", "chipping", "release")
+        for path in (ROOT / package).rglob("*.py")
+    ]
+    there = {
+        ".".join(path.parts)
+        for path in files
+        if not path.stem.startswith("_") and "testing" not in path.parts
+    }
     assert listed == there | {"cube.testing"}
 
 
@@ -311,7 +319,7 @@ def parsed(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> 
     def verify(*_: object) -> None:
         raise Asked
 
-    monkeypatch.setattr("cube.command.load_config", config)
+    monkeypatch.setattr("cube.run.command.load_config", config)
     monkeypatch.setattr("release.__main__.verify", verify)
     module, _, function = MAINS[name].partition(":")
     main: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)

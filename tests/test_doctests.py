@@ -42,4 +42,8 @@ def test_examples_do_what_they_show(example: doctest.DocTest) -> None:
 
 def test_no_example_is_missed() -> None:
     names = {example.name for example in EXAMPLES}
-    assert {"cube.grid.aoi_bounds", "cube.windows.WindowLattice", "chipping.rasters.to_exported"} <= names
+    assert {
+        "cube.windows.grid.aoi_bounds",
+        "cube.windows.lattice.WindowLattice",
+        "chipping.geotiff.to_exported",
+    } <= names

@@ -20,18 +20,18 @@ from typing import Any
 
 import pytest
 
-from cube import progress
 from cube.__main__ import build, build_parser
-from cube.aoi import load_aois
-from cube.command import EXIT_FAILED, config_parser, run_verb
-from cube.config import Config
+from cube.config.aoi import load_aois
+from cube.config.models import Config
 from cube.errors import ReadError
-from cube.layout import Layout
-from cube.logs import RunLog, event
-from cube.plan import CubePlan
-from cube.progress import draw_aois, draw_steps
-from cube.status import AoiState, AoiStatus, StatusBoard
-from cube.storage import Folder
+from cube.run import progress
+from cube.run.command import EXIT_FAILED, config_parser, run_verb
+from cube.run.layout import Layout
+from cube.run.logs import RunLog, event
+from cube.run.progress import draw_aois, draw_steps
+from cube.run.status import AoiState, AoiStatus, StatusBoard
+from cube.run.storage import Folder
+from cube.scenes.plan import CubePlan
 
 ROOT = Path(__file__).parents[1]
 SECRET = "sig=c2VjcmV0&se=2026"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from chipping.chip import chip
-from cube.build import build_cubes
-from cube.config import Config
-from cube.engine import ThreadEngine
-from cube.storage import Folder
-from release.release import make_release
-from release.verify import verify
+from cube.build.run import build_cubes
+from cube.config.models import Config
+from cube.run.storage import Folder
+from cube.run.thread_engine import ThreadEngine
+from release.make import make_release
+from release.verify.release import verify
 
 
 @pytest.mark.parametrize(

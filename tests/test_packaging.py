@@ -19,7 +19,8 @@ from distributed.cli.dask_scheduler import main as scheduler_command
 from distributed.cli.dask_worker import main as worker_command
 from packaging.requirements import Requirement
 
-from cube import engine, loader
+from cube.pixels import access
+from cube.run import dask_engine
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -79,7 +80,7 @@ def test_the_containers_gdal_settings_are_the_loaders(stages: dict[str, Any]) ->
     settings = {k: v for k, v in environment_of(stages["base"]).items() if k.startswith("GDAL_")}
     assert settings
     for key, value in settings.items():
-        assert str(loader._GDAL_OPTIONS[key]).replace("True", "YES") == value
+        assert str(access._GDAL_OPTIONS[key]).replace("True", "YES") == value
 
 
 def test_the_containers_steps_can_be_followed_without_an_engine(
@@ -131,7 +132,7 @@ def test_compose_starts_dask_as_dask_is_started() -> None:
 
 def test_composes_workers_are_a_local_clusters() -> None:
     settings = dask.config.collect([], SERVICES["worker"]["environment"])
-    assert dask.config.get(engine._NANNY_ENVIRON, config=settings) == engine._WORKER_ENVIRON
+    assert dask.config.get(dask_engine._NANNY_ENVIRON, config=settings) == dask_engine._WORKER_ENVIRON
 
 
 def test_conda_names_every_dependency() -> None:

@@ -11,10 +11,10 @@ import rasterio
 from PIL import Image
 
 from chipping.chip import chip
-from cube.build import build_cubes
-from cube.config import load_config
-from cube.engine import ThreadEngine
-from cube.layout import Layout
+from cube.build.run import build_cubes
+from cube.config.reading import load_config
+from cube.run.layout import Layout
+from cube.run.thread_engine import ThreadEngine
 
 
 def test_every_site_gives_chips_that_show_something(shared: Path, tmp_path: Path) -> None:

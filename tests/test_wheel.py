@@ -63,7 +63,7 @@ def test_the_packages_are_the_wheels_own(home: Path) -> None:
 
 
 def test_from_nothing_to_a_release_as_the_scripts_make_it(home: Path, sample_archive: Archive) -> None:
-    python(home, "-m", "cube.shipped", "configs")
+    python(home, "-m", "cube.config.shipped", "configs")
     (home / "data" / "demo").mkdir(parents=True)
     (home / "data" / "demo" / "archive").symlink_to(sample_archive.path)  # python -m cube.testing makes it
     config = ["-c", "configs/demo.yaml", *SMALL]
@@ -96,6 +96,6 @@ def test_an_aoi_list_of_the_program_is_found(home: Path) -> None:
 def test_configs_are_not_written_over(home: Path) -> None:
     (home / "mine").mkdir()
     (home / "mine" / "demo.yaml").write_text("mine")
-    done = python(home, "-m", "cube.shipped", "mine", exit_code=2)
+    done = python(home, "-m", "cube.config.shipped", "mine", exit_code=2)
     assert done.stderr.splitlines() == ["error: mine/demo.yaml exists; name another folder, or remove it"]
     assert [path.name for path in (home / "mine").iterdir()] == ["demo.yaml"]

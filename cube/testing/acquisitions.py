@@ -55,16 +55,19 @@ ROOT = "./blobs"
 
 S1_NODATA = -32768.0
 S2_OFFSET, S2_OFFSET_BASELINE = 1000, "04.00"
-"""Numbers of products from this baseline on are ``10000 * reflectance + 1000`` (ESA's BOA_ADD_OFFSET)."""
+"""Numbers of products from this baseline on are ``10000 * reflectance + 1000`` (ESA's
+BOA_ADD_OFFSET)."""
 VISIBLE = ("B01", "B02", "B03", "B04")
 S2_STEP = {True: 12, False: 32}
-"""Numbers are whole multiples of this (visible, others), so that files are small; sensor noise is larger."""
+"""Numbers are whole multiples of this (visible, others), so that files are small; sensor noise is
+larger."""
 LANDSAT_STEP = 32
 
 SLICE_OVERLAP_M = 300.0
 ROW_OVERLAP_M = 800.0
 SLICE_GAIN = 1.02
-"""The second slice of a pass reads a little higher, so that it shows which of two slices a mosaic took."""
+"""The second slice of a pass reads a little higher, so that it shows which of two slices a mosaic
+took."""
 
 SCL_SHARES = {
     "s2:water_percentage": (6,),
@@ -224,8 +227,9 @@ def write_lulc(root: Path, tile: str, seed: int) -> list[Item]:
 def dem_geobox(latitude: int, longitude: int) -> GeoBox:
     """Return the part of a Copernicus GLO-30 tile that the archive holds, 0.06 degrees from 50 N.
 
-    Spacing is 1" by 1" up to 50 N and 1.5" in longitude from there (Copernicus DEM Product Handbook). Pixels
-    are points on whole seconds, hence tile edges half a pixel west and north of the whole degree.
+    Spacing is 1" by 1" up to 50 N and 1.5" in longitude from there (Copernicus DEM Product
+    Handbook). Pixels are points on whole seconds, hence tile edges half a pixel west and north of
+    the whole degree.
     """
     second = 1 / 3600
     step = 1.5 * second if latitude >= 50 else second

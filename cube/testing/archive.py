@@ -49,8 +49,8 @@ class Archive:
 def make_archive(path: Path | str, seed: int = 0) -> Archive:
     """Make the sample archive, about 130 MB in half a minute. The same seed gives the same bytes.
 
-    It is written beside ``path`` and moved there when it is complete. A complete archive of this seed and
-    version that is already there is kept, one of another seed or version is replaced.
+    It is written beside ``path`` and moved there when it is complete. A complete archive of this
+    seed and version that is already there is kept, one of another seed or version is replaced.
 
     Parameters
     ----------

@@ -29,7 +29,8 @@ S2_ASSETS: dict[str, tuple[int, str, str | None, float | None, float | None]] = 
     "B8A": (20, "Band 8A - Vegetation red edge 4", "rededge", 0.865, 0.033),
     "SCL": (20, "Scene classfication map (SCL)", None, None, None),
 }
-"""Sentinel-2 assets: resolution in metres, description, common name, centre and width in micrometres.
+"""Sentinel-2 assets: resolution in metres, description, common name, centre and width in
+micrometres.
 
 The title of SCL is spelt as the Planetary Computer spells it.
 """

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely import box, transform
 
-from cube.config import Config
-from cube.grid import Bounds
-from cube.items import AssetRef, Scene
-from cube.plan import CubePlan, plan_cube
-from cube.scenes import SceneSet
-from cube.storage import Folder
-from cube.store import seal, write_block, write_template
+from cube.config.models import Config
+from cube.run.storage import Folder
+from cube.scenes.choose import SceneSet
+from cube.scenes.items import AssetRef, Scene
+from cube.scenes.plan import CubePlan, plan_cube
+from cube.store.write import seal, write_block, write_template
+from cube.windows.grid import Bounds
 
 __all__ = ["plan_from_times", "write_cube"]
 
@@ -70,7 +70,8 @@ def write_cube(cubes: Folder, plan: CubePlan, arrays: Arrays) -> None:
     plan
         Such as :func:`plan_from_times` returns.
     arrays
-        By sensor and band: ``(time, y, x)``, or ``(y, x)`` without dates, in the cube's dtypes (see the sensor table).
+        By sensor and band: ``(time, y, x)``, or ``(y, x)`` without dates, in the cube's dtypes (see
+        the sensor table).
     """
     write_template(cubes, plan)
     digests: dict[str, dict[str, str]] = {}

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 EPSG = 32633
 AREA_M = (277440.0, 5538240.0, 328320.0, 5546880.0)
-"""Sample area, ``(left, bottom, right, top)`` in EPSG:32633: 51 km by 8.6 km around 50 N, 12.3 E."""
+"""Sample area, ``(left, bottom, right, top)`` in EPSG:32633: 51 km by 8.6 km around 50 N, 12.3
+E."""
 
 MASTER_M = (AREA_M[0] - 960, AREA_M[1] - 960, AREA_M[2] + 960, AREA_M[3] + 960)
 TERRAIN_M = (MASTER_M[0] - 3600, MASTER_M[1] - 3600, MASTER_M[2] + 3600, MASTER_M[3] + 3600)
@@ -93,7 +94,8 @@ class Landscape:
     cover: NDArray[np.uint8]
     """Class codes of :class:`Cover`; 0 outside of what was made."""
     kind: Floats
-    """0 to 1, which sort within the class: the crop, the share of deciduous trees, the wetness of grass."""
+    """0 to 1, which sort within the class: the crop, the share of deciduous trees, the wetness of
+    grass."""
     tone: Floats
     """Brightness relative to the class, around 1: parcels, canopy, streets, benches."""
     slope_x: Floats
@@ -136,7 +138,8 @@ def warp(array: NDArray[Any], source: GeoBox, target: GeoBox) -> NDArray[Any]:
 def make_landscape(seed: int, year: int = BASE_YEAR) -> Landscape:
     """Return the landscape of the sample area in one year, 10 m, EPSG:32633. Takes a few seconds.
 
-    Years differ a little in land cover (shores, clearings, the edge of the towns), and in nothing else.
+    Years differ a little in land cover (shores, clearings, the edge of the towns), and in nothing
+    else.
     """
     geobox = utm_geobox(EPSG, MASTER_M, 10)
     cover = make_cover(seed, year)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 SPLINE_SPREAD = 3.6
-"""Brings the cubic B-spline of uniform [-1, 1) lattice values to a standard deviation of about one."""
+"""Brings the cubic B-spline of uniform [-1, 1) lattice values to a standard deviation of about
+one."""
 
 
 def hash01(x: NDArray[np.int64], y: NDArray[np.int64], seed: int) -> NDArray[np.float64]:

@@ -53,9 +53,8 @@ SPECTRA: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Surface reflectance by class, without and with green leaves, in the order of :data:`BANDS`.
 
-Round numbers of the size that spectral libraries give for these surfaces. What the map calls snow or cloud
-looks like rangeland.
-"""
+Round numbers of the size that spectral libraries give for these surfaces. What the map calls snow
+or cloud looks like rangeland. """
 
 CLOUD_REFLECTANCE = (0.52, 0.53, 0.54, 0.55, 0.56, 0.57, 0.58, 0.58, 0.58, 0.50, 0.36, 0.25)
 
@@ -106,7 +105,8 @@ SCL_MEDIUM_CLOUD, SCL_HIGH_CLOUD, SCL_CIRRUS = 8, 9, 10
 VEGETATION_NDVI = 0.38
 
 SHADOW_OFFSET_PX = (-32, -14)
-"""``(rows, columns)`` at 10 m from a cloud to its shadow: the sun stands in the south-south-east."""
+"""``(rows, columns)`` at 10 m from a cloud to its shadow: the sun stands in the
+south-south-east."""
 
 
 class Blob(NamedTuple):

@@ -15,7 +15,8 @@ Bounds = tuple[float, float, float, float]
 
 MIDDLE_Y_M = (AREA_M[1] + AREA_M[3]) / 2
 LEAN = 0.21
-"""Easting gained per metre of northing along a descending orbit at 50 N (a heading of about 192 degrees)."""
+"""Easting gained per metre of northing along a descending orbit at 50 N (a heading of about 192
+degrees)."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ QUARTERS = (
     ("2023-07-28", "05.09", (Blob(31.0, 4.9, 0.5), Blob(43.9, 7.6, 0.7)), ()),
     ("2023-10-11", "05.09", (Blob(42.3, 6.2, 0.9), Blob(25.4, 0.9, 0.5)), (Blob(6.4, 7.2, 0.5),)),
 )
-"""The scenes that should be chosen: date, processing baseline, clouds in zone 33, clouds in zone 32.
+"""The scenes that should be chosen: date, processing baseline, clouds in zone 33, clouds in zone
+32.
 
 The first is of baseline 03.01 though its date is in 2023: it has no +1000.
 """
@@ -141,8 +143,8 @@ def _sentinel2() -> tuple[Sentinel2Scene, ...]:
 
 
 SENTINEL2 = _sentinel2()
-"""Four good scenes a tile, rivals that should lose, a twin of one product at another baseline, and a scene
-without a cloud of which four fifths are nodata."""
+"""Four good scenes a tile, rivals that should lose, a twin of one product at another baseline, and
+a scene without a cloud of which four fifths are nodata."""
 
 SENTINEL1 = (
     *(
@@ -157,16 +159,16 @@ SENTINEL1 = (
     Sentinel1Pass(_at("2023-02-12", "05:26:11"), polarizations=("HH", "HV"), flat=True),
     Sentinel1Pass(_at("2023-07-30", "05:26:11"), polarizations=("VV",), flat=True),
 )
-"""Orbit 168 sees all of the area; orbit 117, often nearer in time, its east only. Of the two passes that
-would be nearer still one has no VV and VH, the other no VH (on days on which orbit 168 was not really
-flown)."""
+"""Orbit 168 sees all of the area; orbit 117, often nearer in time, its east only. Of the two passes
+that would be nearer still one has no VV and VH, the other no VH (on days on which orbit 168 was not
+really flown)."""
 
 LANDSAT_PATHS: dict[str, tuple[Bounds, float, float]] = {
     "193": ((277425, 5538225, 321015, 5546895), 270000.0, 319300.0),
     "192": ((301815, 5538225, 328335, 5546895), 303000.0, 340000.0),
 }
-"""By WRS path: the file's bounds, 15 m off the multiples of 30 m, and the eastings of the swath's edges at
-mid-area."""
+"""By WRS path: the file's bounds, 15 m off the multiples of 30 m, and the eastings of the swath's
+edges at mid-area."""
 
 LANDSAT_SMALL: Bounds = (308625, 5540625, 312495, 5544495)
 
@@ -220,7 +222,8 @@ LULC_TILES: dict[str, tuple[int, Bounds]] = {
 DEM_TILES = ((49, 11), (49, 12), (50, 11), (50, 12))
 
 AOI_INSET_M = 60.0
-"""How far the AOIs stay inside the lattice boxes below, so that rounding never adds a row of the lattice."""
+"""How far the AOIs stay inside the lattice boxes below, so that rounding never adds a row of the
+lattice."""
 
 AOIS: tuple[tuple[int, Bounds], ...] = (
     (32633, (307200, 5539200, 313920, 5545920)),
@@ -230,5 +233,5 @@ AOIS: tuple[tuple[int, Bounds], ...] = (
     (32632, (708480, 5539200, 714240, 5545920)),
     (32633, (303360, 5539200, 308160, 5545920)),
 )
-"""The AOIs as boxes of the 960 m lattice, ``(epsg, bounds)``: 0 plain; 1 shares windows with 0; 2 only partly
-on tile 33UUR; 3 without Landsat in summer; 4 in zone 32; 5 on two tiles alike."""
+"""The AOIs as boxes of the 960 m lattice, ``(epsg, bounds)``: 0 plain; 1 shares windows with 0; 2
+only partly on tile 33UUR; 3 without Landsat in summer; 4 in zone 32; 5 on two tiles alike."""

@@ -1,10 +1,11 @@
 """Phase one beside plain loads of the same scenes: wall time, peak memory, bytes and requests.
 
-Everything is read over real sockets from the stand-in, a process of its own, at 0 and at 60 ms latency. The references are
-``odc.stac.load`` of the same items, bands and GeoBox into memory and a Zarr with the same chunks and codec, and stackstac the
-same way (where it is installed)::
+Everything is read over real sockets from the stand-in, a process of its own, at 0 and at 60 ms
+latency. The references are ``odc.stac.load`` of the same items, bands and GeoBox into memory and a
+Zarr with the same chunks and codec, and stackstac the same way (where it is installed)::
 
-    python tests/benchmarks/bench_build.py [--only reference workers growth size write candidates] [--json]
+    python tests/benchmarks/bench_build.py [--only reference workers growth size write candidates]
+    [--json]
 """
 
 from __future__ import annotations
@@ -154,9 +155,9 @@ def median(costs: list[Cost]) -> Cost:
 
 def plan_of(archive: Path, folder: Path) -> Path:
     """Plan the square once, from the files, and return the plan's file; references load what it names."""
-    from cube.build import plan_cubes
-    from cube.config import load_config
-    from cube.plan import CubePlan
+    from cube.build.plans import plan_cubes
+    from cube.config.reading import load_config
+    from cube.scenes.plan import CubePlan
 
     command = build_command(archive, str(archive / "items.json"), folder / "plan", 0)
     overrides = [part for part in command if "=" in part]
@@ -361,15 +362,15 @@ def writing(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read_plan(path: Path) -> Any:
-    from cube.plan import CubePlan
-    from cube.sensors import SENSORS
+    from cube.config.sensors import SENSORS
+    from cube.scenes.plan import CubePlan
 
     return CubePlan.from_json(json.loads(path.read_text()), SENSORS)
 
 
 def _template(plan: Path, target: Path) -> None:
-    from cube.storage import Folder
-    from cube.store import write_template
+    from cube.run.storage import Folder
+    from cube.store.write import write_template
 
     for cube in range(CUBES):
         write_template(Folder(str(target / "cubes")), replace(_read_plan(plan), aoi_index=cube))
@@ -385,8 +386,6 @@ def _get_ready(path: Path) -> None:
     import numpy as np
     from square import pixels
 
-    import cube.build  # noqa: F401
-
     plan, made = _read_plan(path), {}
     for sensor in plan.sensors:
         for block in plan.blocks(sensor.key):
@@ -398,9 +397,9 @@ def _get_ready(path: Path) -> None:
 
 def _write_share(share: tuple[Path, int, int, int]) -> int:
     """Write every n-th block with pixels of the square, and its marker; return the raw bytes."""
-    from cube.plan import canonical_json
-    from cube.storage import Folder
-    from cube.store import write_block
+    from cube.run.storage import Folder
+    from cube.scenes.plan import canonical_json
+    from cube.store.write import write_block
 
     target, number, of, threads = share
     plan, pixels = _ready
@@ -428,7 +427,7 @@ def load_plainly(how: str, plan_path: Path, url: str, target: Path) -> None:
     import planetary_computer
     from pystac_client import Client
 
-    from cube.store import codec_of
+    from cube.store.template import codec_of
 
     plan = _read_plan(plan_path)
     client = Client.open(url)

@@ -1,8 +1,8 @@
 """Phase two against the clock: ``python tests/benchmarks/bench_chips.py [--cubes N]``; 0: the sample archive's.
 
-Export stands beside a tight loop that only writes the same files with rasterio and Pillow from pixels in memory, in the
-same process and on the same number of cores; ratios therefore hold on a busy machine too.
-"""
+Export stands beside a tight loop that only writes the same files with rasterio and Pillow from
+pixels in memory, in the same process and on the same number of cores; ratios therefore hold on a
+busy machine too."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ from rasterio.io import MemoryFile
 
 from chipping.chip import chip, score_cubes
 from chipping.choose import ScoreSet
-from chipping.cubes import CubeInfo, SensorInfo
-from chipping.scores import MaskSettings, ScoreTable
+from chipping.masks import MaskSettings
+from chipping.scores import ScoreTable
 from chipping.sweep import sweep_scores
-from cube.build import build_cubes
-from cube.config import ChipsConfig, Config, load_config
-from cube.engine import ThreadEngine
-from cube.grid import Block, Bounds
-from cube.landcover import count_classes, land_cover_columns
-from cube.layout import Layout
-from cube.sensors import SENSORS
-from cube.storage import Folder
+from cube.build.run import build_cubes
+from cube.config.models import ChipsConfig, Config
+from cube.config.reading import load_config
+from cube.config.sensors import SENSORS
+from cube.run.layout import Layout
+from cube.run.storage import Folder
+from cube.run.thread_engine import ThreadEngine
+from cube.store.sealed import CubeInfo, SensorInfo
 from cube.testing import make_archive
 from cube.testing.cubes import plan_from_times, write_cube
-from cube.windows import WindowGeometry, WindowLattice
+from cube.windows.grid import Block, Bounds
+from cube.windows.landcover import count_classes, land_cover_columns
+from cube.windows.lattice import WindowGeometry, WindowLattice
 
 RANGES = ["2023-01-01/2023-03-31", "2023-04-01/2023-06-30", "2023-07-01/2023-09-30", "2023-10-01/2023-12-31"]
 TIMES = [datetime(2023, month, 10, 10, 30, tzinfo=UTC) for month in (2, 5, 8, 11)]

@@ -1,8 +1,8 @@
 """What reading costs, beside what is demanded: ``python tests/benchmarks/bench_reads.py``.
 
-Everything goes over real sockets to the stand-in, which runs as a process of its own and answers after 50 ms. Files
-are as large as a block and compress as satellite images do; the cube is one of the sample archive.
-"""
+Everything goes over real sockets to the stand-in, which runs as a process of its own and answers
+after 50 ms. Files are as large as a block and compress as satellite images do; the cube is one of
+the sample archive."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ from figures import Table, add_json_flag, show
 from odc.geo.geobox import GeoBox
 from planetary_computer.settings import Settings
 
-from cube.build import build_cubes
-from cube.config import load_config
-from cube.engine import ThreadEngine
-from cube.items import parse_item
-from cube.layout import Layout
-from cube.loader import Access, read_scene
-from cube.plan import CubePlan
-from cube.sensors import SENSORS
+from cube.build.run import build_cubes
+from cube.config.reading import load_config
+from cube.config.sensors import SENSORS
+from cube.pixels.access import Access
+from cube.pixels.read import read_scene
+from cube.run.layout import Layout
+from cube.run.thread_engine import ThreadEngine
+from cube.scenes.items import parse_item
+from cube.scenes.plan import CubePlan
 from cube.testing import make_archive, sentinel2_item, utm_geobox, write_cog
 
 LATENCY_S = 0.05

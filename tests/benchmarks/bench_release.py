@@ -1,7 +1,8 @@
 """How long a release of many chips takes to make and to verify, and how much memory.
 
-A few chips are made and repeated: each copy lies elsewhere on Earth and differs in a pixel, so that all checks are
-done in earnest. For every chip there are windows that were scored and not taken, as in a real dataset.
+A few chips are made and repeated: each copy lies elsewhere on Earth and differs in a pixel, so that
+all checks are done in earnest. For every chip there are windows that were scored and not taken, as
+in a real dataset.
 
     python tests/benchmarks/bench_release.py --chips 500 2500 10000 --folder /somewhere/with/room
 """
@@ -32,9 +33,10 @@ import release_landscape as landscape  # noqa: E402
 from figures import Table, add_json_flag, show  # noqa: E402
 from release_landscape import VERSION, Land, write_config  # noqa: E402
 
-from cube.config import Config, load_config  # noqa: E402
+from cube.config.models import Config  # noqa: E402
+from cube.config.reading import load_config  # noqa: E402
 from release import make_release, verify  # noqa: E402
-from release.checksums import sha256  # noqa: E402
+from release.opening.checksums import sha256  # noqa: E402
 
 LAND = Land(dict.fromkeys((1, 2, 5, 7, 8, 11), 4), side=960, n_aois=1, rejected={}, epsgs=(32632,))
 SETTINGS = {"release.splits": {"train": 0.8, "val": 0.1, "test": 0.1}}

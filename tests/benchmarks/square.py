@@ -1,8 +1,8 @@
 """A square of any size, seen by all five sensors: what the benchmarks of phase one read.
 
-Pixels are those of one 1024 px tile, repeated; it compresses as satellite images do. Every band of every date has a file of
-its own by name, all being links to one file per kind, so that a 110 km square takes little room and every read is cold.
-"""
+Pixels are those of one 1024 px tile, repeated; it compresses as satellite images do. Every band of
+every date has a file of its own by name, all being links to one file per kind, so that a 110 km
+square takes little room and every read is cold."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def make_square(folder: Path, side_m: int, aoi_sides_m: Sequence[tuple[int, int,
     side_m
         Side of the square, metres; a multiple of 960.
     aoi_sides_m
-        AOIs: offset to the east and to the north of the square's corner, and side, metres, multiples of 960 (default:
-        the square itself).
+        AOIs: offset to the east and to the north of the square's corner, and side, metres,
+        multiples of 960 (default: the square itself).
     """
     shutil.rmtree(folder, ignore_errors=True)
     _write(folder, _square(folder, side_m), aoi_sides_m or [(0, 0, side_m)])

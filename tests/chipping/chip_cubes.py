@@ -14,11 +14,12 @@ import yaml
 from numpy.typing import NDArray
 from shapely.geometry import box, mapping
 
-from cube.config import Config, load_config
-from cube.grid import Bounds
-from cube.sensors import SENSORS, BandKind
-from cube.storage import Folder
+from cube.config.models import Config
+from cube.config.reading import load_config
+from cube.config.sensors import SENSORS, BandKind
+from cube.run.storage import Folder
 from cube.testing.cubes import plan_from_times, write_cube
+from cube.windows.grid import Bounds
 
 RANGES = ("2023-01-01/2023-06-30", "2023-07-01/2023-12-31")
 TIMES = (datetime(2023, 2, 3, 10, 11, 12, tzinfo=UTC), datetime(2023, 8, 9, 10, 11, 12, tzinfo=UTC))

@@ -22,21 +22,25 @@ from pyproj import Transformer
 
 from chipping.chip import chip, engine_for, score_cubes
 from chipping.choose import ScoreSet, choose
-from chipping.cubes import CubeInfo, SensorInfo
 from chipping.footprints import footprints
-from chipping.scores import MaskSettings, ScoreTable
+from chipping.masks import MaskSettings
+from chipping.scores import ScoreTable
 from chipping.sweep import parse_grid, sweep, sweep_scores
-from cube.candidates import candidate_classes, count_candidates
-from cube.config import ChipsConfig, load_config
-from cube.engine import DaskEngine, ThreadEngine
+from cube.build.prefilter import candidate_classes, count_candidates
+from cube.config.models import ChipsConfig
+from cube.config.reading import load_config
+from cube.config.sensors import CLASS_NAMES, SENSORS
 from cube.errors import BusyError, ConfigError
-from cube.grid import Bounds
-from cube.landcover import land_cover_columns, pixels_needed
-from cube.layout import Layout
-from cube.lock import hold
-from cube.sensors import CLASS_NAMES, SENSORS
+from cube.run.dask_engine import DaskEngine
+from cube.run.layout import Layout
+from cube.run.lock import hold
+from cube.run.thread_engine import ThreadEngine
+from cube.store.sealed import CubeInfo, SensorInfo
+from cube.store.write import seal
 from cube.testing.cubes import plan_from_times
-from cube.windows import WindowGeometry, WindowLattice
+from cube.windows.grid import Bounds
+from cube.windows.landcover import land_cover_columns, pixels_needed
+from cube.windows.lattice import WindowGeometry, WindowLattice
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
 SIDE_PX = 10
@@ -209,9 +213,7 @@ def test_not_fetched_blocks_reject_only_what_land_cover_lets_through(
     arrays["lulc"]["lulc"][:48] = 4
     monkeypatch.setattr(
         "cube.testing.cubes.seal",
-        lambda cubes, plan, digests: __import__("cube.store").store.seal(
-            cubes, plan, digests, not_fetched=["s2l2a-0-0-0"]
-        ),
+        lambda cubes, plan, digests: seal(cubes, plan, digests, not_fetched=["s2l2a-0-0-0"]),
     )
     put_cube(config, BOX, arrays)
     assert chip(config).totals() == {"not_fetched": 12, "forbidden_class": 4}

@@ -22,15 +22,16 @@ from shapely import wkt
 from chipping import export
 from chipping.__main__ import main_contact
 from chipping.chip import chip
-from chipping.contact import contact_sheet
-from cube.config import Config, load_config
-from cube.engine import ThreadEngine
+from chipping.contact_sheet import contact_sheet
+from cube.config.models import Config
+from cube.config.reading import load_config
+from cube.config.sensors import SENSORS
 from cube.errors import ConfigError, CubeNotSealedError, StoreError
-from cube.grid import Bounds
-from cube.layout import Layout
-from cube.sensors import SENSORS
-from cube.storage import Folder
-from cube.store import open_cube
+from cube.run.layout import Layout
+from cube.run.storage import Folder
+from cube.run.thread_engine import ThreadEngine
+from cube.store.open import open_cube
+from cube.windows.grid import Bounds
 from release import ReleaseError, make_release
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)

@@ -22,14 +22,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chipping.chip import chip, score_cubes
-from chipping.scores import MaskSettings, ScoreTable, clear_pixels
-from cube.config import Config
-from cube.counts import CellCounts, CellGrid, count_codes, count_true
-from cube.engine import ThreadEngine
+from chipping.masks import MaskSettings, clear_pixels
+from chipping.scores import ScoreTable
+from cube.config.models import Config
+from cube.config.sensors import SENSORS
 from cube.errors import StoreError
-from cube.grid import Block, Bounds
-from cube.sensors import SENSORS
-from cube.windows import WindowGeometry, WindowLattice
+from cube.run.thread_engine import ThreadEngine
+from cube.windows.counts import CellCounts, CellGrid, count_codes, count_true
+from cube.windows.grid import Block, Bounds
+from cube.windows.lattice import WindowGeometry, WindowLattice
 
 tens = st.integers(1, 12).map(lambda n: 10 * n)
 
@@ -221,7 +222,7 @@ def test_scores_of_a_cube_agree_with_a_recount(
 
 def test_blocks_are_walked_to_the_last_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chipping.scores.BLOCK_M", 480)
-    monkeypatch.setattr("cube.grid.BLOCK_M", 480)
+    monkeypatch.setattr("cube.windows.grid.BLOCK_M", 480)
     config = make_config(tmp_path, sample_size=120, chip_size=240, stride=60)
     box = Bounds(480_000, 5_990_400, 481_920, 5_990_400 + 960)
     arrays = _faulty(config, box, np.random.default_rng(7))

@@ -12,8 +12,8 @@ import pytest
 from chip_cubes import clean_arrays, make_config, put_cube
 from matplotlib import pyplot as plt
 
-from cube.config import load_config
-from cube.grid import Bounds
+from cube.config.reading import load_config
+from cube.windows.grid import Bounds
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "explore_cube.ipynb"
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)

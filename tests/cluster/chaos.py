@@ -1,8 +1,9 @@
 """Build cubes through the stand-in service on a cluster whose parts are killed, again and again.
 
-A scheduler and two workers are separately started processes; the client is ``scripts/build_cubes.py``. At seeded moments
-one of them gets a SIGKILL, and is started again. When a build is done in spite of that, its working folder is compared
-with that of an undisturbed build, and another build begins, until there have been as many kills as were asked for::
+A scheduler and two workers are separately started processes; the client is
+``scripts/build_cubes.py``. At seeded moments one of them gets a SIGKILL, and is started again. When
+a build is done in spite of that, its working folder is compared with that of an undisturbed build,
+and another build begins, until there have been as many kills as were asked for::
 
     python tests/kills/chaos.py FOLDER --kills 500 --seed 0
 

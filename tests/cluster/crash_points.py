@@ -1,16 +1,16 @@
 """Run small builds that die at one numbered step each, and say what they left.
 
-Every change of the file system below the working folder is a step: a file opened for writing, renamed or removed, a folder
-made or removed. The process is killed right before the step, by SIGKILL. A power cut loses, besides, what was not forced
-onto the disk: the content of files without an fsync, or the names in folders without one; there each fsync is a step, too.
+Every change of the file system below the working folder is a step: a file opened for writing,
+renamed or removed, a folder made or removed. The process is killed right before the step, by
+SIGKILL. A power cut loses, besides, what was not forced onto the disk: the content of files without
+an fsync, or the names in folders without one; there each fsync is a step, too.
 
 A script of its own, because each build is a fork of a process that has no threads yet::
 
     python tests/kills/crash_points.py FOLDER CONFIG --set key=value ... --then key=value ...
 
-``--then`` overrides the config once more, for builds over a finished cube of the first config. Prints one JSON line per
-dead build.
-"""
+``--then`` overrides the config once more, for builds over a finished cube of the first config.
+Prints one JSON line per dead build."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ import dask.array  # noqa: F401  else each fork that opens a cube would import i
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from cube.build import build_cubes
-from cube.config import Config, load_config
-from cube.engine import Outcome, ThreadEngine
+from cube.build.run import build_cubes
+from cube.config.models import Config
+from cube.config.reading import load_config
 from cube.errors import CubeNotSealedError
-from cube.layout import Layout
-from cube.store import open_cube
+from cube.run.layout import Layout
+from cube.run.tasks import Outcome
+from cube.run.thread_engine import ThreadEngine
+from cube.store.open import open_cube
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from chaos import files
 
-from cube.build import build_cubes
-from cube.config import Config
-from cube.engine import ThreadEngine
-from cube.layout import Layout
+from cube.build.run import build_cubes
+from cube.config.models import Config
+from cube.run.layout import Layout
+from cube.run.thread_engine import ThreadEngine
 from cube.testing import Archive
 
 ROOT = Path(__file__).parents[2]

@@ -108,7 +108,8 @@ def test_a_build_whose_workers_are_killed_every_few_seconds_finishes(
                 workers = [p for p in children if "spawn_main" in " ".join(p.cmdline())]
             except psutil.Error:  # it has just ended, or one of them
                 continue
-            # On a machine that is busy a worker may take seconds to start: it gets to do something before it is killed.
+            # On a machine that is busy a worker may take seconds to start: it gets to do something
+            # before it is killed.
             if workers and one.done() > seen:
                 seen = one.done()
                 one.random.choice(workers).kill()

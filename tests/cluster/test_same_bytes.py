@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from chaos import WORKERS, Cluster
 
-from cube.config import Config
-from cube.layout import Layout
+from cube.config.models import Config
+from cube.run.layout import Layout
 
 ROOT = Path(__file__).parents[2]
 AOI = 5

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from cube.aoi import load_aois
-from cube.config import Config, load_config
+from cube.config.aoi import load_aois
+from cube.config.models import Config
+from cube.config.reading import load_config
 from cube.errors import AoiError
 
 SQUARE = {"type": "Polygon", "coordinates": [[[10, 50], [10.1, 50], [10.1, 50.1], [10, 50.1], [10, 50]]]}

@@ -20,22 +20,25 @@ import rasterio.warp
 import rasterio.windows
 from shapely import box
 
-from cube.aoi import Aoi
-from cube.build import build_cubes, plan_cubes
-from cube.catalog import open_catalog
-from cube.config import Config
-from cube.engine import Outcome, ThreadEngine
+from cube.build.plans import plan_cubes
+from cube.build.run import build_cubes
+from cube.config.aoi import Aoi
+from cube.config.models import Config
+from cube.config.sensors import SENSORS
 from cube.errors import BusyError, ConfigError, StoreError
-from cube.estimate import estimate_cost
-from cube.grid import aoi_bounds
-from cube.layout import Layout
-from cube.lock import hold
-from cube.plan import CubePlan
-from cube.search import plan_aoi
-from cube.sensors import SENSORS
-from cube.status import AoiState, StatusBoard
-from cube.store import open_cube, seal
+from cube.run.layout import Layout
+from cube.run.lock import hold
+from cube.run.status import AoiState, StatusBoard
+from cube.run.tasks import Outcome
+from cube.run.thread_engine import ThreadEngine
+from cube.scenes.catalog import open_catalog
+from cube.scenes.estimate import estimate_cost
+from cube.scenes.plan import CubePlan
+from cube.scenes.planner import plan_aoi
+from cube.store.open import open_cube
+from cube.store.write import seal
 from cube.testing import Archive
+from cube.windows.grid import aoi_bounds
 
 ROOT = Path(__file__).parents[2]
 
@@ -311,8 +314,8 @@ class TestResume:
         reference = demo_config(tmp_path / "reference", *FEW)
         build_cubes(reference, ThreadEngine(), only=[5])
         code = (
-            "import sys; from cube.config import load_config; from cube.build import build_cubes;"
-            "from cube.engine import ThreadEngine;"
+            "import sys; from cube.config.reading import load_config; from cube.build.run import build_cubes;"
+            "from cube.run.thread_engine import ThreadEngine;"
             "c = load_config(sys.argv[1], sys.argv[2:]); build_cubes(c, ThreadEngine(1), only=[5])"
         )
         overrides = [
@@ -376,7 +379,7 @@ class TestFailures:
                 raise ConnectionError("no answer from https://host/a?sig=c2VjcmV0")
             seal(cubes, plan, *arguments, **extra)
 
-        monkeypatch.setattr("cube.build.seal", sealed)
+        monkeypatch.setattr("cube.build.run.seal", sealed)
         config = demo_config(tmp_path, *FEW)
         rows = build_cubes(config, ThreadEngine(), only=[4, 5]).rows
         assert rows[5].status is AoiState.BUILT
@@ -408,7 +411,7 @@ class TestFailures:
         config = demo_config(tmp_path)
         plans = [plan for _, plan in plan_cubes(config, only=[4, 5]) if isinstance(plan, CubePlan)]
         room = max(estimate_cost(plan).store_bytes for plan in plans) * 1.5
-        monkeypatch.setattr("cube.storage.Folder.free_bytes", lambda _: int(room))
+        monkeypatch.setattr("cube.run.storage.Folder.free_bytes", lambda _: int(room))
         begun = set[int]()
 
         class Patient(ThreadEngine):
@@ -447,7 +450,7 @@ def _items(archive: Archive) -> list[dict[str, Any]]:
 
 def test_real_pixels(shared: Path, tmp_path: Path) -> None:
     """The real archive: a cube's pixels are the files' pixels, at their place."""
-    from cube.config import load_config
+    from cube.config.reading import load_config
 
     text = {
         "dataset": {"version": "real"},
@@ -519,8 +522,8 @@ class TestCandidates:
         assert build_cubes(narrow, Counting()).fetched_blocks == 0
 
     def test_candidates_agree_with_a_recount(self, demo: Config) -> None:
-        from cube.build import candidates_of
-        from cube.sensors import CLASS_NAMES
+        from cube.build.plans import candidates_of
+        from cube.config.sensors import CLASS_NAMES
 
         plan = plan_of(demo, 0)
         lulc = raw(demo, 0, "lulc/lulc")[...]

@@ -12,12 +12,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cube.candidates import candidate_classes, count_candidates, needed_blocks, windows_on
-from cube.config import Config, load_config
-from cube.grid import Block, Bounds
-from cube.plan import CubePlan
+from cube.build.prefilter import candidate_classes, count_candidates, needed_blocks
+from cube.config.models import Config
+from cube.config.reading import load_config
+from cube.scenes.plan import CubePlan
 from cube.testing.cubes import plan_from_times
-from cube.windows import WindowGeometry, WindowLattice
+from cube.windows.grid import Block, Bounds
+from cube.windows.lattice import WindowGeometry, WindowLattice, windows_on
 
 RANGE = "2023-01-01/2023-06-30"
 

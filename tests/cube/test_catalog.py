@@ -11,10 +11,12 @@ import stac_geoparquet.arrow
 from pyarrow import parquet
 from shapely import box
 
-from cube.catalog import CachedCatalog, FileCatalog, Query, open_catalog
-from cube.config import Config, LandCoverConfig, TimeRange
+from cube.config.fields import TimeRange
+from cube.config.models import Config
+from cube.config.sensor_models import LandCoverConfig
 from cube.errors import CatalogError
-from cube.storage import Folder
+from cube.run.storage import Folder
+from cube.scenes.catalog import CachedCatalog, FileCatalog, Query, open_catalog
 from cube.testing import lulc_item, sentinel2_item, utm_geobox
 
 GRID = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)

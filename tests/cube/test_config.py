@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cube.config import Config, TimeRange, load_config
+from cube.config.fields import TimeRange
+from cube.config.models import Config
+from cube.config.reading import load_config
 from cube.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

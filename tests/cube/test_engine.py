@@ -15,9 +15,10 @@ import cloudpickle
 import pytest
 from distributed import LocalCluster
 
-from cube.config import ComputeConfig
-from cube.engine import Engine, open_engine
+from cube.config.models import ComputeConfig
 from cube.errors import ClusterError
+from cube.run.engine import open_engine
+from cube.run.tasks import Engine
 
 # Workers in processes of their own cannot import a test.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -67,7 +68,7 @@ def test_a_killed_clients_task_is_waited_for_before_the_next_run_touches_its_sco
 ) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]);"
-        "from test_engine import SCOPE, slow; from cube.config import ComputeConfig; from cube.engine import open_engine\n"
+        "from test_engine import SCOPE, slow; from cube.config.models import ComputeConfig; from cube.run.engine import open_engine\n"
         "with open_engine(ComputeConfig(scheduler=sys.argv[1])) as e: list(e.run(slow, [Path(sys.argv[2])], SCOPE))"
     )
     here = Path(__file__)

@@ -12,9 +12,10 @@ import pystac
 import pytest
 from odc.geo.geobox import GeoBox
 
+from cube.config.sensors import SENSORS
 from cube.errors import ItemError
-from cube.items import Scene, parse_item, parse_time, unsigned_href
-from cube.sensors import SENSORS
+from cube.redaction import unsigned_href
+from cube.scenes.items import Scene, parse_item, parse_time
 from cube.testing import dem_item, landsat_item, lulc_item, sentinel1_item, sentinel2_item, utm_geobox
 
 WHEN = datetime(2023, 5, 9, 10, 10, 31, 24000, tzinfo=UTC)

@@ -16,13 +16,15 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from shapely import box
 
+from cube.config.sensors import SENSORS
 from cube.errors import ReadError
-from cube.grid import Bounds, geobox_for
-from cube.items import AssetRef, Scene
-from cube.loader import Access, clear_share, harmonize_dn, read_band, read_bands
-from cube.scenes import Acquisition
-from cube.sensors import SENSORS
+from cube.pixels.access import Access
+from cube.pixels.preview import clear_share
+from cube.pixels.read import harmonize_dn, read_band, read_bands
+from cube.scenes.explain import Acquisition
+from cube.scenes.items import AssetRef, Scene
 from cube.testing import utm_geobox, write_cog
+from cube.windows.grid import Bounds, geobox_for
 
 BOUNDS = Bounds(300_480, 5_490_240, 304_320, 5_493_120)
 GRID_10 = geobox_for(BOUNDS, 32633, 10)

@@ -22,24 +22,27 @@ from rasterio import Affine
 from shapely import box
 from shapely.geometry import mapping, shape
 
-from cube import loader, signing
-from cube.aoi import Aoi
-from cube.build import Layout, build_cubes, plan_cubes
-from cube.catalog import ApiCatalog, Query, open_catalog
-from cube.config import CatalogConfig, Config
-from cube.engine import ThreadEngine, open_engine
+from cube.build.plans import plan_cubes
+from cube.build.run import Layout, build_cubes
+from cube.config.aoi import Aoi
+from cube.config.models import CatalogConfig, Config
+from cube.config.sensors import SENSORS
 from cube.errors import CatalogError, ReadError
-from cube.grid import Bounds, geobox_for
-from cube.items import Scene, parse_item
-from cube.loader import Access, read_band, read_scene
-from cube.plan import CubePlan
-from cube.scenes import Skipped
-from cube.search import plan_aoi
-from cube.sensors import SENSORS
-from cube.status import AoiState
+from cube.pixels import access, signing
+from cube.pixels.access import Access
+from cube.pixels.read import read_band, read_scene
+from cube.run.engine import open_engine
+from cube.run.status import AoiState
+from cube.run.thread_engine import ThreadEngine
+from cube.scenes.catalog import ApiCatalog, Query, open_catalog
+from cube.scenes.explain import Skipped
+from cube.scenes.items import Scene, parse_item
+from cube.scenes.plan import CubePlan
+from cube.scenes.planner import plan_aoi
 from cube.testing import Archive, dem_item, lulc_item, sentinel2_item, utm_geobox, write_cog
 from cube.testing.archive import aoi_features
 from cube.testing.service import Faults, Kind, Request, Role, StandIn
+from cube.windows.grid import Bounds, geobox_for
 
 GRID = utm_geobox(32633, (300_000, 5_490_240, 315_360, 5_505_600), 10)
 QUICK = {"late_s": 0.05, "slow_s": 0.1, "silence_s": 0.3, "retry_after_s": 0}
@@ -377,7 +380,7 @@ def test_an_account_that_is_missing_shows_before_the_first_block(
     plan = next(plan for _, plan in plan_cubes(config))
     assert isinstance(plan, CubePlan)
     vv = next(plan.sensor("s1rtc").scenes).assets["vv"]
-    assert loader.check_access(vv.href, Access(sign=True)) == ""
+    assert access.check_access(vv.href, Access(sign=True)) == ""
 
 
 def test_a_token_endpoint_that_refuses_is_not_asked_by_every_read(small: Path, start: Start) -> None:
@@ -449,7 +452,7 @@ def test_a_read_that_fails_for_good_says_what_and_why_and_holds_no_token(
 
 
 def test_silence_does_not_hang(small: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(loader._GDAL_OPTIONS, "GDAL_HTTP_LOW_SPEED_TIME", 1)
+    monkeypatch.setitem(access._GDAL_OPTIONS, "GDAL_HTTP_LOW_SPEED_TIME", 1)
     service = start(small)
     scenes = scenes_of(service)
     service.fail("/sentinel2l2a01/*", Kind.SILENT)

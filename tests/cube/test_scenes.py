@@ -15,26 +15,15 @@ from shapely import box, union_all
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from cube.aoi import Aoi
-from cube.catalog import FileCatalog
-from cube.config import (
-    Config,
-    LandCoverConfig,
-    LandsatConfig,
-    Sentinel1Config,
-    Sentinel2Config,
-    TimeRange,
-)
-from cube.items import Scene
-from cube.scenes import (
-    SensorChoice,
-    Skipped,
-    choose_orbit,
-    choose_path,
-    choose_period,
-    choose_tile,
-)
-from cube.search import plan_aoi
+from cube.config.aoi import Aoi
+from cube.config.fields import TimeRange
+from cube.config.models import Config
+from cube.config.sensor_models import LandCoverConfig, LandsatConfig, Sentinel1Config, Sentinel2Config
+from cube.scenes.catalog import FileCatalog
+from cube.scenes.choose import SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
+from cube.scenes.explain import Skipped
+from cube.scenes.items import Scene
+from cube.scenes.planner import plan_aoi
 from cube.testing import lulc_item, sentinel2_item, utm_geobox
 
 Q1, Q2 = TimeRange.parse("2023-01-01/2023-03-31"), TimeRange.parse("2023-04-01/2023-06-30")

@@ -16,9 +16,9 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from cube import lock
 from cube.errors import BusyError, DiskFullError, StoreError
-from cube.storage import STAGING_PREFIX, Folder, disk_errors
+from cube.run import lock
+from cube.run.storage import STAGING_PREFIX, Folder, disk_errors
 
 
 @pytest.fixture(params=["disk", "memory", "s3"])

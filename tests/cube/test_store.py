@@ -17,14 +17,19 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from cube.config import Config, load_config
+from cube.config.models import Config
+from cube.config.reading import load_config
+from cube.config.sensors import SENSORS
 from cube.errors import CubeNotSealedError, StoreError
-from cube.grid import Block, Bounds
-from cube.plan import CubePlan
-from cube.sensors import SENSORS
-from cube.storage import Folder
-from cube.store import make_template, open_cube, read_seal, sweep_cube, unseal, write_block, write_template
+from cube.run.storage import Folder
+from cube.scenes.plan import CubePlan
+from cube.store.open import open_cube
+from cube.store.resume import sweep_cube, unseal
+from cube.store.sealed import read_seal
+from cube.store.template import make_template
+from cube.store.write import write_block, write_template
 from cube.testing.cubes import plan_from_times, write_cube
+from cube.windows.grid import Block, Bounds
 
 BOUNDS = Bounds(960 * 312, 960 * 5720, 960 * 322, 960 * 5729)
 TIMES = (datetime(2023, 2, 1, 10, 11, 12, 24000, tzinfo=UTC), datetime(2023, 5, 1, 10, tzinfo=UTC))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from release_landscape import LAND, SETTINGS, VERSION, working_folder
 
-from cube.config import Config
+from cube.config.models import Config
 from release import make_release
 
 

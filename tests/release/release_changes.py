@@ -11,8 +11,8 @@ import numpy as np
 import rasterio
 
 from release import Fault
-from release.checksums import SUMS_NAME, Checksums, format_sums, sha256
-from release.parquet import to_parquet
+from release.opening.checksums import SUMS_NAME, Checksums, format_sums, sha256
+from release.opening.table import to_parquet
 from release.tracker import read_tracker, to_csv, to_geojson
 
 

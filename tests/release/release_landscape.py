@@ -19,9 +19,10 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 from shapely import Polygon, to_wkt
 
-from cube.config import Config, load_config
-from cube.sensors import SENSORS
-from release.checksums import sha256
+from cube.config.models import Config
+from cube.config.reading import load_config
+from cube.config.sensors import SENSORS
+from release.opening.checksums import sha256
 
 VERSION = "v0.1"
 RANGES = ("2023-01-01/2023-03-31", "2023-04-01/2023-06-30")

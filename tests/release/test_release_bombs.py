@@ -23,8 +23,8 @@ from test_release_strangers import RASTER, sparse
 
 from release import ReleaseError, chip_arrays, open_release, verify
 from release.catalogs import ITEMS_NAME
-from release.checksums import SUMS_NAME
-from release.parquet import check_unpacked
+from release.opening.checksums import SUMS_NAME
+from release.opening.table import check_unpacked
 from release.tracker import PARQUET_NAME
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,8 +16,8 @@ import rasterio
 import stac_geoparquet.arrow
 from pystac.validation import validate_dict
 
-from cube.config import Config
-from cube.sensors import SENSORS
+from cube.config.models import Config
+from cube.config.sensors import SENSORS
 from release import tracker
 from release.tracker import GELOS_FIELDS, read_metadata, read_tracker, to_csv
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import release.zips
-from cube.storage import Folder
-from release.checksums import SUMS_NAME, Checksums, Names, format_sums, parse_sums, sha256
-from release.errors import BadZipError
-from release.files import ZipFiles
-from release.zips import list_zip, zip_chunks, zip_equals
+import release.opening.zips
+from cube.run.storage import Folder
+from release.opening.checksums import SUMS_NAME, Checksums, Names, format_sums, parse_sums, sha256
+from release.opening.faults import BadZipError
+from release.opening.files import ZipFiles
+from release.opening.zips import list_zip, zip_chunks, zip_equals
 
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1, max_size=20)
 
@@ -53,7 +53,7 @@ def test_names_that_are_not_ascii() -> None:
 
 @pytest.mark.parametrize("limit", [1, 30, 60, 200, 1000])
 def test_zip64_where_sizes_or_offsets_ask_for_it(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(release.zips, "_LIMIT", limit)
+    monkeypatch.setattr(release.opening.zips, "_LIMIT", limit)
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
     names = [str(size) for size in (0, 20, 400, 7, 1100, 5)]
 

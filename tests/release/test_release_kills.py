@@ -12,15 +12,15 @@ import pytest
 from release_landscape import LAND, SETTINGS, VERSION, Land, working_folder, write_config
 from test_release_verb import digests
 
-from cube.config import Config
+from cube.config.models import Config
 from cube.errors import BusyError, GelosError
-from cube.lock import hold
-from cube.storage import Folder
+from cube.run.lock import hold
+from cube.run.storage import Folder
 from release import make_release, open_release, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 LITTLE = Land({1: 2, 2: 1})
-RUN = "from cube.config import load_config; from release import make_release; "
+RUN = "from cube.config.reading import load_config; from release import make_release; "
 DIES = """
 import importlib, os, signal, sys
 owner = importlib.import_module(sys.argv[2])
@@ -55,11 +55,11 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
-        ("cube.storage", "_write_file", 30),  # as the folder is filled
+        ("cube.run.storage", "_write_file", 30),  # as the folder is filled
         ("pathlib", "Path.replace", 1),  # before the old folder makes way
         ("pathlib", "Path.replace", 2),  # before the new one takes its place
         ("os", "unlink", 10),  # as the old one is removed
-        ("release.zips", "_local_header", 30),  # as the zip is written
+        ("release.opening.zips", "_local_header", 30),  # as the zip is written
         ("pathlib", "Path.replace", 3),  # before the zip takes its place
     ],
 )
@@ -89,7 +89,7 @@ def test_killed_as_it_replaces_another_release(
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
-        ("release.release", "_written", 5),  # as a document is written
+        ("release.make", "_written", 5),  # as a document is written
         ("stac_geoparquet.arrow", "to_parquet", 1),  # as the catalog's items are
     ],
 )

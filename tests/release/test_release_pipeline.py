@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from chipping.chip import chip
-from cube.config import Config
+from cube.config.models import Config
 from release import make_release, open_release, verify
 from release.tracker import GELOS_FIELDS
 

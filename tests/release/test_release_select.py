@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from release_landscape import Land, write_config
 
 from cube.errors import ConfigError
-from release.errors import ReleaseError
-from release.select import NO_SPLIT, balance, clean, drop_counts, number, select, split
+from release.opening.faults import ReleaseError
+from release.select import balance, clean, drop_counts, number, select
+from release.splits import NO_SPLIT, split
 
 BLOCK, SIDE = 9600, 960
 

@@ -26,8 +26,8 @@ from release_changes import only, reseal, rewrite_tracker
 from release_landscape import VERSION
 
 from release import ReleaseError, chip_arrays, open_release, verify
-from release.checksums import SUMS_NAME, sha256
-from release.parquet import to_parquet
+from release.opening.checksums import SUMS_NAME, sha256
+from release.opening.table import to_parquet
 
 ROOT = Path(__file__).resolve().parents[2]
 RASTER = "s2l2a_000004_20230115.tif"

@@ -19,10 +19,10 @@ import pytest
 import release_landscape
 from release_landscape import LAND, SETTINGS, VERSION, Land, working_folder, write_chip_json, write_config
 
-import release.release as verb
-from cube.config import Config
+import release.make as verb
+from cube.config.models import Config
 from cube.errors import GelosError
-from cube.storage import Folder
+from cube.run.storage import Folder
 from release import ReleaseError, make_release, open_release, verify
 from release.tracker import GELOS_FIELDS, read_tracker
 
@@ -46,7 +46,7 @@ def test_another_folder_day_umask_and_time_zone_give_the_same_bytes(config: Conf
     for path in metadata.parent.rglob("*"):
         os.utime(path, (86_400, 86_400))
     code = (
-        "import os, sys; os.umask(0o077); from cube.config import load_config; "
+        "import os, sys; os.umask(0o077); from cube.config.reading import load_config; "
         "from release import make_release; make_release(load_config(sys.argv[1]))"
     )
     environment = {**os.environ, "TZ": "Pacific/Kiritimati", "LC_ALL": "C", "PYTHONHASHSEED": "7"}

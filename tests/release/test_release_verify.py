@@ -21,9 +21,9 @@ from release_changes import only, reseal, rewrite_raster, rewrite_tracker
 from release_landscape import VERSION, Land, working_folder
 
 from release import Fault, ReleaseError, make_release, verify
-from release.checksums import SUMS_NAME
+from release.opening.checksums import SUMS_NAME
+from release.opening.zips import zip_chunks
 from release.tracker import read_tracker
-from release.zips import zip_chunks
 
 DAMAGES = int(os.environ.get("GELOS_DAMAGES", "30"))
 """How many seeded damages are planted; the full proof is GELOS_DAMAGES=1000."""

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DIES = """
 import importlib, os, signal, sys
-module = importlib.import_module("release.verify")
+module = importlib.import_module("release.verify.release")
 real = module.check_chips
 def check_chips(*arguments):
     try:
@@ -30,7 +30,7 @@ sys.exit(main_verify([sys.argv[1], "--workers", "2"]))
 """
 WAITS = """
 import importlib, sys, time
-module = importlib.import_module("release.verify")
+module = importlib.import_module("release.verify.release")
 def _check_zip(*_):
     open(sys.argv[2], "w").close()
     time.sleep(300)

@@ -1,7 +1,7 @@
 """A stand-in for the Planetary Computer: STAC API, token endpoint and blob storage, on this machine.
 
-It serves an archive folder over real sockets, goes wrong as asked, and records every request, so that what
-the true clients do (pystac-client, the SDK, GDAL) can be tested without a network::
+It serves an archive folder over real sockets, goes wrong as asked, and records every request, so
+that what the true clients do (pystac-client, the SDK, GDAL) can be tested without a network::
 
     with StandIn(archive, token_lifetime_s=20, faults=Faults(rate=0.1, seed=7)) as service:
         os.environ.update(service.environment())
@@ -9,9 +9,9 @@ the true clients do (pystac-client, the SDK, GDAL) can be tested without a netwo
         ...
         assert service.counts()["search"] == 5
 
-Where the real service was seen or documented, this one does as it does. It differs in that blobs have http
-addresses rather than https (GDAL reaches them through a proxy setting), and in what it leaves out: CQL2
-filters, queryables, and the signing endpoint.
+Where the real service was seen or documented, this one does as it does. It differs in that blobs
+have http addresses rather than https (GDAL reaches them through a proxy setting), and in what it
+leaves out: CQL2 filters, queryables, and the signing endpoint.
 """
 
 from cube.testing.service.faults import Faults, Kind

@@ -1,8 +1,8 @@
 """Run the stand-in as a process of its own: ``python -m cube.testing.service ARCHIVE``.
 
-Prints one line of JSON (url, sas_url, proxy, environment, pid), then serves until its lifetime or a SIGTERM.
-``GET {origin}/stand-in/summary`` and ``/stand-in/requests`` give counts and records, ``POST /stand-in/reset``
-forgets them.
+Prints one line of JSON (url, sas_url, proxy, environment, pid), then serves until its lifetime or a
+SIGTERM. ``GET {origin}/stand-in/summary`` and ``/stand-in/requests`` give counts and records,
+``POST /stand-in/reset`` forgets them.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ class Kind(StrEnum):
     SHORT = "short"
     """The body ends at half the length that was promised, and the connection closes."""
     CORRUPT = "corrupt"
-    """One byte of a blob's body is another. GDAL notices only some: it does not read deflate's checksum."""
+    """One byte of a blob's body is another. GDAL notices only some: it does not read deflate's
+    checksum."""
     EXPIRED = "expired"
     """Status 403 as if the token had just run out."""
 
@@ -53,21 +54,23 @@ _NOTICEABLE: Mapping[Kind, float] = MappingProxyType(
 class Faults:
     """How a service misbehaves.
 
-    The fate of a request follows from the seed, its resource (method, path, range, body) and how many
-    times that resource was asked for, and from nothing else: not from time, connection or signature.
+    The fate of a request follows from the seed, its resource (method, path, range, body) and how
+    many times that resource was asked for, and from nothing else: not from time, connection or
+    signature.
     """
 
     rate: float = 0.0
     """Share of requests that meet a fault, 0 to 1."""
     seed: int = 0
     kinds: Mapping[Kind, float] = field(default_factory=lambda: _NOTICEABLE)
-    """Weight of each kind: by default the same for all but corrupt bytes, which no client can be sure to
-    notice. Kinds that cannot befall a request (an expired search) are left out for it."""
+    """Weight of each kind: by default the same for all but corrupt bytes, which no client can be
+    sure to notice. Kinds that cannot befall a request (an expired search) are left out for it."""
     roles: frozenset[Role] = frozenset({Role.SEARCH, Role.CATALOG, Role.TOKEN, Role.BLOB})
     max_run: int | None = 3
     """At most so many faults in a row for one resource."""
     max_per_path: int | None = None
-    """At most so many faults for one path, ever: whoever tries once more often succeeds, for certain."""
+    """At most so many faults for one path, ever: whoever tries once more often succeeds, for
+    certain."""
     late_s: float = 0.5
     slow_s: float = 1.0
     silence_s: float = 30.0

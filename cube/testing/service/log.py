@@ -41,8 +41,8 @@ class Request:
 class Log:
     """Requests in order of arrival; for many threads.
 
-    A record is complete, save for ``elapsed_s``, before the client has the last byte: who has its answer
-    finds it here.
+    A record is complete, save for ``elapsed_s``, before the client has the last byte: who has its
+    answer finds it here.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """What a STAC search means, after pgstac: pure functions over items.
 
-Independent of the project's own file catalog on purpose, so that each can be tested against the other.
+Independent of the project's own file catalog on purpose, so that each can be tested against the
+other.
 """
 
 from __future__ import annotations

@@ -37,16 +37,16 @@ _PIECES = 10
 class StandIn:
     """A Planetary Computer of one archive, on a port of this machine, until the ``with`` block ends.
 
-    Clients in the same process must set ``GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR``, as clients of COGs do
-    anyway: rasterio holds the interpreter's lock while GDAL lists the folder of a file it has opened, and
-    a server waiting for that lock never answers. Run the service as a process of its own where that is not
-    wanted, and to measure speed.
+    Clients in the same process must set ``GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR``, as clients of
+    COGs do anyway: rasterio holds the interpreter's lock while GDAL lists the folder of a file it
+    has opened, and a server waiting for that lock never answers. Run the service as a process of
+    its own where that is not wanted, and to measure speed.
 
     Parameters
     ----------
     archive
-        Folder with ``items.json``, an ItemCollection with hrefs ``./blobs/account/container/path``, and
-        ``blobs``.
+        Folder with ``items.json``, an ItemCollection with hrefs ``./blobs/account/container/path``,
+        and ``blobs``.
     port
         0 takes a free one.
     latency_s

@@ -1,0 +1,105 @@
+"""Sealed cubes as phase two sees them: what their root file says, and their raw pixels."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cube.config.aoi import load_aois
+from cube.config.models import Config
+from cube.config.sensor_models import SensorConfig
+from cube.errors import ConfigError, StoreError
+from cube.run.layout import Layout
+from cube.run.status import AOI_METADATA, AoiState
+from cube.run.storage import Folder
+from cube.store.sealed import CubeInfo, SensorInfo, read_cube_info
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["check_cube", "sealed_cubes"]
+
+_LOG = logging.getLogger(__name__)
+
+
+_CUBE_NAME = re.compile(r"aoi_(\d{6,})\.zarr")
+
+
+def sealed_cubes(config: Config) -> list[CubeInfo]:
+    """Return the finished cubes of the AOIs that a config wants, by AOI index; others are passed over.
+
+    Raises
+    ------
+    ConfigError
+        If the AOI file is nowhere.
+    AoiError
+        If it cannot be used.
+    StoreError
+        If a cube, or the record of what became of the AOIs, cannot be read.
+    """
+    layout = Layout.of(config)
+    names = layout.cubes.names(".zarr")
+    there = sorted(int(found[1]) for name in names if (found := _CUBE_NAME.fullmatch(name)))
+    wanted = {aoi.index for aoi in load_aois(config)}
+    built = _built(layout.root)
+    for index in there:
+        if index in wanted and built is not None and index not in built:
+            _LOG.warning("AOI %06d: its cube is passed over: %s does not call it built", index, AOI_METADATA)
+    chosen = [index for index in there if index in wanted and (built is None or index in built)]
+    return [info for index in chosen if (info := read_cube_info(layout.cubes, index, config.table))]
+
+
+def _built(root: Folder) -> set[int] | None:
+    """Return the AOIs that phase one calls built, or None where it has left no record."""
+    try:
+        rows = [feature["properties"] for feature in json.loads(root.read(AOI_METADATA))["features"]]
+        return {row["aoi_index"] for row in rows if row["status"] == AoiState.BUILT}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{root}/{AOI_METADATA}: cannot be read ({type(error).__name__}: {error}); run build_cubes.py again"
+        ) from None
+
+
+def check_cube(config: Config, info: CubeInfo) -> None:
+    """Check that a cube is one that a config stands for; it may hold more bands and sensors than are wanted.
+
+    Raises
+    ------
+    ConfigError
+        Names the AOI, the key, what the cube has and what the config asks for.
+    """
+    for key, settings in config.sensors.items():
+        if key in info.sensors:
+            if not info.sensors[key].is_row:
+                raise ConfigError(
+                    f"AOI {info.aoi_index}: its cube was built with another row extra_sensors.{key}; "
+                    "build it again, or set the row back"
+                )
+            for name, found, expected in _facts(config, settings, info.sensors[key]):
+                if found != expected:
+                    raise ConfigError(
+                        f"AOI {info.aoi_index}: its cube was built with {key}.{name} {found}, and the config "
+                        f"asks for {expected}; build it again, or set {key}.{name} back"
+                    )
+
+
+def _facts(config: Config, settings: SensorConfig, info: SensorInfo) -> Iterator[tuple[str, object, object]]:
+    """Yield what a config and a cube say alike of a sensor: a key, what was found, and what was expected."""
+    sensor = info.sensor
+    harmonize = sensor.baseline_offset and bool(getattr(settings, "harmonize", False))
+    yield "collection", ", ".join(info.collections), settings.collection
+    yield "resolution", info.resolution, settings.resolution
+    yield "resampling", info.resampling, settings.resampling or sensor.resampling
+    yield "harmonize", info.harmonize, harmonize
+    if sensor.is_static:
+        return
+    expected = ", ".join(map(str, config.ranges))
+    fits = len(info.times) == len(config.ranges) and all(
+        span.start <= time <= span.end for time, span in zip(info.times, config.ranges, strict=True)
+    )
+    yield "time_ranges", expected if fits else ", ".join(f"{t:%Y-%m-%d}" for t in info.times), expected

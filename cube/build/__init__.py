@@ -1,0 +1,1 @@
+"""The verb of phase one: from AOIs to sealed cubes."""

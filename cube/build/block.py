@@ -1,0 +1,101 @@
+"""One block: read, written, marked as done. Runs in a worker."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from odc.geo.geobox import GeoBox
+
+from cube.config.sensors import Sensor
+from cube.errors import StoreError
+from cube.pixels.access import Access
+from cube.pixels.read import read_bands
+from cube.run.storage import Folder
+from cube.run.tasks import stop_if_given_up
+from cube.scenes.items import Scene
+from cube.scenes.plan import canonical_json
+from cube.store.sealed import read_seal
+from cube.store.write import write_block
+from cube.windows.grid import Block
+
+__all__ = ["BlockTask", "build_block"]
+
+BlockRecords = dict[str, dict[str, Any]]
+"""By block name: the fingerprint of what made it, and SHA-256 by band."""
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """One block, with all that a worker needs to read and write it."""
+
+    cubes: Folder
+    markers: Folder
+    aoi_index: int
+    block: Block
+    geobox: GeoBox
+    """Of the block."""
+    sensor: Sensor
+    bands: tuple[str, ...]
+    scenes: tuple[Scene, ...]
+    resampling: str
+    harmonize: bool
+    access: Access
+    fingerprint: str
+
+    @property
+    def marker(self) -> str:
+        """Name of the file that says that the block is on disk."""
+        return f"{self.block.name}.json"
+
+
+def build_block(task: BlockTask) -> dict[str, Any]:
+    """Read a block band by band, write it, and leave its marker; runs in a worker.
+
+    A block that has its marker already is not read again: its worker died after the marker and
+    before it could tell.
+
+    Returns
+    -------
+    dict
+        The marker's record: ``fingerprint``, and ``digests`` (SHA-256 by band).
+
+    Raises
+    ------
+    StoreError
+        If the cube is sealed: the block was made, and is made again only because its worker died
+        since.
+    """
+    if (record := _record_of(task)) is not None:
+        return record
+    if read_seal(task.cubes, task.aoi_index) is not None:
+        raise StoreError(f"block {task.block.name}: its cube is sealed already")
+    digests = {}
+    bands = read_bands(
+        task.scenes,
+        task.sensor,
+        task.bands,
+        task.geobox,
+        task.access,
+        resampling=task.resampling,
+        harmonize=task.harmonize,
+    )
+    for band, values in bands:
+        stop_if_given_up()
+        # A worker that was cut off from its scheduler may have made the same block meanwhile.
+        if (record := _record_of(task)) is not None:
+            return record
+        digests[band] = write_block(task.cubes, task.aoi_index, task.block, band, values)
+    record = {"fingerprint": task.fingerprint, "digests": digests}
+    task.markers.write(task.marker, canonical_json(record))
+    return record
+
+
+def _record_of(task: BlockTask) -> dict[str, Any] | None:
+    """Return the marker's record if the block is on disk as the task would make it."""
+    try:
+        record: dict[str, Any] = json.loads(task.markers.read(task.marker))
+    except FileNotFoundError:
+        return None
+    return record if record["fingerprint"] == task.fingerprint else None

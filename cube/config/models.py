@@ -1,0 +1,323 @@
+"""The config: one YAML file describes a dataset version whole.
+
+Everything a user can set is a field here, with its default and its limits; ``docs`` and the
+README's table are made from these fields. Text becomes typed, frozen values once, in
+:func:`load_config`; nothing else parses settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from dask.utils import parse_bytes
+from pydantic import (
+    BeforeValidator,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from cube.errors import ConfigError
+
+from .extra_sensors import SensorRow, sensor_rows
+from .fields import (
+    LATTICE_M,
+    PC_STAC_URL,
+    FolderName,
+    IndexList,
+    Metres,
+    Section,
+    Share,
+    Shares,
+    Thresholds,
+    TimeRange,
+    number_to_text,
+    one_or_many,
+)
+from .sensor_models import SensorConfig, SeriesConfig
+from .sensors import CLASS_NAMES, SENSORS, SensorTable
+from .shipped import CONFIGS
+
+__all__ = [
+    "AoiConfig",
+    "CatalogConfig",
+    "ChipsConfig",
+    "ComputeConfig",
+    "Config",
+    "DatasetConfig",
+    "DirectoryConfig",
+    "Extent",
+    "ReleaseConfig",
+]
+
+
+class DatasetConfig(Section):
+    """What is made."""
+
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Version of the dataset; names the folders under working and output."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "gelos-lc"
+    """Name of the dataset; the zip is called {name}_{version}.zip."""
+
+
+class Extent(StrEnum):
+    """How much of an AOI a cube covers."""
+
+    OVERLAP = "overlap"
+    AOI = "aoi"
+
+
+class AoiConfig(Section):
+    """Where."""
+
+    version: str = ""
+    """map_{version}.geojson is looked for beside the config, in configs/aois and in data/."""
+    path: str = ""
+    """A GeoJSON file, relative to the config file; wins over aoi.version."""
+    include_indices: IndexList = ()
+    """Only these AOIs (empty: all)."""
+    exclude_indices: IndexList = ()
+    """Not these AOIs."""
+    extent: Extent = Extent.OVERLAP
+    """overlap: all that the chosen scenes share; aoi: the AOI's bounding box."""
+    max_side_m: Metres | None = None
+    """Caps an overlap extent, centred on the AOI, metres."""
+    fetch: Literal["all", "candidates"] = "all"
+    """candidates: land cover is read first, and imagery only where a window could be chosen."""
+    candidate_purity: Share | None = None
+    """Purity that fetch: candidates asks of a window (chips.min_purity where empty)."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not self.version and not self.path:
+            msg = "give aoi.version (a map_{version}.geojson) or aoi.path (a GeoJSON file)"
+            raise ValueError(msg)
+        return self
+
+
+class DirectoryConfig(Section):
+    """Where things go: folders, relative to the working folder of the process, or object-store URLs."""
+
+    working: FolderName
+    """Cubes, scores and chips."""
+    output: FolderName
+    """Releases."""
+    zip_output: bool = True
+    """Also write {name}_{version}.zip of the release."""
+    storage_options: dict[str, Any] = {}
+    """fsspec options of an object store, such as endpoint_url."""
+
+
+class CatalogConfig(Section):
+    """Where scenes are searched."""
+
+    url: str = PC_STAC_URL
+    """A STAC API, or the path of a STAC ItemCollection (.json) or stac-geoparquet (.parquet),
+    relative to the config."""
+    sign: Literal["planetary-computer", "none"] = "planetary-computer"
+    """Who signs hrefs before they are read."""
+    cache: str = ""
+    """A folder where answers are kept, so that a rerun asks nothing twice."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60
+    """Seconds before a search request is given up, and tried again."""
+    retries: Annotated[int, Field(ge=0)] = 8
+    """Further tries of a search request that failed in passing (timeouts, resets, 429, 5xx)."""
+    retry_budget_s: Annotated[float, Field(gt=0)] = 900
+    """Seconds after which a failing search is given up whatever tries are left."""
+    page_size: Annotated[int, Field(gt=0, le=1000)] = 250
+    """Items asked for per page."""
+
+
+class ChipsConfig(Section):
+    """Which windows become chips, and how they are written."""
+
+    sample_size: Metres = LATTICE_M
+    """Side of the window whose land cover is judged, metres."""
+    chip_size: Metres = LATTICE_M
+    """Side of the chip around it, metres."""
+    stride: Metres | None = None
+    """Distance of windows, metres (empty: sample_size)."""
+    min_purity: Share = 1.0
+    """Share of the sample window's pixels in its majority class."""
+    classes: tuple[Annotated[int, Field(ge=1, le=11)], ...] = (1, 2, 5, 7, 8, 11)
+    """Majority classes kept."""
+    forbidden: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], BeforeValidator(one_or_many)] = (
+        0,
+        4,
+        9,
+        10,
+    )
+    """A window with a single such pixel is rejected."""
+    max_per_class: Annotated[int, Field(ge=1)] | None = 400
+    """Most chips of a class and AOI (empty: no cap)."""
+    min_clear: Thresholds = {"s2l2a": 1.0, "lc2l2": 0.95}
+    """Clear share per optical date within the sample window; by sensor, and by time range if a
+    list."""
+    min_valid: Thresholds = 1.0
+    """Valid share per sensor and date within the whole chip; by sensor, and by time range if a
+    list."""
+    compress: Literal["deflate", "zstd", "none"] = "deflate"
+    """Compression of the GeoTIFFs."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.chip_size < self.sample_size:
+            msg = f"chips.chip_size {self.chip_size} is smaller than chips.sample_size {self.sample_size}"
+            raise ValueError(msg)
+        if both := sorted(set(self.classes) & set(self.forbidden)):
+            msg = f"chips.classes and chips.forbidden both name {', '.join(map(str, both))}; drop it from one"
+            raise ValueError(msg)
+        if unknown := sorted((set(self.classes) | set(self.forbidden)) - set(CLASS_NAMES)):
+            known = ", ".join(f"{k} {v}" for k, v in CLASS_NAMES.items())
+            msg = f"chips.classes or chips.forbidden name class {unknown[0]}; the map has {known}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def stride_m(self) -> int:
+        """Distance of windows, metres."""
+        return self.stride or self.sample_size
+
+    @property
+    def margin_m(self) -> int:
+        """Context around the sample window on each side, metres."""
+        return (self.chip_size - self.sample_size) // 2
+
+    def threshold(self, which: Literal["min_clear", "min_valid"], sensor: str, index: int) -> float:
+        """Return the share asked of a sensor at its `index`-th time range (0 for layers without dates)."""
+        value: Shares | Mapping[str, Shares] = getattr(self, which)
+        if isinstance(value, Mapping):
+            default = type(self).model_fields[which].default
+            value = value.get(sensor, default.get(sensor, 1.0) if isinstance(default, dict) else default)
+        return value[index] if isinstance(value, tuple) else value
+
+
+class ReleaseConfig(Section):
+    """What leaves the program."""
+
+    seed: int = 0
+    """Seed of every choice by lot."""
+    thumbnail_url: str = ""
+    """Prefix put before thumbnail names; empty: relative paths."""
+    splits: dict[str, Share] | None = None
+    """Such as {train: .8, val: .1, test: .1}, by spatial block; empty: none."""
+    block_m: Metres = 10 * LATTICE_M
+    """Side of a split's spatial block, metres."""
+    allow_missing_classes: bool = False
+    """true: a kept class without chips is a warning, not an error."""
+
+    @field_validator("splits")
+    @classmethod
+    def _sum_to_one(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value is not None and abs(sum(value.values()) - 1) > 1e-6:
+            msg = f"release.splits add up to {sum(value.values()):g}, not to 1"
+            raise ValueError(msg)
+        if value is not None and "none" in value:
+            msg = "release.splits names a split 'none'; chips without a split are called that, so rename it"
+            raise ValueError(msg)
+        return value
+
+
+class ComputeConfig(Section):
+    """Engine. Nothing here changes a byte of what is made."""
+
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Worker processes (empty: one per two cores; 0: threads of this process)."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads per worker (empty: 4, since reads wait on the network)."""
+    memory_limit: Annotated[str, BeforeValidator(number_to_text)] = "auto"
+    """Memory limit per worker, as Dask writes it."""
+    scheduler: str = ""
+    """Address of a running Dask scheduler."""
+    max_connections: Annotated[int, Field(ge=1)] = 16
+    """Reads that one process has open at once."""
+    read_retries: Annotated[int, Field(ge=0)] = 8
+    """Further tries of a read that failed, before its block fails."""
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _is_memory(cls, value: str) -> str:
+        try:
+            known = value == "auto" or (value.strip() != "" and parse_bytes(value) >= 0)
+        except ValueError:
+            known = False
+        if not known:
+            msg = f"found {value!r}; expected auto, a size such as 4GiB, or a share of the memory such as 0.5"
+            raise ValueError(msg)
+        return value
+
+
+class Config(Section):
+    """A dataset version whole."""
+
+    dataset: DatasetConfig
+    aoi: AoiConfig
+    directory: DirectoryConfig
+    log_errors: bool = True
+    """Write the reasons of failures into a log file in the working folder."""
+    catalog: CatalogConfig = CatalogConfig()
+    extra_sensors: dict[str, SensorRow] = {}
+    """Further rows of the sensor table, by key; each key is then a section like the built-in
+    sensors' (docs/add-a-sensor.md)."""
+    sensors: dict[str, SensorConfig] = Field(default_factory=dict, exclude=False)
+    chips: ChipsConfig = ChipsConfig()
+    release: ReleaseConfig = ReleaseConfig()
+    compute: ComputeConfig = ComputeConfig()
+    path: Path = Path()
+    """The file that this config was read from."""
+
+    @cached_property
+    def table(self) -> SensorTable:
+        """The sensor table: the built-in rows, and this config's own after them."""
+        return SENSORS.extended(sensor_rows(self.extra_sensors))
+
+    @property
+    def ranges(self) -> tuple[TimeRange, ...]:
+        """Time ranges of the series sensors."""
+        for settings in self.sensors.values():
+            if isinstance(settings, SeriesConfig) and settings.time_ranges:
+                return tuple(TimeRange.parse(text) for text in settings.time_ranges)
+        return ()
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Keys of the configured sensors with dates, in table order."""
+        return tuple(key for key in self.sensors if not self.table[key].is_static)
+
+    def bands(self, key: str) -> tuple[str, ...]:
+        """Bands that the cube holds of a sensor: those wanted and its cloud band, in table order."""
+        bands = self.table[key].bands
+        wanted = set(self.sensors[key].bands or (band.name for band in bands))
+        cloud_band = getattr(self.sensors[key], "cloud_band", None)
+        return tuple(b.name for b in bands if b.name in wanted or b.name == cloud_band)
+
+    @property
+    def aoi_path(self) -> Path:
+        """The AOI file.
+
+        Raises
+        ------
+        ConfigError
+            If it is nowhere; names the places tried.
+        """
+        if self.aoi.path:
+            places = [self.path.parent / self.aoi.path]
+        else:
+            name = f"map_{self.aoi.version}.geojson"
+            places = [
+                self.path.parent / name,
+                self.path.parent / "aois" / name,
+                CONFIGS / "aois" / name,
+                Path("configs/aois") / name,
+                Path("data") / name,
+            ]
+        for place in places:
+            if place.is_file():
+                return place
+        tried = ", ".join(dict.fromkeys(str(place) for place in places))
+        key = "aoi.path" if self.aoi.path else "aoi.version"
+        raise ConfigError(f"{self.path}: {key}: the AOI file is nowhere; tried {tried}")

@@ -1,0 +1,235 @@
+"""Reading a config: YAML, overrides, and errors that name keys as the user writes them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from cube.errors import ConfigError
+
+from .checks import problems_of
+from .extra_sensors import SensorRow, sensor_rows
+from .models import Config
+from .sensor_models import SensorConfig, sensor_model
+from .sensors import SENSORS, BandKind, Sensor
+
+__all__ = ["load_config"]
+
+_FORMER_NAMES = {
+    "sentinel_2": "s2l2a",
+    "sentinel_1": "s1rtc",
+    "landsat": "lc2l2",
+    "land_cover": "lulc",
+    "working_dir": "directory.working",
+    "output_dir": "directory.output",
+}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, and one that is no text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  PyYAML's own
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"key {key!r} is no text; expected a name, or quotes around it",
+                    key_node.start_mark,
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, check and freeze a config.
+
+    Parameters
+    ----------
+    path
+        YAML file (see DESIGN, or the README's table of keys).
+    overrides
+        ``key=value`` pairs with dotted keys and YAML values, laid over the file. An empty value
+        stands for the default, and of a sensor (``lc2l2=``) for doing without it.
+
+    Returns
+    -------
+    Config
+        Typed and complete; every default is filled in.
+
+    Raises
+    ------
+    ConfigError
+        Names the file, the key, the value and what is allowed.
+    """
+    path = Path(path)
+    data = _read_yaml(path)
+    further = data.get("extra_sensors")
+    sensors = {*SENSORS, *(further if isinstance(further, dict) else ())}
+    data = {key: {} if value is None and key in sensors else value for key, value in data.items()}
+    for override in overrides:
+        _apply_override(data, override)
+    data = {key: value for key, value in data.items() if value is not None}
+    try:
+        return _parse(data, path)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error, Config)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _parse(data: Mapping[str, Any], path: Path) -> Config:
+    known = Config.model_fields.keys() - {"path", "sensors"}
+    table = SENSORS.extended(_further_rows(data.get("extra_sensors", {}), Config.model_fields.keys()))
+    sections = {
+        key: _given(value, _model_at(Config, [key])) for key, value in data.items() if key not in table
+    }
+    for name in sections:
+        if name not in known:
+            raise ConfigError(_unknown(name, [*sorted(known), *table]))
+    sensors = {key: _parse_section(key, sensor, data[key]) for key, sensor in table.items() if key in data}
+    config = Config(**{**sections, "sensors": sensors, "path": path})
+    if problem := next(problems_of(config), None):
+        raise ConfigError(problem)
+    return config
+
+
+def _further_rows(section: object, known: Iterable[str]) -> Iterator[Sensor]:
+    """Yield a config's own rows of the sensor table."""
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"extra_sensors: found {section!r}; expected a section of sensors by key")
+    for key, row in section.items():
+        if key in known:
+            raise ConfigError(f"extra_sensors.{key} is the name of a section already; choose another")
+        try:
+            yield from sensor_rows({key: row})
+        except ValidationError as error:
+            raise ConfigError(_explain(error, SensorRow, f"extra_sensors.{key}")) from None
+        except ValueError as error:
+            raise ConfigError(f"extra_sensors.{error}") from None
+
+
+def _parse_section(key: str, sensor: Sensor, section: object) -> SensorConfig:
+    model = sensor_model(sensor)
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{key}: found {section!r}; expected a section of keys")
+    given: dict[str, Any] = {
+        "collection": sensor.collection,
+        "resolution": sensor.resolution,
+        **_dtype(sensor),
+    }
+    given |= _given(section, model)
+    try:
+        return model(**given)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, model, key)) from None
+
+
+def _dtype(sensor: Sensor) -> dict[str, str]:
+    """Return the dtype of class codes, which are exported as they are; other sensors have their model's default."""
+    dtypes = {band.dtype for band in sensor.bands if band.kind is BandKind.CLASSES}
+    is_map = sensor.is_static and len(sensor.bands) == len(dtypes) == 1
+    return {"dtype": dtypes.pop()} if is_map and sensor.key not in SENSORS else {}
+
+
+def _given(section: Any, model: type[BaseModel]) -> Any:
+    """Leave the empty keys of a section out, so that they mean the default; but where empty is a value of its own."""
+    if not isinstance(section, Mapping):
+        return section
+    fields = model.model_fields
+    return {k: v for k, v in section.items() if v is not None or k not in fields or _may_be_empty(fields[k])}
+
+
+def _may_be_empty(field: FieldInfo) -> bool:
+    return NoneType in get_args(field.annotation)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  a SafeLoader
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: found no keys; expected sections such as dataset, aoi, directory, lulc")
+    return data
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override!r}: expected key=value, such as chips.min_purity=0.9")
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  a SafeLoader
+    except (yaml.YAMLError, ValueError):
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+    *parents, last = key.strip().split(".")
+    node = data
+    for parent in parents:
+        if not isinstance(node.get(parent), dict):
+            node[parent] = {}
+        node = node[parent]
+    node[last] = value
+
+
+def _unknown(key: str, known: Sequence[str], prefix: str = "") -> str:
+    full = f"{prefix}.{key}" if prefix else key
+    if not prefix and key in _FORMER_NAMES:
+        return f"unknown key {full}; it is called {_FORMER_NAMES[key]} now"
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"unknown key {full}; did you mean {f'{prefix}.{near[0]}' if prefix else near[0]}?"
+
+
+def _explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """Put pydantic's findings into one line that names keys as the user writes them."""
+    parts = []
+    found = error.errors()
+    for problem in found:
+        place = problem["loc"]
+        if any(other["loc"][: len(place)] == place != other["loc"] for other in found):
+            continue  # a list whose entry is wrong counts as too short, too
+        location = [str(part) for part in place]
+        key = ".".join([prefix, *location] if prefix else location)
+        if problem["type"] == "extra_forbidden":
+            owner = _model_at(model, location[:-1])
+            parent = ".".join(([prefix] if prefix else []) + location[:-1])
+            parts.append(_unknown(location[-1], [*owner.model_fields], parent))
+        elif problem["type"] == "missing":
+            parts.append(f"{key} is missing")
+        elif problem["type"] == "value_error":
+            text = problem["msg"].removeprefix("Value error, ")
+            parts.append(text if not key or text.startswith(key.split(".")[0] + ".") else f"{key}: {text}")
+        else:
+            text = problem["msg"][:1].lower() + problem["msg"][1:]
+            parts.append(f"{key}: found {problem['input']!r}; {text}")
+    return "; ".join(dict.fromkeys(parts))
+
+
+def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
+    for name in location:
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return model

@@ -1,0 +1,1 @@
+"""Assets onto grids: the one room that reads pixels from a network."""

@@ -1,0 +1,310 @@
+"""Pixels: the one module that reads assets. Hrefs are signed here, at the moment of the read, in the process that reads.
+
+A band of a block is read from each scene of its date in turn; the first scene wins and the next
+fills its nodata. Where the grid nests in the file's, pixels are copied; otherwise GDAL warps them
+onto the block's own grid. A read that fails for good is a :class:`cube.errors.ReadError`; it never
+becomes nodata.
+
+All reads of a process happen in as many threads as it may have connections, one request at a time
+in each: that bounds what a service is asked at once, and GDAL, which keeps connections by thread,
+has them open for the next read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, cast
+
+import numpy as np
+import rasterio
+import rasterio.warp
+import rasterio.windows
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from cube.config.sensors import Band, BandKind, Sensor
+from cube.retry import Refused
+from cube.scenes.items import Scene
+
+from .access import Access, patiently
+from .onto_grid import apply_affine, fits, onto_grid, read_window, zero_filled
+
+__all__ = ["harmonize_dn", "read_band", "read_bands", "read_scene"]
+
+_BASELINE_WITH_OFFSET = (4, 0)
+
+
+_OFFSET_DN = 1000
+"""ESA: since processing baseline 04.00 DN = reflectance * 10000 + 1000 (BOA_ADD_OFFSET -1000)."""
+
+
+_BANDS_AHEAD = 4
+"""Bands of a block that are read at once."""
+
+
+def read_bands(
+    scenes: tuple[Scene, ...],
+    sensor: Sensor,
+    names: Iterable[str],
+    geobox: GeoBox,
+    access: Access,
+    *,
+    resampling: str,
+    harmonize: bool,
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Read bands of one date onto a grid, a few ahead of the one that is asked for.
+
+    Parameters
+    ----------
+    scenes, sensor, geobox, access, resampling, harmonize
+        As for :func:`read_band`.
+    names
+        Names of the bands wanted.
+
+    Yields
+    ------
+    name, values
+        In the order of `names`; values as of :func:`read_band`, but that all bands of a pixel come
+        from one scene.
+
+    Raises
+    ------
+    ReadError
+        If a read failed after its retries; names item and asset.
+    """
+    names = tuple(names)
+
+    def read(name: str, some: tuple[Scene, ...] = scenes) -> NDArray[Any]:
+        band = sensor.band(name)
+        return read_band(some, sensor, band, geobox, access, resampling=resampling, harmonize=harmonize)
+
+    with ThreadPoolExecutor(_BANDS_AHEAD) as pool:
+        try:
+            if len(scenes) > 1 and len(names) > 1:
+                yield from _mosaic(scenes, sensor, names, pool, read)
+                return
+            waiting: deque[tuple[str, Future[NDArray[Any]]]] = deque()
+            for name in names:
+                waiting.append((name, pool.submit(read, name)))
+                if len(waiting) == _BANDS_AHEAD:
+                    yield _next(waiting)
+            while waiting:
+                yield _next(waiting)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _mosaic(
+    scenes: tuple[Scene, ...],
+    sensor: Sensor,
+    names: tuple[str, ...],
+    pool: ThreadPoolExecutor,
+    read: Callable[[str, tuple[Scene, ...]], NDArray[Any]],
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Put scenes together so that all bands of a pixel, its mask among them, come from one scene.
+
+    The first scene with every band wins; where none has, the first with any. Band by band, the
+    colours of one scene could end up under the clear mask of another.
+    """
+    mosaic: dict[str, NDArray[Any]] = {}
+    whole: NDArray[np.bool_] | None = None
+    partly: NDArray[np.bool_] | None = None
+    for scene in scenes:
+        if whole is not None and whole.all():
+            break
+        layers = dict(zip(names, pool.map(lambda name, one=scene: read(name, (one,)), names), strict=True))
+        filled = [~_empty(values, sensor.band(name)) for name, values in layers.items()]
+        every, some = np.logical_and.reduce(filled), np.logical_or.reduce(filled)
+        if whole is None or partly is None:
+            mosaic, whole, partly = layers, every, some
+            continue
+        better = (every & ~whole) | (some & ~partly)
+        for name, values in layers.items():
+            np.copyto(mosaic[name], values, where=better)
+        whole, partly = whole | every, partly | some
+    yield from mosaic.items()
+
+
+def _next(waiting: deque[tuple[str, Future[NDArray[Any]]]]) -> tuple[str, NDArray[Any]]:
+    name, values = waiting.popleft()
+    return name, values.result()
+
+
+def read_band(
+    scenes: tuple[Scene, ...],
+    sensor: Sensor,
+    band: Band,
+    geobox: GeoBox,
+    access: Access,
+    *,
+    resampling: str,
+    harmonize: bool,
+) -> NDArray[Any]:
+    """Read one band of one date onto a grid.
+
+    Parameters
+    ----------
+    scenes
+        In mosaic order: the first wins, the next fills its nodata.
+    sensor, band
+        Rows of the sensor table.
+    geobox
+        Grid of the block, in the cube's CRS.
+    access
+        How to get at the files.
+    resampling
+        GDAL resampling where grids differ; masks and classes are nearest whatever it says.
+    harmonize
+        Take the +1000 offset off the DN of scenes of processing baseline 04.00 and later.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(y, x)`` in the band's dtype; ``band.nodata`` where no scene has anything.
+
+    Raises
+    ------
+    ReadError
+        If a read failed after its retries; names item and asset.
+    """
+    mosaic: NDArray[Any] | None = None
+    for scene in scenes:
+        if mosaic is not None and not _empty(mosaic, band).any():
+            break
+        values = read_scene(scene, sensor, band, geobox, access, resampling=resampling)
+        if harmonize and band.kind is BandKind.REFLECTANCE:
+            values = harmonize_dn(values, scene)
+        if mosaic is None:
+            mosaic = values
+        else:
+            np.copyto(mosaic, values, where=_empty(mosaic, band))
+    if mosaic is None:
+        mosaic = np.full(geobox.shape, band.nodata, band.np_dtype)
+    if band.kind is BandKind.ELEVATION and len(scenes) > 1:
+        _close_seams(mosaic, scenes, band, geobox, access)
+    return mosaic
+
+
+def harmonize_dn(values: NDArray[Any], scene: Scene) -> NDArray[Any]:
+    """Take the +1000 offset off a Sentinel-2 scene's DN where its processing baseline says that it is there.
+
+    Parameters
+    ----------
+    values
+        ``(y, x)`` uint16 DN; 0 is nodata and stays 0.
+    scene
+        ``s2:processing_baseline`` decides, never the date.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint16 DN of reflectance * 10000, valid pixels at least 1.
+    """
+    baseline = str(scene.properties.get("s2:processing_baseline", "00.00"))
+    if tuple(int(part) for part in baseline.split(".")) < _BASELINE_WITH_OFFSET:
+        return values
+    lowered = np.maximum(values, _OFFSET_DN + 1) - _OFFSET_DN
+    return np.where(values == 0, 0, lowered).astype(values.dtype)
+
+
+def _empty(values: NDArray[Any], band: Band) -> NDArray[np.bool_]:
+    if values.dtype.kind == "f":
+        return cast("NDArray[np.bool_]", np.isnan(values))
+    if band.kind is BandKind.FLAGS:
+        return np.asarray(values & int(band.nodata), bool)
+    return cast("NDArray[np.bool_]", values == band.nodata)
+
+
+def read_scene(
+    scene: Scene, sensor: Sensor, band: Band, geobox: GeoBox, access: Access, *, resampling: str
+) -> NDArray[Any]:
+    """Read one band of one scene onto a grid, trying again on any read error.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(y, x)`` in the band's dtype, ``band.nodata`` outside the file and where the file has
+        nothing.
+
+    Raises
+    ------
+    ReadError
+        After the last try.
+    """
+    asset = scene.assets[band.name]
+    method = "nearest" if band.is_mask else resampling
+    fallback = sensor.source_nodata if asset.nodata is None else asset.nodata
+    if band.kind is BandKind.FLAGS:
+        fallback = band.nodata
+
+    def read(url: str) -> NDArray[Any]:
+        return _read_file(url, band, geobox, fallback, method, zero_is_nodata=sensor.zero_is_nodata)
+
+    return patiently(scene, asset, access, read)
+
+
+def _read_file(
+    url: str, band: Band, geobox: GeoBox, nodata_fallback: float, method: str, *, zero_is_nodata: bool
+) -> NDArray[Any]:
+    with rasterio.open(url, sharing=False) as source:
+        if not fits(np.dtype(source.dtypes[0]), band.np_dtype):
+            raise Refused(f"the file is {source.dtypes[0]}, whose numbers {band.dtype} cannot all hold")
+        nodata = source.nodata if source.nodata is not None else nodata_fallback
+        values = onto_grid(source, band, geobox, nodata, method)
+        if zero_is_nodata and (values == 0).any():
+            values[zero_filled(source, band, geobox, nodata, method, values)] = band.nodata
+    return values
+
+
+def _close_seams(
+    mosaic: NDArray[Any], scenes: tuple[Scene, ...], band: Band, geobox: GeoBox, access: Access
+) -> None:
+    """Fill pixels that no file holds but that lie within a pixel of two of them, with the mean of their edges.
+
+    Tiles of an elevation model have their pixels on whole seconds: where one ends and the next
+    begins, up to a pixel may belong to neither.
+    """
+    rows, columns = np.nonzero(_empty(mosaic, band))
+    if not rows.size:
+        return
+    points = np.stack(apply_affine(geobox.affine, columns + 0.5, rows + 0.5))
+    total, count = np.zeros(rows.size), np.zeros(rows.size, int)
+    for scene in scenes:
+        asset = scene.assets[band.name]
+        found = patiently(scene, asset, access, lambda url: _edge_values(url, points, str(geobox.crs)))
+        near = np.isfinite(found)
+        total[near] += found[near]
+        count[near] += 1
+    between = count > 1
+    mosaic[rows[between], columns[between]] = total[between] / count[between]
+
+
+def _edge_values(url: str, points: NDArray[Any], crs: str) -> NDArray[Any]:
+    """Return the nearest pixel of a file for every point ``(x, y)``, and NaN for those farther than a pixel."""
+    values = np.full(points.shape[1], np.nan)
+    with rasterio.open(url, sharing=False) as source:
+        x, y = (np.array(part) for part in rasterio.warp.transform(crs, source.crs, *points))
+        if source.crs.is_geographic:  # the same meridian has two names
+            middle = (source.bounds.left + source.bounds.right) / 2
+            x = (x - middle + 180) % 360 - 180 + middle
+        places = apply_affine(~source.transform, x, y)
+        near = np.all(
+            [
+                (p >= -1) & (p <= size + 1)
+                for p, size in zip(places, (source.width, source.height), strict=True)
+            ],
+            axis=0,
+        )
+        if near.any():
+            columns, rows = (
+                np.clip(np.floor(p[near]), 0, size - 1).astype(int)
+                for p, size in zip(places, (source.width, source.height), strict=True)
+            )
+            west, north = int(columns.min()), int(rows.min())
+            window = rasterio.windows.Window(
+                west, north, int(columns.max()) - west + 1, int(rows.max()) - north + 1
+            )
+            values[near] = read_window(source, window)[rows - north, columns - west]
+    return values

@@ -1,0 +1,45 @@
+"""Signatures and tokens taken out of whatever is kept, logged or printed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["unsigned_href", "unsigned_record", "without_signature"]
+
+_TOKENS = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"})
+"""Keys of a query that opens what is closed to others."""
+
+
+def unsigned_href(href: str) -> str:
+    """Return an href without its token: a saved signature would be stored, and is stale when it is read."""
+    address, _, query = href.partition("?")
+    keys = {part.partition("=")[0].lower() for part in query.split("&")}
+    return href if keys.isdisjoint(_TOKENS) else address
+
+
+def unsigned_record(record: Any) -> Any:
+    """Return plain JSON, none of whose hrefs carries a token."""
+    if isinstance(record, str):
+        return unsigned_href(record)
+    if isinstance(record, Mapping):
+        return {key: unsigned_record(value) for key, value in record.items()}
+    return [unsigned_record(value) for value in record] if isinstance(record, (list, tuple)) else record
+
+
+_QUERY = re.compile(r"\?[^\s'\"<>]+")
+
+
+_SIGNATURE = re.compile(r"\b(sig|se|st|skoid|sktid|ske|sks|skt|skv|sp|sr|sv)=[^\s&'\"<>]+")
+
+
+def without_signature(text: str) -> str:
+    """Return a message without the query strings of its URLs, where tokens live.
+
+    Examples
+    --------
+    >>> without_signature("GET https://example.org/B04.tif?se=2023&sig=secret: HTTP 403")
+    'GET https://example.org/B04.tif HTTP 403'
+    """
+    return _SIGNATURE.sub(r"\1=...", _QUERY.sub("", text))

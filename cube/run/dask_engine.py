@@ -1,0 +1,321 @@
+"""The engine that is a Dask cluster, local or elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Any, cast
+
+import dask.config
+
+from cube.config.models import ComputeConfig
+from cube.errors import ClusterError, ConfigError, GelosError
+
+from .logs import event
+from .tasks import AHEAD, GivenUpError, Outcome, Result, Task, outcome_of, take
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster, Scheduler, Worker
+
+__all__ = ["DaskEngine", "scheduler_of"]
+
+_LOG = logging.getLogger(__name__)
+
+_CORES_PER_WORKER = 2
+"""A worker's threads keep that many cores busy, since GDAL and the codecs work without Python's
+lock."""
+
+
+_THREADS_PER_WORKER = 4
+"""Reads wait on the network, so a worker has more threads than cores."""
+
+
+_CONNECT_S = 20
+
+
+_LIVES = 8
+"""How often a task is handed in again after the scheduler gave it up, having lost several workers
+under it."""
+
+
+_LOOK_AGAIN_S = 0.5
+
+
+_MISSED_S = 20.0
+"""After which a worker that died counts as lost: a busy machine takes seconds to start one."""
+
+
+_NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
+
+
+_WORKER_ENVIRON = {
+    # What glibc adapts to by itself. Dask's own 64 KiB gives every freed array back to the system,
+    # and half of a worker's time would go into having its pages cleared again.
+    "MALLOC_TRIM_THRESHOLD_": 64 << 20,
+    "MALLOC_MMAP_THRESHOLD_": 32 << 20,
+    # An arena per thread would each keep the most that its thread has ever held.
+    "MALLOC_ARENA_MAX": 2,
+    "OMP_NUM_THREADS": 1,
+    "OPENBLAS_NUM_THREADS": 1,
+}
+
+
+class DaskEngine:
+    """A Dask cluster, local or elsewhere; it is started, or connected to, when the first task comes.
+
+    Parameters
+    ----------
+    compute
+        ``scheduler``, or workers and threads of a LocalCluster.
+    stack
+        Closes what was started.
+    """
+
+    def __init__(self, compute: ComputeConfig, stack: contextlib.ExitStack) -> None:
+        self._compute = compute
+        self._stack = stack
+
+    @cached_property
+    def _client(self) -> Client:
+        from distributed import Client, LocalCluster
+
+        address = scheduler_of(self._compute)
+        if address:
+            try:
+                client = self._entered(Client(address, timeout=_CONNECT_S))
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
+            if not client.scheduler_info()["workers"]:
+                _LOG.warning("%s has no worker yet: blocks wait until one joins it", address)
+            return client
+        with _workers_ignore_interrupts(), dask.config.set({_NANNY_ENVIRON: _WORKER_ENVIRON}):
+            cluster = LocalCluster(
+                n_workers=self._compute.workers or max((os.cpu_count() or 1) // _CORES_PER_WORKER, 1),
+                threads_per_worker=self._compute.threads or _THREADS_PER_WORKER,
+                memory_limit=self._compute.memory_limit,
+                dashboard_address=":0",
+                silence_logs=logging.CRITICAL,  # what matters is in ours
+            )
+        self._stack.enter_context(_hear_of_deaths())
+        self._stack.enter_context(_keep_workers(cluster))
+        client = Client(self._stack.enter_context(cluster))
+        return self._entered(client)
+
+    def _entered(self, client: Client) -> Client:
+        link = client.dashboard_link
+        _LOG.info("Dask dashboard: %s", link, extra=event("dashboard", url=link))
+        return cast("Client", self._stack.enter_context(client))
+
+    @property
+    def slots(self) -> int:
+        """Threads of all workers at this moment."""
+        with self._asked():
+            return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
+    ) -> Iterator[Outcome[Task, Result]]:
+        """Yield an outcome per task, as they come; a task whose worker dies is run again elsewhere.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler goes away.
+        """
+        prefix = f"{function.__name__}{_mark(scope)}"
+        source = iter(tasks)
+        first = list(take(source, 1))
+        if not first:
+            return
+        from distributed import CancelledError, KilledWorker, as_completed
+
+        pending: dict[Any, Task] = {}
+        lives: dict[int, int] = {}
+        finished = as_completed(loop=self._client.loop)
+
+        def submit(some: Iterable[Task]) -> None:
+            for task in some:
+                key = f"{prefix}{uuid.uuid4().hex}"
+                future = self._client.submit(_attempt, function, task, key=key, pure=False)
+                pending[future] = task
+                finished.add(future)
+
+        try:
+            submit(first)
+            while pending:
+                submit(take(source, self.slots * AHEAD - len(pending)))
+                future = next(finished)
+                task = pending.pop(future)
+                outcome = _received(task, future)
+                future.release()  # or it would be made again if the worker that holds it died
+                if isinstance(outcome.error, CancelledError):
+                    raise self._lost()
+                if isinstance(outcome.error, KilledWorker) and lives.setdefault(id(task), _LIVES) > 0:
+                    lives[id(task)] -= 1
+                    submit([task])
+                    continue
+                lives.pop(id(task), None)
+                yield outcome
+                if not pending:
+                    submit(take(source, 1))
+        finally:
+            if self._client.status == "running":
+                self._client.cancel(list(pending))
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Ask the scheduler something; that it does not answer is one line."""
+        try:
+            yield
+        except OSError:  # Dask's own, too
+            raise self._lost() from None
+
+    def _lost(self) -> ClusterError:
+        address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
+        return ClusterError(f"{address}: the Dask scheduler went away; what is done is kept, run again")
+
+    def wait_for_stragglers(self, scope: str) -> None:
+        """Wait until no task of an earlier client is at work in a scope: a thread that runs cannot be stopped.
+
+        A cluster of our own dies with its client, and has none.
+        """
+        if not scheduler_of(self._compute):
+            return
+        mark, told = _mark(scope), False
+        while True:
+            with self._asked():
+                keys = set(self._client.run_on_scheduler(_unfinished, mark=mark))
+                keys = keys.union(*self._client.run(_running, mark=mark, on_error="ignore").values())
+            if not keys:
+                return
+            if not told:
+                _LOG.warning("waiting for %d blocks that an earlier run left on the cluster", len(keys))
+                told = True
+            time.sleep(_LOOK_AGAIN_S)
+
+
+def _mark(scope: str) -> str:
+    """Return what the keys of all tasks in a scope contain."""
+    return f"-{hashlib.sha256(scope.encode()).hexdigest()[:16]}-"
+
+
+def _unfinished(mark: str, dask_scheduler: Scheduler) -> list[str]:
+    """Return the keys of tasks that the scheduler has still to see done, on behalf of any client."""
+    return [
+        str(key)
+        for key, task in dask_scheduler.tasks.items()
+        if mark in str(key) and task.state in ("waiting", "no-worker", "queued", "processing")
+    ]
+
+
+def _running(mark: str, dask_worker: Worker) -> list[str]:
+    """Return the keys of tasks that occupy a thread of a worker, wanted by anyone or not."""
+    return [str(key) for key in list(dask_worker.active_keys) if mark in str(key)]
+
+
+@contextlib.contextmanager
+def _workers_ignore_interrupts() -> Iterator[None]:
+    """Let processes that are started here not hear Ctrl-C: the client does, once they are there, and ends them in order.
+
+    A blocked signal stays blocked in threads that are begun here, and in the processes that they
+    start, now or later. SIGTERM waits, too, but is not blocked: Dask may end its workers with it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Its start would unblock the signal again.
+    resource_tracker.ensure_running()
+    heard: list[int] = []
+    held = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, lambda number, _: heard.append(number)) for one in held]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for one, handler in zip(held, before, strict=True):
+            signal.signal(one, handler)
+        if heard:
+            signal.raise_signal(heard[0])
+
+
+class _Heard(logging.Handler):
+    """Tells in our log what Dask says in its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _LOG.warning("%s", record.getMessage())
+
+
+@contextlib.contextmanager
+def _hear_of_deaths() -> Iterator[None]:
+    """Note workers that died, or were killed for their memory."""
+    nannies = logging.getLogger("distributed.nanny")
+    heard = _Heard(logging.WARNING)
+    nannies.addHandler(heard)
+    try:
+        yield
+    finally:
+        nannies.removeHandler(heard)
+
+
+@contextlib.contextmanager
+def _keep_workers(cluster: LocalCluster) -> Iterator[None]:
+    """Start workers anew that did not come back: a nanny whose worker dies while it starts gives up."""
+    wanted, missing_since = len(cluster.worker_spec), dict[Any, float]()
+    loop = cluster.loop
+    assert loop is not None
+
+    def look() -> None:
+        registered = {worker["name"] for worker in cluster.scheduler_info["workers"].values()}
+        for name in cluster.worker_spec:
+            if name in registered:
+                missing_since.pop(name, None)
+            elif time.monotonic() - missing_since.setdefault(name, time.monotonic()) > _MISSED_S:
+                _LOG.warning("worker %s did not come back in %g s; another takes its place", name, _MISSED_S)
+                del missing_since[name]
+                if (nanny := cluster.workers.pop(name, None)) is not None:
+                    loop.add_callback(nanny.close, timeout=1)
+                cluster.scale(wanted)
+
+    from tornado.ioloop import PeriodicCallback
+
+    watch = PeriodicCallback(look, _LOOK_AGAIN_S * 1000)
+    loop.add_callback(watch.start)
+    try:
+        yield
+    finally:
+        loop.add_callback(watch.stop)
+
+
+def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | None, GelosError | None]:
+    """Do a task in a worker; an error of ours is a result, or the worker would print its traceback."""
+    try:
+        return function(task), None
+    except GelosError as error:
+        return None, error
+    except GivenUpError:
+        from distributed import Reschedule
+
+        raise Reschedule from None
+
+
+def _received(task: Task, future: Any) -> Outcome[Task, Any]:
+    outcome = outcome_of(task, future)
+    if outcome.error is not None:
+        return outcome
+    value, error = outcome.get()
+    return Outcome(task, value, error)
+
+
+def scheduler_of(compute: ComputeConfig) -> str:
+    """Return the address of the running scheduler that is to be used, or nothing."""
+    return compute.scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS", "")

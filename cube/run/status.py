@@ -1,0 +1,134 @@
+"""What has become of every AOI: ``aoi_metadata.geojson``, true at any moment of a run and after it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from shapely.geometry import mapping
+
+from cube.config.aoi import Aoi
+
+from .storage import Folder
+
+__all__ = ["AOI_METADATA", "AoiState", "AoiStatus", "StatusBoard", "record_chips"]
+
+AOI_METADATA = "aoi_metadata.geojson"
+_WRITE_EVERY_S = 1.0
+
+
+class AoiState(StrEnum):
+    """How far an AOI has come."""
+
+    PENDING = "pending"
+    BUILDING = "building"
+    BUILT = "built"
+    SKIPPED = "skipped"
+    """The scenes that it needs do not exist; not a failure."""
+    FAILED = "failed"
+    """Something went wrong that another run may mend."""
+
+
+@dataclass(frozen=True)
+class AoiStatus:
+    """One AOI's row."""
+
+    status: AoiState = AoiState.PENDING
+    reason: str = ""
+    tries: int = 0
+    """Runs that began to build it."""
+    done: float = 0.0
+    """Share of its blocks that are on disk."""
+    epsg: int | None = None
+    width_m: int | None = None
+    height_m: int | None = None
+    chips: Mapping[str, int] = field(default_factory=dict)
+    """Windows by verdict, once phase two has run."""
+
+
+class StatusBoard:
+    """The rows of all AOIs, kept in memory and on disk.
+
+    Parameters
+    ----------
+    folder
+        Working folder of the dataset version.
+    aois
+        AOIs of this config; rows of others that are in the file already stay.
+    """
+
+    def __init__(self, folder: Folder, aois: Iterable[Aoi]) -> None:
+        self._folder = folder
+        found = _read(folder)
+        mine = {aoi.index: mapping(aoi.geometry) for aoi in aois}
+        self._outlines = {index: outline for index, (_, outline) in found.items()} | mine
+        self._rows = {index: AoiStatus() for index in mine} | {
+            index: row for index, (row, _) in found.items()
+        }
+        self._written_at = 0.0
+
+    def __getitem__(self, index: int) -> AoiStatus:
+        """Return an AOI's row."""
+        return self._rows[index]
+
+    @property
+    def rows(self) -> dict[int, AoiStatus]:
+        """All rows, by AOI index."""
+        return dict(sorted(self._rows.items()))
+
+    def update(self, index: int, **changes: Any) -> None:
+        """Change an AOI's row; the file follows at once, or within a second where only ``done`` has moved."""
+        self._rows[index] = replace(self._rows[index], **changes)
+        if set(changes) != {"done"} or time.monotonic() - self._written_at > _WRITE_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file."""
+        features = [
+            {
+                "type": "Feature",
+                "properties": {"aoi_index": index, **asdict(row)},
+                "geometry": self._outlines[index],
+            }
+            for index, row in self.rows.items()
+        ]
+        document = {"type": "FeatureCollection", "features": features}
+        self._folder.write(AOI_METADATA, _encode(document))
+        self._written_at = time.monotonic()
+
+
+def record_chips(folder: Folder, verdicts: Mapping[int, Mapping[str, int]]) -> None:
+    """Write the windows by verdict of each AOI into ``aoi_metadata.geojson``, if phase one has left one."""
+    try:
+        document = json.loads(folder.read(AOI_METADATA))
+    except FileNotFoundError:
+        return
+    for feature in document["features"]:
+        properties = feature["properties"]
+        properties["chips"] = dict(sorted(verdicts.get(properties["aoi_index"], {}).items()))
+    folder.write(AOI_METADATA, _encode(document))
+
+
+def _encode(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _read(folder: Folder) -> dict[int, tuple[AoiStatus, Any]]:
+    try:
+        features = json.loads(folder.read(AOI_METADATA))["features"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return {}
+    rows = {}
+    for feature in features:
+        properties = dict(feature["properties"])
+        index = properties.pop("aoi_index")
+        row = AoiStatus(**{**properties, "status": AoiState(properties["status"])})
+        # A run that was killed leaves rows that say building; none of ours is.
+        if row.status is AoiState.BUILDING:
+            row = replace(row, status=AoiState.PENDING)
+        rows[index] = (row, feature["geometry"])
+    return rows

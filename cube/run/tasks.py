@@ -1,0 +1,113 @@
+"""Tasks and what became of them: what every engine shares."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+__all__ = ["AHEAD", "HERE", "Engine", "GivenUpError", "Outcome", "outcome_of", "stop_if_given_up", "take"]
+
+Task = TypeVar("Task")
+
+
+Result = TypeVar("Result")
+
+
+AHEAD = 2
+"""Tasks in flight per thread: enough to keep every thread busy, and few enough to keep the
+scheduler's graph small."""
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Task, Result]):
+    """What became of one task: a value, or the exception that ended it."""
+
+    task: Task
+    value: Result | None = None
+    error: BaseException | None = None
+
+    def get(self) -> Result:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]
+
+
+class Engine(Protocol):
+    """Runs a function over tasks, some at a time."""
+
+    @property
+    def slots(self) -> int:
+        """How many tasks can run at once."""
+        ...
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
+    ) -> Iterator[Outcome[Task, Result]]:
+        """Yield an outcome per task, as they come; `tasks` is drawn from as capacity frees up.
+
+        Parameters
+        ----------
+        function
+            What is done with a task.
+        tasks
+            May have more to give after it ran dry, once a task has ended.
+        scope
+            Address of what the tasks write to.
+        """
+        ...
+
+    def wait_for_stragglers(self, scope: str) -> None:
+        """Wait until no task of an earlier client, which was killed, is at work in a scope."""
+        ...
+
+
+HERE = threading.local()
+
+
+class GivenUpError(Exception):
+    """Ends a task whose run was interrupted, or whose worker is closing; nobody waits for what becomes of it here."""
+
+
+def stop_if_given_up() -> None:
+    """End a task between two steps if nobody waits for it here any more: a thread can stop by itself alone.
+
+    Raises
+    ------
+    GivenUpError
+        In a thread of a run that was interrupted, and in a worker that is closing.
+    """
+    given_up: threading.Event | None = getattr(HERE, "given_up", None)
+    if given_up.is_set() if given_up is not None else _is_worker_closing():
+        raise GivenUpError
+
+
+def _is_worker_closing() -> bool:
+    if "distributed" not in sys.modules:  # it takes long to import, and every worker has
+        return False
+    from distributed import Status, get_worker
+
+    try:
+        return get_worker().status in (Status.closing, Status.closed)
+    except ValueError:  # not in a worker
+        return False
+
+
+def take(source: Iterator[Task], count: int) -> Iterator[Task]:
+    """Yield up to `count` tasks of a source that may run dry and have more later."""
+    for _ in range(count):
+        try:
+            yield next(source)
+        except StopIteration:
+            return
+
+
+def outcome_of(task: Task, future: Any) -> Outcome[Task, Any]:
+    """Return what became of a task whose future has ended."""
+    try:
+        return Outcome(task, future.result())
+    except Exception as error:  # noqa: BLE001  whatever ended the task is what became of it
+        return Outcome(task, error=error)

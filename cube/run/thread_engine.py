@@ -1,0 +1,46 @@
+"""The engine that is the threads of this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from .tasks import AHEAD, HERE, Outcome, Result, Task, outcome_of, take
+
+__all__ = ["ThreadEngine"]
+
+
+class ThreadEngine:
+    """The threads of this process."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.slots = threads or os.cpu_count() or 1
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
+    ) -> Iterator[Outcome[Task, Result]]:
+        """Yield an outcome per task, as they come."""
+        del scope
+        given_up = threading.Event()
+        with ThreadPoolExecutor(
+            self.slots, initializer=HERE.__setattr__, initargs=("given_up", given_up)
+        ) as pool:
+            pending: dict[Future[Result], Task] = {}
+            source = iter(tasks)
+            try:
+                while True:
+                    for task in take(source, self.slots * AHEAD - len(pending)):
+                        pending[pool.submit(function, task)] = task
+                    if not pending:
+                        return
+                    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield outcome_of(pending.pop(future), future)
+            finally:
+                given_up.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def wait_for_stragglers(self, scope: str) -> None:
+        """Return at once: threads die with their client."""

@@ -1,0 +1,1 @@
+"""Which scenes make a cube: searched, chosen, explained, planned."""

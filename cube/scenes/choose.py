@@ -1,0 +1,441 @@
+"""Which scenes make a cube: pure functions from STAC items to a scene set, with the reason for every item that lost.
+
+All three sensors with dates follow one scheme. Items become *acquisitions* (what one overpass saw
+of the target), acquisitions belong to a *group* (an MGRS tile, a relative orbit, a WRS path), and
+one group must give one acquisition for every time range. The group that covers the target best
+wins; the next one is tried when it cannot fill all ranges. What differs between the sensors is
+which acquisitions are eligible, and in which order they are preferred: that is the :class:`Rule` of
+each.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from shapely import union_all
+from shapely.geometry.base import BaseGeometry
+
+from cube.config.fields import TimeRange
+from cube.config.sensor_models import LandsatConfig, Sentinel1Config, Sentinel2Config
+from cube.windows.projection import local_equal_area, project
+
+from .explain import Acquisition, Candidate, Explanation, Found, Rejection, Rule, Skipped, least_coverage
+from .items import Scene
+
+__all__ = ["SceneSet", "SensorChoice", "choose_orbit", "choose_path", "choose_period", "choose_tile"]
+
+_SAME_PASS = timedelta(minutes=10)
+"""Items of one platform and track that lie closer in time belong to one overpass (a slice takes 25
+s, a row 24 s)."""
+
+
+_TWIN_OVERLAP = 0.5
+"""Two items of one datatake, tile and baseline that share more of the smaller one are copies, not
+halves."""
+
+
+_RANK_BEST_FEW = 4
+"""How many of a range's least cloudy scenes are looked at when they are ranked over the AOI."""
+
+
+@dataclass(frozen=True)
+class SensorChoice:
+    """The outcome for one sensor."""
+
+    group: str
+    acquisitions: tuple[Acquisition, ...]
+    """One per time range."""
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """The items chosen for one AOI: by sensor, one tuple per time step, in mosaic order."""
+
+    chosen: Mapping[str, tuple[tuple[Scene, ...], ...]]
+    candidates: tuple[Candidate, ...]
+
+
+def choose_tile(
+    scenes: Iterable[Scene],
+    settings: Sentinel2Config,
+    ranges: Sequence[TimeRange],
+    target: BaseGeometry,
+    clear_share: Callable[[Acquisition], float] | None = None,
+) -> SensorChoice:
+    """Choose one Sentinel-2 scene per time range, all of one MGRS tile, least cloudy first.
+
+    Parameters
+    ----------
+    scenes
+        Scenes found, in any order.
+    settings
+        ``cloud_cover`` and ``nodata_pixel_percentage`` are strict upper limits, percent.
+    ranges
+        Time ranges; one scene each.
+    target
+        What must be covered, EPSG:4326.
+    clear_share
+        For ``rank: aoi``: measures the clear share (0 to 1) of an acquisition over the AOI.
+
+    Raises
+    ------
+    Skipped
+        If no tile has a scene for every range.
+    """
+
+    def eligible(one: Acquisition, _: int) -> Rejection | None:
+        if one.nodata >= settings.nodata_pixel_percentage:
+            return Rejection("nodata_pixel_percentage", one.nodata, settings.nodata_pixel_percentage)
+        if one.cloud_cover >= settings.cloud_cover:
+            return Rejection("cloud_cover", one.cloud_cover, settings.cloud_cover)
+        return None
+
+    kept, superseded = _newest_baselines(scenes)
+    acquisitions = _acquire(kept, target, _tile, _datatake)
+    rule = Rule(
+        "s2l2a",
+        "tile",
+        eligible,
+        lambda one, _: (one.cloud_cover, one.time, one.name),
+        "less cloudy",
+        lambda picks: _mean(one.cloud_cover for one in picks),
+        "is less cloudy on average",
+    )
+    if clear_share is not None:
+        rule = _ranked_over_aoi(rule, acquisitions, ranges, clear_share)
+    return _choose(rule, acquisitions, ranges, rejected=(), lost=superseded)
+
+
+def _ranked_over_aoi(
+    rule: Rule,
+    acquisitions: Sequence[Acquisition],
+    ranges: Sequence[TimeRange],
+    clear_share: Callable[[Acquisition], float],
+) -> Rule:
+    """Prefer the clearest over the AOI among each range's least cloudy few; the rest follow by cloud cover."""
+    shares: dict[tuple[str, str], float] = {}
+    for index, span in enumerate(ranges):
+        for group in sorted({one.group for one in acquisitions}):
+            found = [a for a in acquisitions if a.group == group and span.start <= a.time <= span.end]
+            found = [a for a in found if rule.eligible(a, index) is None]
+            for one in sorted(found, key=lambda a: rule.preference(a, index))[:_RANK_BEST_FEW]:
+                shares[one.group, one.name] = clear_share(one)
+
+    def preference(one: Acquisition, index: int) -> tuple[Any, ...]:
+        return (-shares.get((one.group, one.name), -1.0), *rule.preference(one, index))
+
+    return replace(rule, preference=preference, preferred="clearer over the AOI")
+
+
+def choose_orbit(
+    scenes: Iterable[Scene],
+    settings: Sentinel1Config,
+    ranges: Sequence[TimeRange],
+    target: BaseGeometry,
+    anchors: Sequence[datetime],
+    sensor: str = "s1rtc",
+) -> SensorChoice:
+    """Choose one Sentinel-1 pass per time range, all of one relative orbit, nearest in time to the anchors.
+
+    A pass that sees less of the target by a tenth or more comes after one that sees it whole (a
+    slice may be missing).
+
+    Parameters
+    ----------
+    scenes, settings, ranges, target
+        As for :func:`choose_tile`; ``delta_days`` is an upper limit that may be reached.
+    anchors
+        Times to be near, one per range: those of the Sentinel-2 scenes.
+    sensor
+        Key of the sensor, for the record.
+
+    Raises
+    ------
+    Skipped
+        If no orbit has a pass for every range.
+    """
+
+    def days(one: Acquisition, index: int) -> float:
+        return abs((one.time - anchors[index]).total_seconds()) / 86_400
+
+    def eligible(one: Acquisition, index: int) -> Rejection | None:
+        distance = days(one, index)
+        if distance > settings.delta_days:
+            return Rejection("delta_days", distance, settings.delta_days, strict=False)
+        return None
+
+    rule = Rule(
+        sensor,
+        "orbit",
+        eligible,
+        lambda one, index: (-round(one.coverage, 1), days(one, index), one.time, one.name),
+        "nearer in time, or covers more",
+        lambda picks: sum(days(one, index) for index, one in enumerate(picks)),
+        "is nearer in time",
+    )
+    return _choose(rule, _acquire(scenes, target, _orbit, _platform), ranges)
+
+
+def choose_path(
+    scenes: Iterable[Scene],
+    settings: LandsatConfig,
+    ranges: Sequence[TimeRange],
+    target: BaseGeometry,
+    anchors: Sequence[datetime],
+    sensor: str = "lc2l2",
+) -> SensorChoice:
+    """Choose one Landsat date per time range, all of one WRS path, least cloudy first.
+
+    Tier 1 comes before Tier 2, and a date that sees a tenth more of the target before one that sees
+    less (a row may be missing, or be over the cloud limit).
+
+    Parameters
+    ----------
+    scenes, settings, ranges, target, anchors, sensor
+        As for :func:`choose_orbit`; ``cloud_cover`` is a strict upper limit for each scene,
+        percent.
+
+    Raises
+    ------
+    Skipped
+        If no path has a date for every range.
+    """
+
+    def eligible(one: Acquisition, index: int) -> Rejection | None:
+        distance = abs((one.time - anchors[index]).total_seconds()) / 86_400
+        if distance > settings.delta_days:
+            return Rejection("delta_days", distance, settings.delta_days, strict=False)
+        return None
+
+    named: list[Scene] = []
+    others: list[Scene] = []
+    for scene in scenes:
+        (named if scene.properties.get("platform") in settings.platforms else others).append(scene)
+    clear = [scene for scene in named if scene.cloud_cover < settings.cloud_cover]
+    cloudy = [
+        (scene, Rejection("cloud_cover", scene.cloud_cover, settings.cloud_cover))
+        for scene in named
+        if scene.cloud_cover >= settings.cloud_cover
+    ]
+    rule = Rule(
+        sensor,
+        "path",
+        eligible,
+        lambda one, _: (one.tier, -round(one.coverage, 1), one.cloud_cover, one.time, one.name),
+        "of a better tier, covers more, or is less cloudy",
+        lambda picks: _mean(one.cloud_cover for one in picks),
+        "is less cloudy on average",
+    )
+    other = [
+        Candidate(s.id, sensor, _path(s), chosen=False, reason=f"platform {s.properties.get('platform')}")
+        for s in others
+    ]
+    return _choose(rule, _acquire(clear, target, _path, _platform), ranges, rejected=cloudy, lost=other)
+
+
+def choose_period(sensor: str, scenes: Iterable[Scene], period: TimeRange) -> SensorChoice:
+    """Choose every item of a period that touches the extent, for a layer without dates.
+
+    An item whose time is a span counts if it shares more than an instant with the period: the
+    land-cover map of one year ends where the next begins.
+
+    Parameters
+    ----------
+    sensor
+        Key in the sensor table.
+    scenes
+        Scenes found, all touching the extent.
+    period
+        The config's ``year``.
+
+    Raises
+    ------
+    Skipped
+        If there is none.
+    """
+    chosen: list[Scene] = []
+    lost: list[Scene] = []
+    for scene in sorted(scenes, key=lambda s: s.order):
+        (chosen if _shares_time(scene, period) else lost).append(scene)
+    candidates = [
+        *(Candidate(s.id, sensor, "", chosen=True, reason="") for s in chosen),
+        *(Candidate(s.id, sensor, "", chosen=False, reason=f"not within {period}") for s in lost),
+    ]
+    if not chosen:
+        raise Skipped(f"{sensor}: no item for {period} touches the extent", tuple(candidates))
+    whole = Acquisition("", tuple(chosen), 1.0, 0.0)
+    return SensorChoice("", (whole,), tuple(candidates))
+
+
+def _shares_time(scene: Scene, period: TimeRange) -> bool:
+    if scene.start == scene.end:
+        return period.start <= scene.start <= period.end
+    return scene.start < period.end and scene.end > period.start
+
+
+def _tile(scene: Scene) -> str:
+    return str(scene.properties.get("s2:mgrs_tile", ""))
+
+
+def _orbit(scene: Scene) -> str:
+    return f"{int(scene.properties.get('sat:relative_orbit', 0)):03}"
+
+
+def _path(scene: Scene) -> str:
+    return str(scene.properties.get("landsat:wrs_path", "")).zfill(3)
+
+
+def _platform(scene: Scene) -> str:
+    return str(scene.properties.get("platform", "")).lower()
+
+
+def _datatake(scene: Scene) -> str:
+    """Return the datatake without its baseline: ``GS2B_20240419T095549_037185``."""
+    identity = str(scene.properties.get("s2:datatake_id", ""))
+    return identity.rpartition("_N")[0] or f"{_platform(scene)}_{scene.datetime:%Y%m%dT%H%M%S}"
+
+
+def _newest_baselines(scenes: Iterable[Scene]) -> tuple[list[Scene], list[Candidate]]:
+    """Of a Sentinel-2 datatake and tile that was processed twice, keep the newest; halves of one are both kept."""
+    twins: dict[tuple[str, str], list[Scene]] = defaultdict(list)
+    for scene in scenes:
+        twins[_tile(scene), _datatake(scene)].append(scene)
+    kept, lost = [], []
+    for group in twins.values():
+        newest: list[Scene] = []
+        for scene in sorted(group, key=_processing, reverse=True):
+            if newest and (_baseline(scene) != _baseline(newest[0]) or _is_copy(scene, newest)):
+                reason = f"{newest[0].id} is a newer processing of the same datatake"
+                lost.append(Candidate(scene.id, "s2l2a", _tile(scene), chosen=False, reason=reason))
+            else:
+                newest.append(scene)
+        kept.extend(newest)
+    return kept, lost
+
+
+def _baseline(scene: Scene) -> str:
+    return str(scene.properties.get("s2:processing_baseline", ""))
+
+
+def _processing(scene: Scene) -> tuple[str, str, str]:
+    return (_baseline(scene), str(scene.properties.get("s2:generation_time", "")), scene.id)
+
+
+def _is_copy(scene: Scene, others: Sequence[Scene]) -> bool:
+    def shared(other: Scene) -> float:
+        smaller = min(scene.geometry.area, other.geometry.area)
+        return scene.geometry.intersection(other.geometry).area / smaller if smaller else 1.0
+
+    return any(shared(other) > _TWIN_OVERLAP for other in others)
+
+
+def _acquire(
+    scenes: Iterable[Scene],
+    target: BaseGeometry,
+    group_of: Callable[[Scene], str],
+    track_of: Callable[[Scene], str],
+) -> list[Acquisition]:
+    """Put the scenes of one overpass together; those that miss the target are left out."""
+    crs = local_equal_area(target)
+    area = project(target, crs)
+    tracks: dict[tuple[str, str], list[tuple[Scene, BaseGeometry]]] = defaultdict(list)
+    for scene in sorted(scenes, key=lambda s: s.order):
+        seen = project(scene.geometry, crs).intersection(area)
+        if not seen.is_empty:
+            tracks[group_of(scene), track_of(scene)].append((scene, seen))
+    found = []
+    for (group, _), members in sorted(tracks.items(), key=lambda item: item[0]):
+        overpass: list[tuple[Scene, BaseGeometry]] = []
+        for member in members:
+            if overpass and member[0].datetime - overpass[-1][0].datetime > _SAME_PASS:
+                found.append(_acquisition(group, overpass, area))
+                overpass = []
+            overpass.append(member)
+        found.append(_acquisition(group, overpass, area))
+    return found
+
+
+def _acquisition(
+    group: str, members: Sequence[tuple[Scene, BaseGeometry]], target: BaseGeometry
+) -> Acquisition:
+    scenes = tuple(scene for scene, _ in members)
+    weights = [max(seen.area, 1e-9) for _, seen in members]
+    valid = [100.0 - float(s.properties.get("s2:nodata_pixel_percentage", 0.0)) for s in scenes]
+    return Acquisition(
+        group=group,
+        scenes=scenes,
+        coverage=min(union_all([seen for _, seen in members]).area / target.area, 1.0),
+        cloud_cover=_weighted_mean([s.cloud_cover for s in scenes], weights),
+        nodata=max(100.0 - sum(valid), 0.0),
+        tier=2 if any(s.properties.get("landsat:collection_category") == "T2" for s in scenes) else 1,
+    )
+
+
+def _choose(
+    rule: Rule,
+    acquisitions: Sequence[Acquisition],
+    ranges: Sequence[TimeRange],
+    rejected: Sequence[tuple[Scene, Rejection]] = (),
+    lost: Sequence[Candidate] = (),
+) -> SensorChoice:
+    """Fill every range from one group; see the module's text."""
+    picks: dict[str, dict[int, Acquisition]] = defaultdict(dict)
+    reasons: dict[str, str] = {scene.id: rejection.reason for scene, rejection in rejected}
+    found: list[Found] = [defaultdict(list) for _ in ranges]
+    for index, span in enumerate(ranges):
+        for scene, why in rejected:
+            if span.start <= scene.datetime <= span.end:
+                found[index][_group_of(rule, scene)].append(why)
+        for one in acquisitions:
+            if not span.start <= one.time <= span.end:
+                continue
+            rejection = rule.eligible(one, index)
+            found[index][one.group] += [rejection] * len(one.scenes)
+            if rejection is not None:
+                reasons |= {scene.id: rejection.reason for scene in one.scenes}
+                continue
+            best = picks[one.group].get(index)
+            if best is None or rule.preference(one, index) < rule.preference(best, index):
+                picks[one.group][index] = one
+    complete = {
+        group: tuple(by_range[index] for index in range(len(ranges)))
+        for group, by_range in picks.items()
+        if len(by_range) == len(ranges)
+    }
+    winner = min(complete, key=lambda group: _group_order(rule, group, complete[group]), default=None)
+    explain = Explanation(rule, ranges, picks, complete, winner, reasons)
+    candidates = (*explain.candidates(acquisitions), *_refused(rule, rejected), *lost)
+    if winner is None:
+        raise Skipped(f"{rule.sensor}: {explain.what_is_missing(found)}", candidates)
+    return SensorChoice(winner, complete[winner], candidates)
+
+
+def _group_order(rule: Rule, group: str, picks: Sequence[Acquisition]) -> tuple[Any, ...]:
+    return (-round(100 * least_coverage(picks)), round(rule.tie(picks), 9), group)
+
+
+def _refused(rule: Rule, rejected: Sequence[tuple[Scene, Rejection]]) -> list[Candidate]:
+    return [
+        Candidate(scene.id, rule.sensor, _group_of(rule, scene), chosen=False, reason=why.reason)
+        for scene, why in rejected
+    ]
+
+
+def _group_of(rule: Rule, scene: Scene) -> str:
+    return (_path if rule.noun == "path" else _tile)(scene)
+
+
+def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the mean; of equal values exactly that value, since it is compared with a strict limit."""
+    least = min(values)
+    return least + sum(w * (v - least) for v, w in zip(values, weights, strict=True)) / sum(weights)
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)

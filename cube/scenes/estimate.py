@@ -1,0 +1,92 @@
+"""What a plan will cost: bytes to fetch, bytes to store, and time, by a stated model.
+
+The model knows no file: it multiplies pixels by what files of each kind were seen to take.
+Sentinel-1's share is that of the recorded ``file:size``; the others are round figures from the
+collections' files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cube.config.sensors import Band, BandKind
+from cube.windows.grid import Block
+
+from .plan import CubePlan, SensorPlan
+
+__all__ = ["MODEL", "Cost", "estimate_cost"]
+
+_SOURCE_SHARE = {
+    BandKind.REFLECTANCE: 0.55,
+    BandKind.BACKSCATTER: 0.75,
+    BandKind.ELEVATION: 0.7,
+    BandKind.CLASSES: 0.06,
+    BandKind.FLAGS: 0.06,
+}
+"""Compressed bytes per raw byte in the archive's files."""
+_STORE_SHARE = {
+    BandKind.REFLECTANCE: 0.65,
+    BandKind.BACKSCATTER: 0.85,
+    BandKind.ELEVATION: 0.7,
+    BandKind.CLASSES: 0.06,
+    BandKind.FLAGS: 0.06,
+}
+"""Compressed bytes per raw byte in the cube."""
+_TILE_PX = 512
+"""Side of a COG's tile: reads come in whole tiles."""
+_RATE = 25e6
+"""Bytes a second that one machine fetches and writes."""
+_NATIVE_M = {
+    "B01": 60,
+    "B09": 60,
+    "B05": 20,
+    "B06": 20,
+    "B07": 20,
+    "B8A": 20,
+    "B11": 20,
+    "B12": 20,
+    "SCL": 20,
+}
+"""Pixel size of Sentinel-2's coarser files, metres; every other file has its sensor's default
+resolution."""
+
+MODEL = (
+    "model: archive files take 0.55 (reflectance), 0.75 (backscatter), 0.7 (elevation), 0.06 (classes) of their raw "
+    "bytes, read in whole tiles of 512 px; 25 MB/s"
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one cube, or of several added up."""
+
+    fetch_bytes: float = 0.0
+    store_bytes: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Add two costs up."""
+        return Cost(self.fetch_bytes + other.fetch_bytes, self.store_bytes + other.store_bytes)
+
+    @property
+    def seconds(self) -> float:
+        """Time on one machine."""
+        return self.fetch_bytes / _RATE
+
+
+def estimate_cost(plan: CubePlan) -> Cost:
+    """Return what a plan is expected to cost."""
+    total = Cost()
+    for sensor_plan in plan.sensors:
+        for block in plan.blocks(sensor_plan.key):
+            for name in sensor_plan.bands:
+                total += _band_cost(sensor_plan, block, sensor_plan.sensor.band(name))
+    return total
+
+
+def _band_cost(sensor_plan: SensorPlan, block: Block, band: Band) -> Cost:
+    size = band.np_dtype.itemsize
+    native = _NATIVE_M.get(band.name, sensor_plan.sensor.resolution)
+    height, width = (side * sensor_plan.resolution / native for side in (block.height, block.width))
+    fetched = (height + _TILE_PX) * (width + _TILE_PX) * size * _SOURCE_SHARE[band.kind]
+    stored = block.height * block.width * size * _STORE_SHARE[band.kind]
+    return Cost(fetched, stored)

@@ -1,0 +1,1 @@
+"""The cube on disk: template, chunks, seal, and how it is resumed and opened."""

@@ -1,0 +1,84 @@
+"""Opening a sealed cube."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from cube.errors import CubeNotSealedError, StoreError
+from cube.run.storage import Folder
+from cube.scenes.plan import SCHEMA_VERSION
+
+from .template import SEAL, cube_name
+
+__all__ = ["open_cube", "read_array"]
+
+
+def read_array(cubes: Folder, aoi_index: int, path: str) -> NDArray[Any]:
+    """Return all values of one array of a cube, sealed or not, as they are on disk."""
+    array = zarr.open_array(cubes.zarr_store(cube_name(aoi_index), read_only=True), path=path, mode="r")
+    return np.asarray(array[...])
+
+
+def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataTree:
+    """Open a cube lazily, in physical units.
+
+    Parameters
+    ----------
+    path
+        A cube's folder, ``.../cubes/aoi_000003.zarr``, local or in an object store.
+    **options
+        fsspec options of an object store.
+
+    Returns
+    -------
+    xr.DataTree
+        A node per sensor with its bands: ``(time, y, x)``, or ``(y, x)`` for dem and lulc.
+        Reflectance, gamma naught (linear power) and elevation (metres) are float32, NaN where there
+        is nothing; masks and classes stay integers. ``scene_ids`` lies along ``time``. Nothing is
+        read before it is used.
+
+    Raises
+    ------
+    CubeNotSealedError
+        If the cube is unfinished or absent.
+    StoreError
+        If it was written in a layout that this version does not know.
+    """
+    folder = path if isinstance(path, Folder) else Folder(os.fspath(path), options)
+    if not folder.exists(SEAL):
+        raise CubeNotSealedError(
+            f"{folder}: no finished cube here; build it, or finish it, with build_cubes.py"
+        )
+    parent, _, name = folder.url.rstrip("/").rpartition("/")
+    store = Folder(parent or ".", folder.options).zarr_store(name, read_only=True)
+    tree = xr.open_datatree(store, engine="zarr", chunks={}, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
+    if tree.attrs.get("schema_version") != SCHEMA_VERSION:
+        raise StoreError(
+            f"{folder}: has schema_version {tree.attrs.get('schema_version')}; this version reads {SCHEMA_VERSION}"
+        )
+    groups = {key: _physical(tree[key].to_dataset()) for key in tree.children}
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=tree.attrs), **groups})
+
+
+def _physical(dataset: xr.Dataset) -> xr.Dataset:
+    bands = {str(name): _decode(array) for name, array in dataset.data_vars.items() if array.ndim >= 2}
+    dataset = dataset.assign(bands)
+    if "time" in dataset.dims:
+        dataset = dataset.assign_coords(scene_ids=("time", list(dataset.attrs["scene_ids"])))
+    return dataset
+
+
+def _decode(array: xr.DataArray) -> xr.DataArray:
+    attributes = {key: value for key, value in array.attrs.items() if key != "_CRS"}
+    encoding = {"grid_mapping": "spatial_ref"}
+    if "scale_factor" in attributes:
+        scale, offset = np.float32(attributes.pop("scale_factor")), np.float32(attributes.pop("add_offset"))
+        array = array.where(array != attributes.pop("_FillValue")).astype("float32") * scale + offset
+    array.attrs, array.encoding = attributes, encoding
+    return array

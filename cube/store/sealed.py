@@ -1,0 +1,273 @@
+"""The seal: a cube's root document, written last and at once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from shapely.geometry import mapping
+
+from cube.config.sensors import SENSORS, Sensor, SensorTable
+from cube.errors import StoreError
+from cube.run.layout import aoi_stem
+from cube.run.storage import Folder
+from cube.scenes.items import parse_time
+from cube.scenes.plan import SCHEMA_VERSION, CubePlan, row_recipe
+from cube.windows.grid import Block, Bounds
+
+from .template import SEAL, cube_name, make_template, metadata_nodes, plain_json
+
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = [
+    "BlockDigests",
+    "CubeInfo",
+    "SensorInfo",
+    "describes",
+    "open_arrays",
+    "open_raw",
+    "read_block_digests",
+    "read_cube_info",
+    "read_seal",
+    "reading",
+]
+
+
+def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
+    """Return the root document of a sealed cube, or None where there is no seal."""
+    try:
+        document = json.loads((cubes / cube_name(aoi_index)).read(SEAL))
+    except FileNotFoundError:
+        return None
+    return cast("dict[str, Any]", document)
+
+
+def describes(seal_document: Mapping[str, Any], plan: CubePlan) -> bool:
+    """Tell whether a sealed cube's metadata, provenance included, are those that a plan would give."""
+    attributes = seal_document["attributes"]
+    if attributes.get("recipe_sha256") != plan.fingerprint or attributes.get("aoi") != plain_json(
+        mapping(plan.aoi)
+    ):
+        return False
+    nodes = seal_document["consolidated_metadata"]["metadata"]
+    expected = {path: node["attributes"] for path, node in metadata_nodes(make_template(plan)).items()}
+    return {path: node["attributes"] for path, node in nodes.items()} == expected
+
+
+@dataclass(frozen=True)
+class SensorInfo:
+    """One group of a cube."""
+
+    sensor: Sensor
+    bands: tuple[str, ...]
+    resolution: int
+    times: tuple[datetime, ...]
+    """Acquisition times, UTC; the period's first item for layers without dates."""
+    scene_ids: tuple[str, ...]
+    """Per date, the items of its mosaic joined by ``+``."""
+    collections: tuple[str, ...] = ()
+    """STAC collections of the items."""
+    resampling: str = ""
+    harmonize: bool = False
+    is_row: bool = True
+    """False where a config's own row says other things of the pixels than the one that they were
+    made with."""
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """Days of acquisition, ``YYYYMMDD``."""
+        return tuple(f"{time:%Y%m%d}" for time in self.times)
+
+
+@dataclass(frozen=True)
+class CubeInfo:
+    """What a sealed cube's root says about it."""
+
+    aoi_index: int
+    epsg: int
+    bounds: Bounds
+    recipe_sha256: str
+    """Equal for cubes of the same scenes on the same grid."""
+    seal_sha256: str
+    """The cube's identity: its root file holds the digests of all pixels beside the recipe."""
+    sensors: Mapping[str, SensorInfo]
+    not_fetched: tuple[str, ...] = ()
+    """Names of the blocks whose imagery was left out."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON."""
+        return {
+            "aoi_index": self.aoi_index,
+            "epsg": self.epsg,
+            "bounds": [self.bounds.left, self.bounds.bottom, self.bounds.right, self.bounds.top],
+            "recipe_sha256": self.recipe_sha256,
+            "seal_sha256": self.seal_sha256,
+            "not_fetched": list(self.not_fetched),
+            "sensors": {
+                key: {
+                    "bands": list(sensor.bands),
+                    "resolution": sensor.resolution,
+                    "times": [time.isoformat() for time in sensor.times],
+                    "scene_ids": list(sensor.scene_ids),
+                    "collections": list(sensor.collections),
+                    "resampling": sensor.resampling,
+                    "harmonize": sensor.harmonize,
+                }
+                for key, sensor in self.sensors.items()
+            },
+        }
+
+
+def read_cube_info(cubes: Folder, aoi_index: int, table: SensorTable) -> CubeInfo | None:
+    """Return what a cube's root says of a table's sensors, or None where the cube is unfinished or absent.
+
+    Raises
+    ------
+    StoreError
+        If it was written in a layout that this version does not know.
+    """
+    try:
+        seal = (cubes / cube_name(aoi_index)).read(SEAL)
+    except FileNotFoundError:
+        return None
+    document = json.loads(seal)
+    root = document["attributes"]
+    if root.get("schema_version") != SCHEMA_VERSION:
+        raise StoreError(
+            f"{cubes}/{cube_name(aoi_index)}: has schema_version {root.get('schema_version')}; "
+            f"this version reads {SCHEMA_VERSION}"
+        )
+    groups = document["consolidated_metadata"]["metadata"]
+    recipe = root["recipe"]
+    sensors = {
+        key: _sensor_info(sensor, recipe["sensors"][key], groups[key]["attributes"]["items"])
+        for key, sensor in table.items()
+        if key in recipe["sensors"]
+    }
+    return CubeInfo(
+        root["aoi_index"],
+        root["epsg"],
+        Bounds(*recipe["bounds"]),
+        root["recipe_sha256"],
+        hashlib.sha256(seal).hexdigest(),
+        sensors,
+        tuple(sorted(root.get("not_fetched", ()))),
+    )
+
+
+def _sensor_info(
+    sensor: Sensor, recipe: Mapping[str, Any], items: Iterable[list[dict[str, Any]]]
+) -> SensorInfo:
+    dates = list(items)
+    return SensorInfo(
+        sensor,
+        tuple(recipe["bands"]),
+        recipe["resolution"],
+        tuple(parse_time(date[0]["datetime"]) for date in dates),
+        tuple("+".join(item["id"] for item in date) for date in dates),
+        tuple(sorted({item["collection"] for date in dates for item in date})),
+        recipe["resampling"],
+        recipe["harmonize"],
+        sensor.key in SENSORS or _is_row(sensor, recipe),
+    )
+
+
+def _is_row(sensor: Sensor, recipe: Mapping[str, Any]) -> bool:
+    """Tell whether a group was made with what a row says of the bands that both have."""
+    names = [band.name for band in sensor.bands if band.name in recipe["bands"]]
+    row = recipe.get("row", {})
+    found = {
+        "bands": {name: recipe["bands"][name] for name in names},
+        "row": {**row, "bands": {name: row.get("bands", {}).get(name) for name in names}},
+    }
+    return found == row_recipe(sensor, names)
+
+
+_START_OVER = "delete its cube, and build it again"
+
+
+@contextlib.contextmanager
+def reading(aoi_index: int, array: str) -> Iterator[None]:
+    """Turn what a decoder or the storage says of a chunk into one clear line."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(f"AOI {aoi_index}: {array}: cannot be read ({why}); {_START_OVER}") from error
+
+
+@dataclass(frozen=True)
+class BlockDigests:
+    """SHA-256 of a cube's blocks, by block name and band, as they were when they were written.
+
+    Examples
+    --------
+    >>> block = Block("dem", 0, 0, 0, 1, 1)
+    >>> BlockDigests(3, {"dem-0-0-0": {"elevation": "0" * 64}}).check(block, "elevation", np.zeros((1, 1)))
+    Traceback (most recent call last):
+    cube.errors.StoreError: AOI 3: dem/elevation block dem-0-0-0 differs from what was written; ...
+    """
+
+    aoi_index: int
+    by_block: Mapping[str, Mapping[str, str]]
+
+    def check(self, block: Block, band: str, values: NDArray[Any]) -> None:
+        """Compare a block's values with what was written; a block of which nothing is known passes.
+
+        Raises
+        ------
+        StoreError
+            If they differ.
+        """
+        expected = self.by_block.get(block.name, {}).get(band)
+        if expected is None:
+            return
+        if hashlib.sha256(np.ascontiguousarray(values).data).hexdigest() != expected:
+            raise StoreError(
+                f"AOI {self.aoi_index}: {block.sensor}/{band} block {block.name} differs from what was "
+                f"written; {_START_OVER}"
+            )
+
+
+def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
+    """Return the digests that phase one has left of a cube's blocks; none where it has left no record.
+
+    Raises
+    ------
+    StoreError
+        If the record cannot be read.
+    """
+    name = f"{aoi_stem(aoi_index)}.json"
+    try:
+        records = json.loads(blocks.read(name))
+        return BlockDigests(aoi_index, {block: dict(one["digests"]) for block, one in records.items()})
+    except FileNotFoundError:
+        return BlockDigests(aoi_index, {})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"AOI {aoi_index}: {blocks}/{name}: cannot be read ({type(error).__name__}: {error}); "
+            + _START_OVER
+        ) from None
+
+
+def open_raw(cubes: Folder, aoi_index: int) -> xr.DataTree:
+    """Open a cube lazily with the numbers that lie on disk: the archive's integers, masks beside them."""
+    store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
+    return xr.open_datatree(store, engine="zarr", chunks=None, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
+
+
+def open_arrays(cubes: Folder, aoi_index: int) -> zarr.Group:
+    """Open a cube's Zarr arrays, for readers that want many small regions of them."""
+    import zarr
+
+    store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
+    return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)

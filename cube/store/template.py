@@ -1,0 +1,220 @@
+"""A cube's metadata, written before any pixel; its bytes follow from the plan alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from cube.config.sensors import Band, BandKind
+from cube.scenes.plan import CubePlan, SensorPlan
+from cube.windows.grid import chunk_px
+
+__all__ = ["SEAL", "codec_of", "cube_name", "make_template", "metadata_nodes", "plain_json"]
+
+SEAL = "zarr.json"
+"""The root's metadata: its presence means that the cube is whole."""
+
+
+_TIME_UNITS = "microseconds since 1970-01-01 00:00:00"
+
+
+def codec_of(band: Band) -> BloscCodec:
+    """Return the codec of a band's chunks."""
+    return BloscCodec(cname=band.compressor, clevel=1, shuffle="bitshuffle")
+
+
+def cube_name(aoi_index: int) -> str:
+    """Return the folder name of an AOI's cube."""
+    return f"aoi_{aoi_index:06}.zarr"
+
+
+def metadata_nodes(template: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Return the metadata of every group and array of a template, by path, in the order in which zarr consolidates."""
+    nodes = {
+        path.removesuffix(f"/{SEAL}"): json.loads(data)
+        for path, data in template.items()
+        if path.endswith(f"/{SEAL}")
+    }
+    return dict(sorted(nodes.items(), key=lambda node: (node[0].count("/"), node[0].casefold())))
+
+
+def make_template(plan: CubePlan) -> dict[str, bytes]:
+    """Return every metadata file and coordinate chunk of a plan's cube, by path, without the root's.
+
+    The bytes follow from the plan alone.
+    """
+    store = MemoryStore()
+    root = zarr.open_group(store, mode="w", zarr_format=3)
+    for sensor_plan in plan.sensors:
+        _template_group(root, sensor_plan, plan.geobox(sensor_plan.key), plan.epsg)
+    return {path: data for path, data in _contents(store).items() if path != SEAL}
+
+
+def _contents(store: MemoryStore) -> dict[str, bytes]:
+    prototype = default_buffer_prototype()
+
+    async def collect() -> dict[str, bytes]:
+        found = {}
+        async for key in store.list():
+            value = await store.get(key, prototype)
+            if value is not None:
+                found[key] = value.to_bytes()
+        return found
+
+    return dict(sorted(asyncio.run(collect()).items()))
+
+
+def _template_group(root: zarr.Group, plan: SensorPlan, geobox: GeoBox, epsg: int) -> None:
+    group = root.create_group(plan.key, attributes=_group_attributes(plan, geobox, epsg))
+    _coordinate(group, "y", geobox.coordinates["y"].values, "projection_y_coordinate", "m")
+    _coordinate(group, "x", geobox.coordinates["x"].values, "projection_x_coordinate", "m")
+    reference = group.create_array(
+        "spatial_ref", shape=(), dtype="int32", attributes=_grid_mapping(geobox, epsg)
+    )
+    reference[...] = epsg
+    dims: tuple[str, ...] = ("y", "x")
+    if not plan.sensor.is_static:
+        dims = ("time", *dims)
+        times = np.array([_microseconds(date.time) for date in plan.dates], "int64")
+        attributes: dict[str, Any] = {
+            "units": _TIME_UNITS,
+            "calendar": "proleptic_gregorian",
+            "standard_name": "time",
+        }
+        group.create_array(
+            "time",
+            data=times,
+            chunks=times.shape,
+            dimension_names=("time",),
+            attributes=attributes,
+            compressors=None,
+        )
+    side = chunk_px(plan.resolution)
+    shape = (*((len(plan.dates),) if "time" in dims else ()), *geobox.shape)
+    chunks = (*((1,) if "time" in dims else ()), side, side)
+    for name in plan.bands:
+        band = plan.sensor.band(name)
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype=band.dtype,
+            fill_value=band.np_dtype.type(band.nodata),
+            compressors=codec_of(band),
+            dimension_names=dims,
+            attributes=_band_attributes(band, epsg),
+            config={"write_empty_chunks": False},
+        )
+
+
+def _coordinate(group: zarr.Group, name: str, values: NDArray[Any], standard_name: str, units: str) -> None:
+    group.create_array(
+        name,
+        data=np.asarray(values, "float64"),
+        chunks=values.shape,
+        dimension_names=(name,),
+        attributes={"standard_name": standard_name, "units": units, "axis": name.upper()},
+        compressors=None,
+    )
+
+
+def _microseconds(time: datetime) -> int:
+    delta = time - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def _grid_mapping(geobox: GeoBox, epsg: int) -> dict[str, Any]:
+    affine = geobox.affine
+    cf = {key: value for key, value in CRS.from_epsg(epsg).to_cf().items() if value is not None}
+    cf["GeoTransform"] = f"{affine.c:.17g} {affine.a:.17g} 0 {affine.f:.17g} 0 {affine.e:.17g}"
+    cf["spatial_ref"] = cf["crs_wkt"]
+    cf["epsg"] = epsg
+    return cf
+
+
+def _group_attributes(plan: SensorPlan, geobox: GeoBox, epsg: int) -> dict[str, Any]:
+    height, width = geobox.shape
+    affine = geobox.affine
+    box = geobox.boundingbox
+    return {
+        "Conventions": "CF-1.11",
+        "title": plan.sensor.title,
+        "attribution": plan.sensor.attribution,
+        "licence": plan.sensor.licence,
+        "zarr_conventions": _CONVENTIONS,
+        "proj:code": f"EPSG:{epsg}",
+        "spatial:dimensions": ["y", "x"],
+        "spatial:transform": [affine.a, affine.b, affine.c, affine.d, affine.e, affine.f],
+        "spatial:shape": [height, width],
+        "spatial:bbox": [box.left, box.bottom, box.right, box.top],
+        "spatial:registration": "pixel",
+        "resampling": plan.resampling,
+        "scene_ids": [",".join(scene.id for scene in date.scenes) for date in plan.dates],
+        "items": [_item_record(plan, index) for index in range(len(plan.dates))],
+    }
+
+
+def _convention(name: str, uuid: str, description: str) -> dict[str, str]:
+    base = f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/v0.1/schema.json"
+    spec = f"https://github.com/zarr-conventions/{name}/blob/v0.1/README.md"
+    return {"name": name, "uuid": uuid, "schema_url": base, "spec_url": spec, "description": description}
+
+
+_CONVENTIONS = [
+    _convention(
+        "proj",
+        "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "Coordinate reference system information for geospatial data",
+    ),
+    _convention("spatial", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
+]
+
+
+def _item_record(plan: SensorPlan, index: int) -> list[dict[str, Any]]:
+    """Return the provenance of one time step: every item that its pixels can come from, first wins."""
+    return [
+        {
+            "id": scene.id,
+            "collection": scene.collection,
+            "datetime": scene.to_json()["datetime"],
+            "platform": scene.properties.get("platform", ""),
+            "self": scene.self_href,
+            "properties": dict(sorted(scene.properties.items())),
+            "assets": {band: asset.href for band, asset in sorted(scene.assets.items())},
+        }
+        for scene in plan.dates[index].scenes
+    ]
+
+
+def _band_attributes(band: Band, epsg: int) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "long_name": band.long_name,
+        "units": band.units,
+        "grid_mapping": "spatial_ref",
+        "coordinates": "spatial_ref",
+        # The form that GDAL's Zarr driver reads.
+        "_CRS": {"wkt": CRS.from_epsg(epsg).to_wkt(), "url": f"http://www.opengis.net/def/crs/EPSG/0/{epsg}"},
+    }
+    if band.kind is BandKind.REFLECTANCE:
+        attributes |= {"_FillValue": int(band.nodata), "scale_factor": band.scale, "add_offset": band.offset}
+    if band.flags:
+        key = "flag_masks" if band.kind is BandKind.FLAGS else "flag_values"
+        attributes |= {key: [v for v, _ in band.flags], "flag_meanings": " ".join(m for _, m in band.flags)}
+    return attributes
+
+
+def plain_json(value: object) -> Any:
+    """Return a value as it comes back from JSON: tuples are lists then."""
+    return json.loads(json.dumps(value))

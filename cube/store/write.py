@@ -1,0 +1,184 @@
+"""The cube on disk: its template, its blocks, its seal, and how it is opened.
+
+Zarr format 3, a group per sensor. Metadata is written first (the template); blocks come in any
+order; the root ``zarr.json`` comes last and at once, with consolidated metadata and a digest of
+every array. A cube without a root is unfinished, and nothing can open it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from shapely.geometry import mapping
+
+from cube.errors import StoreError
+from cube.run.storage import Folder, disk_errors
+from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json
+from cube.windows.grid import Block
+
+from .template import SEAL, cube_name, make_template, metadata_nodes, plain_json
+
+__all__ = ["chunk_keys", "seal", "write_block", "write_template"]
+
+
+def write_template(cubes: Folder, plan: CubePlan) -> None:
+    """Write everything of a cube but its chunks and its root; what is there already and equal is left alone."""
+    target = cubes / cube_name(plan.aoi_index)
+    there = set(target.files())
+    for path, data in make_template(plan).items():
+        if path not in there or target.read(path) != data:
+            target.write(path, data)
+
+
+def chunk_keys(block: Block, side: int, *, is_static: bool) -> Iterator[str]:
+    """Names of a block's chunks below the array's ``c``."""
+    prefix = "" if is_static else f"{block.time}/"
+    for row in range(block.row // side, -(-(block.row + block.height) // side)):
+        for column in range(block.col // side, -(-(block.col + block.width) // side)):
+            yield f"{prefix}{row}/{column}"
+
+
+def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: NDArray[Any]) -> str:
+    """Write one band of a block into an unsealed cube, and see it on disk.
+
+    Parameters
+    ----------
+    cubes
+        Folder of the cubes.
+    aoi_index, block, band
+        Where the values go; the block covers whole chunks.
+    values
+        ``(y, x)`` in the band's dtype, of the block's shape.
+
+    Returns
+    -------
+    str
+        SHA-256 of the values in C order, hexadecimal.
+
+    Raises
+    ------
+    StoreError
+        If the values are not of the block's shape or the band's dtype, or cannot be written.
+    """
+    name = cube_name(aoi_index)
+    store = cubes.zarr_store(name)
+    array = zarr.open_array(store, path=f"{block.sensor}/{band}", mode="r+", zarr_format=3)
+    if values.shape != (block.height, block.width) or values.dtype != array.dtype:
+        raise StoreError(
+            f"{block.name}/{band}: got {values.dtype} {values.shape}; "
+            f"expected {array.dtype} {(block.height, block.width)}"
+        )
+    is_static = array.ndim == len(block.roi)
+    roi = block.roi if is_static else (block.time, *block.roi)
+    side = array.chunks[-1]
+    # Zarr leaves hollow chunks out by comparing every pixel of every chunk; that none is hollow is
+    # seen sooner.
+    writer = array.with_config({"write_empty_chunks": not _may_be_hollow(values, side, array.fill_value)})
+    with disk_errors(f"{cubes}/{name}"):
+        writer[roi] = values
+        if cubes.is_local:
+            base = f"{cubes.path / name / block.sensor / band}/c"
+            _sync(base, chunk_keys(block, side, is_static=is_static))
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+
+
+def _may_be_hollow(values: NDArray[Any], side: int, nodata: Any) -> bool:
+    """Tell whether a chunk of a block may be all nodata: its first pixel is."""
+    firsts = values[::side, ::side]
+    return bool((np.isnan(firsts) if np.isnan(nodata) else firsts == nodata).any())
+
+
+def _sync(base: str, chunks: Iterable[str]) -> None:
+    """Force chunks, and the folders that name them, onto the disk."""
+    folders = {base, base.removesuffix("/c")}
+    for chunk in chunks:
+        try:
+            handle = os.open(f"{base}/{chunk}", os.O_RDONLY)
+        except FileNotFoundError:  # all nodata
+            continue
+        _force(handle)
+        parts = chunk.split("/")[:-1]
+        folders |= {"/".join([base, *parts[: n + 1]]) for n in range(len(parts))}
+    for folder in sorted(folders):
+        with suppress(FileNotFoundError):
+            _force(os.open(folder, os.O_RDONLY))
+
+
+def _force(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_LIBRARIES = ("numpy", "odc-geo", "odc-loader", "odc-stac", "rasterio", "xarray", "zarr", "numcodecs")
+
+
+def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]], **extra: Any) -> None:
+    """Write a cube's root, and so make it one that can be opened.
+
+    Parameters
+    ----------
+    cubes
+        Folder of the cubes.
+    plan
+        The plan whose blocks are all written.
+    block_digests
+        SHA-256 by band, by block name; for every block of the plan that was written.
+    **extra
+        Further root attributes, plain JSON.
+    """
+    nodes = {
+        path: node if node["node_type"] == "array" else _group(node["attributes"], {})
+        for path, node in metadata_nodes(make_template(plan)).items()
+    }
+    root = _group(plain_json(_root_attributes(plan, block_digests) | extra), nodes)
+    (cubes / cube_name(plan.aoi_index)).write(SEAL, json.dumps(root, indent=2).encode())
+
+
+def _group(attributes: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
+    """Return a group's document with the metadata of the nodes below it.
+
+    As ``zarr.consolidate_metadata`` writes it, which warns each time that the form is of no
+    specification yet; a warning cannot be hidden in one thread alone.
+    """
+    consolidated = {"kind": "inline", "must_understand": False, "metadata": nodes}
+    return {
+        "attributes": attributes,
+        "zarr_format": 3,
+        "consolidated_metadata": consolidated,
+        "node_type": "group",
+    }
+
+
+def _root_attributes(plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "aoi_index": plan.aoi_index,
+        "aoi": mapping(plan.aoi),
+        "epsg": plan.epsg,
+        "recipe": json.loads(canonical_json(plan.recipe)),
+        "recipe_sha256": plan.fingerprint,
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "digests": _array_digests(plan, block_digests),
+    }
+
+
+def _array_digests(plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return one SHA-256 per array: over the digests of its blocks, in order."""
+    digests = {}
+    for sensor_plan in plan.sensors:
+        names = [block.name for block in plan.blocks(sensor_plan.key) if block.name in block_digests]
+        for band in sensor_plan.bands:
+            lines = "".join(f"{name} {block_digests[name][band]}\n" for name in names)
+            digests[f"{sensor_plan.key}/{band}"] = hashlib.sha256(lines.encode()).hexdigest()
+    return digests

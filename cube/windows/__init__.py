@@ -1,0 +1,1 @@
+"""Lattice, grids and windows: pure functions of coordinates and counts."""

@@ -1,0 +1,1 @@
+"""The check of a release, for anyone who holds one."""

@@ -1,0 +1,123 @@
+"""How far one image lies from another: correlation of edges, summed over many chips."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Alignment", "Edges", "Offset", "edges", "surface"]
+
+_MAX_LAG_PX = 12
+_MIN_CHIPS = 4
+_MIN_CORRELATION = 0.03
+_SIGMAS = 4.0
+
+Image = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """Where one image's content lies, seen from another's, pixels of the reference grid."""
+
+    south: int
+    east: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Strength of an image's edges, ready to be correlated."""
+
+    spectrum: NDArray[np.complex128]
+    """Of a square; the half that a real image needs."""
+    size: int
+    energy: float
+    """Sum of squares."""
+
+
+def edges(image: NDArray[Any], size: int) -> Edges:
+    """Return the strength of edges of ``(band, y, x)`` on a grid of `size` pixels, tapered to nought at its rim.
+
+    Coarser images are repeated onto the grid first; values that are not finite count as the mean.
+    """
+    layer: NDArray[Any] = image.mean(axis=0, dtype=np.float64)
+    finite = np.isfinite(layer)
+    layer = np.where(finite, layer, layer[finite].mean() if finite.any() else 0.0)
+    if layer.shape != (size, size):
+        layer = np.kron(layer, np.ones((size // layer.shape[0], size // layer.shape[1])))
+    smooth = _box(layer)
+    strength = np.hypot(*np.gradient(smooth))
+    strength -= strength.mean()
+    strength *= np.hanning(size)[:, None] * np.hanning(size)[None, :]
+    return Edges(np.fft.rfft2(strength), size, float((strength**2).sum()))
+
+
+def _box(layer: Image) -> Image:
+    """Mean over 3 x 3 pixels; at the rim over those there are."""
+    padded = np.pad(layer, 1, mode="edge")
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9)
+
+
+def surface(reference: Edges, other: Edges) -> Image | None:
+    """Correlate two images' edges at every lag up to a few pixels.
+
+    Returns
+    -------
+    ndarray or None
+        ``(2 n + 1, 2 n + 1)``, no lag in the middle; positive lags: `other` lies further south,
+        east. None where one of them has no edges.
+    """
+    norm = math.sqrt(reference.energy * other.energy)
+    if norm < 1e-12:  # nothing but rounding
+        return None
+    size = reference.size
+    product = np.conj(reference.spectrum) * other.spectrum
+    whole = np.fft.fftshift(np.fft.irfft2(product, s=(size, size))) / norm
+    middle, reach = size // 2, _reach(size)
+    return np.asarray(whole[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1])
+
+
+def _reach(size: int) -> int:
+    return min(_MAX_LAG_PX, size // 4)
+
+
+@dataclass
+class Alignment:
+    """Surfaces of one sensor and time range, summed over chips; sums of parts may be added."""
+
+    count: int = 0
+    total: Image | None = field(default=None)
+    squares: Image | None = field(default=None)
+
+    def add(self, one: Image) -> None:
+        """Add a chip's surface."""
+        self.merge(Alignment(1, one, one**2))
+
+    def merge(self, other: Alignment) -> None:
+        """Add the sums of other chips."""
+        if other.total is None or other.squares is None:
+            return
+        self.count += other.count
+        self.total = other.total if self.total is None else self.total + other.total
+        self.squares = other.squares if self.squares is None else self.squares + other.squares
+
+    def offset(self, tolerance_px: int) -> Offset | None:
+        """Return where the content lies if that is surely `tolerance_px` off or more; None otherwise."""
+        if self.total is None or self.squares is None or self.count < _MIN_CHIPS:
+            return None
+        mean = self.total / self.count
+        error = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0) / (self.count - 1))
+        reach = mean.shape[0] // 2
+        peak = np.unravel_index(int(mean.argmax()), mean.shape)
+        south, east = int(peak[0]) - reach, int(peak[1]) - reach
+        if max(abs(south), abs(east)) < tolerance_px:
+            return None
+        near = mean[reach - 1 : reach + 2, reach - 1 : reach + 2]
+        doubt = _SIGMAS * math.hypot(float(error[peak]), float(error[reach, reach]))
+        if mean[peak] < _MIN_CORRELATION or mean[peak] - near.max() <= doubt:
+            return None
+        return Offset(south, east)

@@ -1,0 +1,319 @@
+"""Check one chip's files against the checksums, the tracker's row and the recipe. They may be anybody's files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+from rasterio.transform import from_origin
+
+from chipping.geotiff import RasterSettings
+from cube.config.sensors import CLASS_NAMES, BandKind
+from release.opening.checksums import SUMS_NAME, sha256
+from release.opening.faults import Fault
+from release.opening.files import MOST_BYTES, Files
+from release.recipe import Recipe, SensorLayout
+
+from .alignment import Alignment, Edges, edges, surface
+
+__all__ = ["LOOK_BYTES", "SUM_DIFFERS", "ChipTask", "Findings", "check_chips"]
+
+SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
+LOOK_BYTES = 16
+"""Of an image's digest."""
+_ROOM_BYTES = 1 << 20
+"""Room for a file's header and tags beside its pixels."""
+_MIN_ALIGNED_PX = 16
+_MAX_ALIGNED_PX = 1024
+"""Larger images would take too much memory at once."""
+_MAY_BE_LEVEL = {"Water", "Flooded vegetation", "Snow/ice"}
+"""Classes of places where a height model may be flattened."""
+_NEVER_FLAT = {BandKind.REFLECTANCE, BandKind.BACKSCATTER}
+"""Kinds of which no two images are equal; heights and classes of two places may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChipTask:
+    """The files of one chip with their checksums, and what the tracker says of it, if it does."""
+
+    files: tuple[tuple[str, str], ...]
+    row: Mapping[str, Any] | None
+    is_aligned: bool
+    """True: its images are correlated with one another."""
+
+
+@dataclass
+class Findings:
+    """What is wrong with some chips, and how their images lie upon one another; parts may be merged."""
+
+    faults: list[Fault] = field(default_factory=list)
+    alignments: dict[tuple[str, int], Alignment] = field(default_factory=dict)
+    images: list[tuple[bytes, str]] = field(default_factory=list)
+    """Digests of sensor and pixels, each with the file that holds them."""
+
+    def merge(self, other: Findings) -> None:
+        """Add what was found in other chips."""
+        self.faults.extend(other.faults)
+        self.images.extend(other.images)
+        for key, alignment in other.alignments.items():
+            self.alignments.setdefault(key, Alignment()).merge(alignment)
+
+
+def check_chips(tasks: Sequence[ChipTask], files: Files, recipe: Recipe | None) -> Findings:
+    """Check the files of some chips."""
+    findings = Findings()
+    # once: rasterio sets GDAL up again for every file otherwise
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), np.errstate(all="ignore"):
+        for task in tasks:
+            findings.merge(_check_chip(task, files, recipe))
+    return findings
+
+
+def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings:
+    findings = Findings()
+    images: dict[tuple[str, int], Edges] = {}
+    looks: set[bytes] = set()
+    for name, digest in task.files:
+        what = None if recipe is None or task.row is None else _ChipFile.of(name, task.row, recipe)
+        try:
+            data = files.read(name, MOST_BYTES if what is None else what.most_bytes)
+        except OSError as error:
+            findings.faults.append(Fault(name, str(error)))
+            continue
+        wrong = [SUM_DIFFERS] if sha256(data) != digest else []
+        if what is not None and task.row is not None and recipe is not None:
+            with _quiet() if wrong else contextlib.nullcontext():
+                found, values = _file_problems(name, data, what, task.row, recipe)
+            wrong += found
+            if values is not None and not wrong:
+                kinds = _kinds(what.sensor, recipe)
+                if kinds <= _NEVER_FLAT:
+                    calm = CLASS_NAMES[int(task.row["lulc"])] in _MAY_BE_LEVEL  # may look alike every day
+                    look = _look(what.sensor, values)
+                    if not (calm and look in looks):
+                        findings.images.append((look, name))
+                    looks.add(look)
+                if task.is_aligned and _may_align(values, kinds, recipe):
+                    size = recipe.layout["s2l2a"].size_px
+                    images[what.sensor, what.index] = edges(_contrast(values, kinds), size)
+        if wrong:
+            findings.faults.append(Fault(name, "; ".join(wrong)))
+    _align(images, findings)
+    return findings
+
+
+def _look(sensor: str, values: NDArray[Any]) -> bytes:
+    key = sensor.encode()[: hashlib.blake2b.MAX_KEY_SIZE]
+    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=LOOK_BYTES, key=key).digest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nobody hear what rasterio cannot raise: it stumbles over GDAL's messages about damaged files."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+
+
+@dataclass(frozen=True, slots=True)
+class _ChipFile:
+    """What a chip's raster or picture shows, by its name."""
+
+    sensor: str
+    index: int
+    """Of the time range; 0 for a layer without dates."""
+    layout: SensorLayout
+
+    @classmethod
+    def of(cls, name: str, row: Mapping[str, Any], recipe: Recipe) -> _ChipFile | None:
+        """Read a file's name; None where the tracker's row knows no such file."""
+        sensor, _, rest = name.partition("_")
+        if sensor not in recipe.layout:
+            return None
+        dates = [""] if recipe.table[sensor].is_static else row[f"{sensor}_dates"].split(",")
+        date = rest.rpartition(".")[0].partition("_")[2]
+        return cls(sensor, dates.index(date), recipe.layout[sensor]) if date in dates else None
+
+    @property
+    def most_bytes(self) -> int:
+        """Size that neither the raster nor the picture exceeds, however badly it is compressed."""
+        return 2 * (self.layout.raster_bytes + 4 * (self.layout.thumbnail_px or 0) ** 2) + _ROOM_BYTES
+
+
+def _file_problems(
+    name: str, data: bytes, what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
+) -> tuple[list[str], NDArray[Any] | None]:
+    """Say what is wrong with a file, and return a raster's pixels where they can be read."""
+    if not data:  # rasterio would take it for a raster that is to be written
+        return ["is empty"], None
+    if name.endswith(".png"):
+        return _picture_problems(data, what.layout), None
+    try:
+        with warnings.catch_warnings(), MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # _grid_problems says so
+            wrong = _grid_problems(raster, row, recipe, what.layout)
+            wrong += _scaling_problems(raster, recipe.raster_settings(what.sensor))
+            wrong += _origin_problems(raster, what, row, recipe)
+            if wrong:
+                return wrong, None
+            values: NDArray[Any] = raster.read()
+    except (RasterioError, ValueError, MemoryError):
+        return ["is not a raster that can be read"], None
+    return _value_problems(values, what, row, recipe), values
+
+
+def _picture_problems(data: bytes, layout: SensorLayout) -> list[str]:
+    unreadable = ["is not a picture that can be read"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is looked at next
+            picture = Image.open(io.BytesIO(data))
+        with picture:
+            kind, size = picture.format, picture.size
+            if (kind, size) == ("PNG", (layout.thumbnail_px, layout.thumbnail_px)):
+                picture.load()
+                return []
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):
+        return unreadable
+    return [f"is {kind} of {size[0]} x {size[1]} px, expected PNG of {layout.thumbnail_px} px a side"]
+
+
+def _grid_problems(
+    raster: DatasetReader, row: Mapping[str, Any], recipe: Recipe, layout: SensorLayout
+) -> list[str]:
+    box, step = recipe.bounds(row), layout.resolution
+    epsg = raster.crs.to_epsg() if raster.crs else None
+    pairs = {
+        "CRS": (epsg, row["epsg"]),
+        "size": ((raster.width, raster.height), (layout.size_px, layout.size_px)),
+        "place": (tuple(raster.transform)[:6], tuple(from_origin(box.left, box.top, step, step))[:6]),
+        "bands": (tuple(raster.descriptions), layout.bands),
+        "dtype": (set(raster.dtypes), {layout.dtype}),
+        "nodata": (_nodata_text(raster.nodata), _nodata_text(layout.nodata)),
+    }
+    wrong = [
+        f"{what} is {found}, expected {wanted}" for what, (found, wanted) in pairs.items() if found != wanted
+    ]
+    height, width = raster.block_shapes[0]
+    if not layout.allows_block(height, width):
+        wrong.append(f"is stored in blocks of {width} x {height} px, larger than it is")
+    return wrong
+
+
+def _scaling_problems(raster: DatasetReader, settings: RasterSettings) -> Iterator[str]:
+    """Compare what readers of physical values go by with the sensor table."""
+    pairs = {"scale": (raster.scales, settings.scales), "offset": (raster.offsets, settings.offsets)}
+    for what, (found, wanted) in pairs.items():
+        if tuple(found) != wanted:
+            yield f"{what} is {_numbers_text(found)}, expected {_numbers_text(wanted)}"
+
+
+def _numbers_text(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in dict.fromkeys(values))
+
+
+def _nodata_text(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def _origin_problems(
+    raster: DatasetReader, what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
+) -> list[str]:
+    """Compare a raster's own date and scenes, where it names them, with the tracker's."""
+    key, index = what.sensor, what.index
+    tags, wrong = raster.tags(), []
+    scenes = row[f"{key}_scene_ids"].split(",")
+    if "scene_ids" in tags and (len(scenes) <= index or tags["scene_ids"] != scenes[index]):
+        wrong.append(f"was made from {tags['scene_ids']}, the tracker says {','.join(scenes)}")
+    if not recipe.table[key].is_static and "datetime" in tags:
+        found, date = tags["datetime"][:10].replace("-", ""), row[f"{key}_dates"].split(",")[index]
+        wrong += [f"was acquired on {found}, not on {date}"] if found != date else []
+    return wrong
+
+
+def _value_problems(
+    values: NDArray[Any], what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
+) -> list[str]:
+    key, layout = what.sensor, what.layout
+    if key == "lulc":
+        return _class_problems(values[0], row, recipe)
+    missing = layout.is_nodata(values).any(axis=0)
+    valid = 1 - float(missing.mean())
+    wrong = []
+    if valid < layout.min_valid[what.index] - 1e-9:
+        wrong.append(f"{1 - valid:.1%} of it has no data")
+    kinds = _kinds(key, recipe)
+    may_be_flat = kinds == {BandKind.CLASSES} or (
+        kinds == {BandKind.ELEVATION} and CLASS_NAMES[int(row["lulc"])] in _MAY_BE_LEVEL
+    )
+    seen = values[:, ~missing] if missing.any() else values.reshape(len(values), -1)
+    if not may_be_flat and (seen.size == 0 or not (seen != seen[:, :1]).any()):
+        value = f"{seen[0, 0]:g}" if seen.size else "no data"
+        wrong.append(f"is black or constant ({value})")
+    return wrong
+
+
+def _kinds(key: str, recipe: Recipe) -> set[BandKind]:
+    """Return what the numbers of a sensor's rasters are."""
+    return {recipe.table[key].band(name).kind for name in recipe.layout[key].bands}
+
+
+def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Measure majority class and purity again, over the sample window."""
+    layout, chips = recipe.layout["lulc"], recipe.chips
+    margin, side = chips.margin_m // layout.resolution, chips.sample_size // layout.resolution
+    window = codes[margin : margin + side, margin : margin + side]
+    counts = Counter(window.ravel().tolist())
+    code, most = int(row["lulc"]), max(counts.values())
+    purity = counts[code] / window.size
+    wrong = []
+    if counts[code] < most:
+        wrong.append(f"its majority class is {max(counts, key=lambda c: counts[c])}, the tracker says {code}")
+    if abs(purity - row["purity"]) > 0.5 / window.size + 1e-12:
+        wrong.append(f"its purity is {purity:.4f}, the tracker says {row['purity']:.4f}")
+    if purity < chips.min_purity - 1e-12:
+        wrong.append(f"its purity {purity:.4f} is below {chips.min_purity}")
+    if forbidden := sorted(set(counts) & set(chips.forbidden)):
+        wrong.append(f"holds class {forbidden[0]}, which is forbidden")
+    return wrong
+
+
+def _may_align(values: NDArray[Any], kinds: set[BandKind], recipe: Recipe) -> bool:
+    """Tell whether an image can be laid upon the Sentinel-2 images, pixel on whole pixels."""
+    size = recipe.layout["s2l2a"].size_px if "s2l2a" in recipe.layout else 0
+    is_sized = _MIN_ALIGNED_PX <= size <= _MAX_ALIGNED_PX and size % values.shape[-1] == 0
+    return is_sized and BandKind.ELEVATION not in kinds
+
+
+def _align(images: Mapping[tuple[str, int], Edges], findings: Findings) -> None:
+    """Correlate each image with the Sentinel-2 image of its time range, and those with the first."""
+    for (key, index), image in sorted(images.items(), key=lambda one: one[0]):
+        partner = ("s2l2a", 0 if key == "s2l2a" else index)
+        if partner == (key, index) or partner not in images:
+            continue
+        found = surface(images[partner], image)
+        if found is not None:
+            findings.alignments.setdefault((key, index), Alignment()).add(found)
+
+
+def _contrast(values: NDArray[Any], kinds: set[BandKind]) -> NDArray[Any]:
+    """Radar in decibels, everything else as it is."""
+    if BandKind.BACKSCATTER not in kinds:
+        return values
+    return np.log10(np.maximum(values.astype(np.float64), 1e-4))

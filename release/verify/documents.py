@@ -1,0 +1,228 @@
+"""Check what is no chip's file in a release: its checksums, tables, settings and catalogs. They may be anybody's."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterator
+
+import geopandas as gpd
+import numpy as np
+
+from release.card import CARD_NAME
+from release.catalogs import (
+    CATALOG_NAME,
+    COLLECTION_NAME,
+    CROISSANT_NAME,
+    ITEMS_NAME,
+    item_facts,
+    read_items,
+    stac_items,
+)
+from release.memory import give_back
+from release.opening.checksums import SUMS_NAME, Checksums, Names, parse_sums, sha256, sha256_of
+from release.opening.faults import UNREADABLE, Fault, ReleaseError, first_line
+from release.opening.files import MOST_BYTES, Files
+from release.opening.table import check_unpacked, read_parquet
+from release.recipe import RECIPE_NAME, Recipe, parse_recipe
+from release.report import REPORT_NAME
+from release.tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, chip_id_of, read_tracker, to_csv
+
+from .chips import SUM_DIFFERS
+from .tracker import balance_problems, checked_rows, chip_names, row_problems, table_problems
+
+__all__ = ["check_documents", "check_sums"]
+
+_DOCUMENTS = (
+    CARD_NAME,
+    CATALOG_NAME,
+    COLLECTION_NAME,
+    CROISSANT_NAME,
+    CSV_NAME,
+    GEOJSON_NAME,
+    ITEMS_NAME,
+    PARQUET_NAME,
+    RECIPE_NAME,
+    REPORT_NAME,
+)
+_OPTIONAL = ("aois.geojson",)
+_MOST_FILE_BYTES = 1 << 14
+"""Per file of a release, of each of its documents: ten times what the largest takes."""
+_ROOM_BYTES = 1 << 26
+_MOST_ROW_BYTES = 1 << 20
+"""Of a row of a tracker whose recipe cannot be read."""
+_TIMES = 10
+"""What an item takes as JSON is several times what it takes in a table."""
+
+
+def check_sums(data: bytes, names: Names) -> tuple[list[Fault], Checksums]:
+    """Compare ``SHA256SUMS`` with the files there are."""
+    sums, wrong = parse_sums(data)
+    faults = [Fault(SUMS_NAME, text) for text in wrong]
+    for name, group in itertools.groupby(names):
+        if (count := len(list(group))) > 1:
+            faults.append(Fault(name, f"is there {count} times"))
+    strays = dict.fromkeys(names.beside(sums.names))
+    faults += [Fault(name, f"is not named in {SUMS_NAME}") for name in strays if name != SUMS_NAME]
+    faults += [Fault(name, f"is missing, though {SUMS_NAME} names it") for name in sums.names.beside(names)]
+    faults += [Fault(SUMS_NAME, f"does not name {name}") for name in _DOCUMENTS if name not in sums.names]
+    return faults, sums
+
+
+class _DocumentReader:
+    """What is no chip's file, read once each and forgotten: together they are larger than the table."""
+
+    def __init__(self, files: Files, sums: Checksums, names: Names) -> None:
+        self._files, self._sums = files, sums
+        self._most = min(len(names) * _MOST_FILE_BYTES + _ROOM_BYTES, MOST_BYTES)
+        self._unread = {name for name in sums if chip_id_of(name) is None and name in names}
+        self.faults: list[Fault] = []
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes; None, and a fault, where they are not what they were."""
+        if name not in self._unread:
+            return None
+        self._unread.discard(name)
+        try:
+            data = self._files.read(name, self._most)
+        except OSError as error:
+            self.faults.append(Fault(name, str(error)))
+            return None
+        if sha256(data) != self._sums[name]:
+            self.faults.append(Fault(name, SUM_DIFFERS))
+            return None
+        return data
+
+    def read_others(self) -> None:
+        """Read what was not read yet, for its checksum alone."""
+        for name in sorted(self._unread):
+            self.read(name)
+
+
+def check_documents(
+    files: Files, sums: Checksums, names: Names
+) -> tuple[Recipe | None, gpd.GeoDataFrame | None, list[Fault]]:
+    """Check what is no chip's file.
+
+    Returns
+    -------
+    Recipe or None, GeoDataFrame or None, list of Fault
+        What the release says that it was made with, and the tracker, where they can be believed;
+        the faults.
+    """
+    documents = _DocumentReader(files, sums, names)
+    recipe = _read_recipe(documents)
+    table = _read_tables(documents, recipe, sums)
+    if recipe is not None and table is not None:
+        wrong = [Fault(GEOJSON_NAME, text) for text in row_problems(table, recipe)]
+        documents.faults += wrong
+        if not wrong:
+            _check_items(documents, table, recipe)
+        documents.faults += [Fault(GEOJSON_NAME, text) for text in balance_problems(table, recipe)]
+        _check_croissant(documents, sums)
+        documents.faults += _name_faults(table, recipe, sums, names)
+    documents.read_others()
+    return recipe, None if recipe is None else table, documents.faults
+
+
+def _read_recipe(documents: _DocumentReader) -> Recipe | None:
+    """Return what the release was made with, unless the file that says so is not to be believed."""
+    data = documents.read(RECIPE_NAME)
+    if data is None:
+        return None
+    try:
+        return parse_recipe(data)
+    except ReleaseError as error:
+        documents.faults.append(Fault(RECIPE_NAME, str(error).removeprefix(f"{RECIPE_NAME}: ")))
+        return None
+
+
+def _read_tables(
+    documents: _DocumentReader, recipe: Recipe | None, sums: Checksums
+) -> gpd.GeoDataFrame | None:
+    """Return the tracker from whichever of its files is right, and note where the others are wrong, or differ."""
+    first: gpd.GeoDataFrame | None = None
+    texts: dict[str, str] = {}
+    readers: dict[str, Callable[[bytes], gpd.GeoDataFrame]] = {
+        GEOJSON_NAME: read_tracker,
+        PARQUET_NAME: functools.partial(
+            read_parquet, most_rows=len(sums), row_bytes=recipe.row_bytes if recipe else _MOST_ROW_BYTES
+        ),
+    }
+    for name, reader in readers.items():
+        data = documents.read(name)
+        if data is None:
+            continue
+        try:
+            table = reader(data)
+            wrong = [] if recipe is None else list(table_problems(table, recipe))
+            texts[name] = sha256_of(to_csv(table))
+        except UNREADABLE as error:
+            documents.faults.append(Fault(name, f"cannot be read ({first_line(error)})"))
+            continue
+        documents.faults += [Fault(name, text) for text in wrong]
+        first = table if first is None and not wrong else first
+        del data, table
+        give_back()
+    if documents.read(CSV_NAME) is not None:
+        texts[CSV_NAME] = sums[CSV_NAME]
+    names = list(texts)
+    documents.faults += [
+        Fault(name, f"differs from {names[0]}") for name in names[1:] if texts[name] != texts[names[0]]
+    ]
+    return first
+
+
+def _check_items(documents: _DocumentReader, table: gpd.GeoDataFrame, recipe: Recipe) -> None:
+    """Compare the STAC items with those that the tracker's rows make."""
+    data = documents.read(ITEMS_NAME)
+    if data is None:
+        return
+    try:
+        longest = len(json.dumps(next(stac_items(table, recipe), {})))
+        check_unpacked(data, len(table), _TIMES * longest)
+        for found, wanted in zip(read_items(data), stac_items(table, recipe), strict=True):
+            if item_facts(found) != item_facts(wanted):
+                text = f"{wanted['id']} is not what the tracker says of the chip"
+                documents.faults.append(Fault(ITEMS_NAME, text))
+                return
+    except UNREADABLE as error:
+        text = f"cannot be read, or holds other chips ({first_line(error)})"
+        documents.faults.append(Fault(ITEMS_NAME, text))
+
+
+def _check_croissant(documents: _DocumentReader, sums: Checksums) -> None:
+    data = documents.read(CROISSANT_NAME)
+    if data is None:
+        return
+    try:
+        parts = json.loads(data)["distribution"]
+        found = {part["contentUrl"]: part["sha256"] for part in parts if part["@type"] == "cr:FileObject"}
+    except UNREADABLE as error:
+        documents.faults.append(Fault(CROISSANT_NAME, f"cannot be read ({first_line(error)})"))
+        return
+    tables = {CSV_NAME, GEOJSON_NAME, PARQUET_NAME}
+    wrong = [f"does not name {name}" for name in tables - found.keys()]
+    wrong += [f"names {name}, which is no table of the release" for name in found.keys() - tables]
+    wrong += [
+        f"gives another sha256 of {name}"
+        for name in tables & found.keys()
+        if name in sums.names and sums[name] != found[name]
+    ]
+    documents.faults += [Fault(CROISSANT_NAME, text) for text in wrong]
+
+
+def _name_faults(table: gpd.GeoDataFrame, recipe: Recipe, sums: Checksums, names: Names) -> Iterator[Fault]:
+    """Compare the files there are with those that the tracker's rows stand for."""
+    claimed = np.zeros(len(sums), dtype=bool)
+    for name in (name for row in checked_rows(table, recipe) for name in chip_names(row, recipe)):
+        place = sums.names.place(name)
+        if place is not None:
+            claimed[place] = True
+        elif name not in names:
+            yield Fault(name, "is missing, though the tracker stands for it")
+    for place in np.flatnonzero(~claimed).tolist():
+        name = sums.names.at(place)
+        if name not in (*_DOCUMENTS, *_OPTIONAL):
+            yield Fault(name, "belongs to no chip of the tracker")
