@@ -16,7 +16,7 @@ from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import hold
 from cube.run.status import record_chips
 from cube.run.storage import Folder
-from cube.run.tasks import Engine
+from cube.run.tasks import Engine, Tasks
 from cube.store.sealed import CubeInfo
 from cube.windows.lattice import WindowGeometry
 
@@ -156,7 +156,7 @@ def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: No
         raise CubeNotSealedError(f"{layout.cubes}: no finished cube here; build some with build_cubes.py")
     tasks = [_score_task(config, layout, info) for info in cubes]
     tables: list[ScoreTable] = []
-    for outcome in engine.run(load_or_make_scores, tasks, layout.root.url):
+    for outcome in engine.run(load_or_make_scores, Tasks(tasks), layout.root.url):
         tables.append(outcome.get())
         report("score", len(tables), len(tasks))
     return ScoreSet(sorted(tables, key=lambda table: table.cube.aoi_index), config.table)
@@ -193,7 +193,7 @@ def _export(
     removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})
     written = kept = 0
     total = sum(len(task.windows) for task in tasks)
-    for outcome in engine.run(export_chips, tasks, layout.root.url):
+    for outcome in engine.run(export_chips, Tasks(tasks), layout.root.url):
         result = outcome.get()
         written, kept = written + result.written, kept + result.kept
         report("export", written + kept, total)

@@ -22,7 +22,7 @@ from rasterio.crs import CRS
 
 from cube.config.models import Config
 from cube.config.sensors import Sensor
-from cube.run.storage import Folder
+from cube.run.storage import Folder, write_folder
 from cube.scenes.plan import canonical_json
 from cube.store.sealed import CubeInfo, SensorInfo, open_arrays, reading
 from cube.windows.grid import CHUNK_M, Bounds
@@ -165,7 +165,7 @@ def export_chips(task: ExportTask) -> ExportResult:
                 files = _chip_files(task, patch, crs, bounds)
                 sample = geometry.bounds("sample", window.left_m, window.top_m)
                 files[CHIP_SEAL] = _seal(task, window, bounds, sample, files)
-                task.chips.write_folder(window.cell, files, CHIP_SEAL, sync=False)
+                write_folder(task.chips, window.cell, files, CHIP_SEAL, sync=False)
     return ExportResult(len(due), len(task.windows) - len(due))
 
 
@@ -179,7 +179,7 @@ def _is_kept(task: ExportTask, window: ChipWindow) -> bool:
         return False
     expected = {
         "aoi_index": task.cube.aoi_index,
-        "cube": task.cube.seal_sha256,
+        "cube": task.cube.content_sha256,
         "export": task.settings.digest,
     }
     if any(record.get(name) != value for name, value in expected.items()):
@@ -314,7 +314,7 @@ def _seal(
             }
             for raster in task.settings.rasters
         },
-        "cube": task.cube.seal_sha256,
+        "cube": task.cube.content_sha256,
         "recipe": task.cube.recipe_sha256,
         "export": task.settings.digest,
         "files": {name: _sha256(data) for name, data in sorted(files.items())},

@@ -37,14 +37,8 @@ __all__ = ["ScoreTable", "ScoreTask", "Which", "load_or_make_scores", "scores_na
 
 _SCORES_VERSION = 2
 """Of the table's columns and of the way they are counted; another number makes old tables stale."""
-
-
 _HEADER = b"gelos"
-
-
 Column = NDArray[np.int32]
-
-
 Which = Literal["valid", "clear"]
 
 

@@ -29,8 +29,6 @@ def unsigned_record(record: Any) -> Any:
 
 
 _QUERY = re.compile(r"\?[^\s'\"<>]+")
-
-
 _SIGNATURE = re.compile(r"\b(sig|se|st|skoid|sktid|ske|sks|skt|skv|sp|sr|sv)=[^\s&'\"<>]+")
 
 

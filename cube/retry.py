@@ -12,15 +12,9 @@ from typing import TypeVar
 __all__ = ["TRANSIENT_STATUS", "Refused", "RetryPolicy", "Transient", "retry_after_s"]
 
 Result = TypeVar("Result")
-
-
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP answers that may be others the next time."""
-
-
 _FIRST_WAIT_S = 0.5
-
-
 _LONGEST_WAIT_S = 60.0
 
 

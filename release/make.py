@@ -21,7 +21,7 @@ from cube.config.models import Config
 from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import hold
 from cube.run.status import AOI_METADATA
-from cube.run.storage import STAGING_PREFIX, Folder, disk_errors
+from cube.run.storage import STAGING_PREFIX, DiskFolder, Folder, disk_errors, open_folder
 from cube.windows.lattice import WindowGeometry
 
 from .card import CARD_NAME, make_card
@@ -195,7 +195,7 @@ def _written(file: IO[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _document_folder(output: Folder) -> Iterator[_DocumentFolder]:
     """Keep documents beside the release to be, where the next run sweeps what a killed one leaves."""
-    place = output.path if output.is_local else None
+    place = output.path if isinstance(output, DiskFolder) else None
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=place) as folder:
         yield _DocumentFolder(Path(folder))
 
@@ -244,7 +244,7 @@ def _write(output: Folder, plan: _Plan, *, force: bool, progress: Progress | Non
 
 
 def _folders(config: Config) -> tuple[Folder, Folder]:
-    output = Folder(config.directory.output, config.directory.storage_options)
+    output = open_folder(config.directory.output, config.directory.storage_options)
     return Layout.of(config).root, output
 
 
@@ -398,7 +398,9 @@ def _check_is_release(release: Folder, names: Names) -> None:
     An object store may hold the files of this release without their seal: those of a run that was
     stopped.
     """
-    if release.exists(SUMS_NAME) or (not release.is_local and all(name in names for name in release.files())):
+    if release.exists(SUMS_NAME) or (
+        not isinstance(release, DiskFolder) and all(name in names for name in release.files())
+    ):
         return
     raise ReleaseError(
         f"{release}: holds files, but no {SUMS_NAME}: it is no release, and is not replaced; "

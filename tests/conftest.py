@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from cube.build.run import build_cubes
 from cube.config.reading import load_config
-from cube.run.storage import Folder
+from cube.run.storage import Folder, open_folder
 from cube.run.thread_engine import ThreadEngine
 from cube.testing import make_archive
 
@@ -95,5 +95,5 @@ def s3() -> Iterator[Folder]:
     host, port = server.get_host_and_port()
     options = {"endpoint_url": f"http://{host}:{port}", "key": "test", "secret": "test"}
     s3fs.S3FileSystem(**options).mkdir("bucket")
-    yield Folder("s3://bucket", options)
+    yield open_folder("s3://bucket", options)
     server.stop()

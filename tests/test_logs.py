@@ -30,7 +30,7 @@ from cube.run.layout import Layout
 from cube.run.logs import RunLog, event
 from cube.run.progress import draw_aois, draw_steps
 from cube.run.status import AoiState, AoiStatus, StatusBoard
-from cube.run.storage import Folder
+from cube.run.storage import open_folder
 from cube.scenes.plan import CubePlan
 
 ROOT = Path(__file__).parents[1]
@@ -220,7 +220,7 @@ def test_other_libraries_are_in_the_file_alone_and_tokens_nowhere(
     before = logging.getLogger().handlers[:]
     for as_json in (False, True):
         with RunLog(as_json=as_json) as log:
-            log.keep_in(Folder(str(tmp_path / "logs")), f"json{as_json}")
+            log.keep_in(open_folder(str(tmp_path / "logs")), f"json{as_json}")
             logging.getLogger("distributed.worker").error("compute failed")
             logging.getLogger("tornado.application").info("of no interest")
             try:
@@ -247,7 +247,7 @@ def test_other_libraries_are_in_the_file_alone_and_tokens_nowhere(
 
 
 def test_an_object_store_gets_the_log_when_the_run_ends() -> None:
-    folder = Folder("memory://logs-of-a-run")
+    folder = open_folder("memory://logs-of-a-run")
     with RunLog() as log:
         log.keep_in(folder, "chip")
         logging.getLogger("chipping.some").info("a line")
@@ -284,7 +284,7 @@ def test_a_terminal_that_is_gone_ends_no_run(
     monkeypatch.setattr(sys, "stderr", Gone())
     monkeypatch.setattr(logging, "raiseExceptions", False)
     with RunLog(as_json=as_json) as log, draw_aois(2, "cubes", bars=not as_json) as report:
-        log.keep_in(Folder(str(tmp_path)), "some")
+        log.keep_in(open_folder(str(tmp_path)), "some")
         report(7, AoiStatus(AoiState.BUILDING, done=0.5))
         report(7, AoiStatus(AoiState.BUILT, done=1.0))
         logging.getLogger("cube.some").warning("a line")

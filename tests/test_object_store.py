@@ -11,7 +11,7 @@ import pytest
 from chipping.chip import chip
 from cube.build.run import build_cubes
 from cube.config.models import Config
-from cube.run.storage import Folder
+from cube.run.storage import Folder, open_folder
 from cube.run.thread_engine import ThreadEngine
 from release.make import make_release
 from release.verify.release import verify
@@ -45,7 +45,7 @@ def test_a_release_from_s3_is_the_release_from_a_disk(
         again = chip(config)
         assert (again.written, again.kept) == (0, made.chips)
         make_release(config)
-        output = Folder(config.directory.output, config.directory.storage_options)
+        output = open_folder(config.directory.output, config.directory.storage_options)
         releases.append({name: output.read(name) for name in output.files() if name != ".lock"})
     local, remote = releases
     assert local.keys() == remote.keys()

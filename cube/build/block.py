@@ -22,9 +22,6 @@ from cube.windows.grid import Block
 
 __all__ = ["BlockTask", "build_block"]
 
-BlockRecords = dict[str, dict[str, Any]]
-"""By block name: the fingerprint of what made it, and SHA-256 by band."""
-
 
 @dataclass(frozen=True)
 class BlockTask:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from functools import partial
+from typing import Self
 
 import numpy as np
 
@@ -29,18 +29,14 @@ from cube.scenes.planner import ClearShare, plan_aoi
 from .prefilter import candidate_classes, count_candidates
 
 __all__ = [
-    "PLAN_THREADS",
-    "PlannedAhead",
+    "AoiPlanner",
     "access_of",
     "candidates_of",
     "plan_cubes",
-    "plan_or_kept",
     "wanted_aois",
 ]
 
-PLAN_THREADS = 4
-
-
+_PLAN_THREADS = 4
 _PLAN_AHEAD = 4
 """AOIs planned before their blocks are asked for."""
 
@@ -119,7 +115,7 @@ def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
     return count_candidates(candidate_classes(lulc, plan, config))
 
 
-def plan_or_kept(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Access) -> CubePlan:
+def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Access) -> CubePlan:
     """Return the plan of an AOI: the one on disk if it answers the same question, else a new one, which is kept.
 
     So a run that is resumed keeps its scenes, whatever the catalog has gained meanwhile. An AOI
@@ -190,24 +186,47 @@ def _planning_digest(aoi: Aoi, config: Config) -> str:
     return hashlib.sha256(canonical_json(question)).hexdigest()
 
 
-@dataclass
-class PlannedAhead:
-    """Plans AOIs in threads, a few ahead of those that are asked for."""
+class AoiPlanner:
+    """Plans AOIs in threads, a few ahead of those that are taken.
 
-    pool: ThreadPoolExecutor
-    plan: Callable[[Aoi], CubePlan]
-    aois: deque[Aoi]
-    pending: dict[Future[CubePlan], Aoi] = field(default_factory=dict)
+    Parameters
+    ----------
+    config, layout
+        The dataset version, and where its plans are kept.
+    catalog
+        Where scenes are found.
+    aois
+        Those to plan, in order.
+    """
 
-    def next(self, *, block: bool) -> tuple[Aoi, Future[CubePlan]] | None:
-        """Return an AOI whose planning has ended; None if there is none (yet, where `block` is false)."""
-        while self.aois and len(self.pending) < _PLAN_AHEAD:
-            aoi = self.aois.popleft()
-            self.pending[self.pool.submit(self.plan, aoi)] = aoi
-        if not self.pending:
+    def __init__(self, config: Config, layout: Layout, catalog: Catalog, aois: Iterable[Aoi]) -> None:
+        self._config, self._layout, self._catalog = config, layout, catalog
+        self._aois = deque(aois)
+        self._pending: dict[Future[CubePlan], Aoi] = {}
+        self._pool = ThreadPoolExecutor(_PLAN_THREADS)
+        self.access = access_of(config)
+        """How the config's assets are read."""
+
+    def __enter__(self) -> Self:
+        """Return the planner."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give up what is not planned yet."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def take(self, *, wait_for_it: bool) -> tuple[Aoi, Future[CubePlan]] | None:
+        """Return an AOI whose planning has ended; None if there is none, or none yet and no wait."""
+        while self._aois and len(self._pending) < _PLAN_AHEAD:
+            aoi = self._aois.popleft()
+            self._pending[self._pool.submit(self._plan, aoi)] = aoi
+        if not self._pending:
             return None
-        done, _ = wait(self.pending, timeout=None if block else 0, return_when=FIRST_COMPLETED)
+        done, _ = wait(self._pending, timeout=None if wait_for_it else 0, return_when=FIRST_COMPLETED)
         if not done:
             return None
-        future = min(done, key=lambda one: self.pending[one].index)
-        return self.pending.pop(future), future
+        future = min(done, key=lambda one: self._pending[one].index)
+        return self._pending.pop(future), future
+
+    def _plan(self, aoi: Aoi) -> CubePlan:
+        return _kept_or_new_plan(aoi, self._config, self._layout, self._catalog, self.access)

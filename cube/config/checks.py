@@ -17,8 +17,6 @@ __all__ = ["problems_of"]
 
 _LARGEST_DN = 65_535
 """Of a reflectance band; 0 is nodata."""
-
-
 _MASK_KINDS = {MaskRule.CODES: BandKind.CLASSES, MaskRule.BITS: BandKind.FLAGS}
 
 

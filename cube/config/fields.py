@@ -18,8 +18,6 @@ from pydantic import (
 __all__ = ["PC_STAC_URL", "Section", "TimeRange", "none_to_empty", "number_to_text", "one_or_many"]
 
 PC_STAC_URL = "https://planetarycomputer.microsoft.com/api/stac/v1"
-
-
 LATTICE_M = 960
 """Side of a cell of the lattice that every cube's edges lie on, metres (10, 20, 30 and 60 m divide
 it)."""
@@ -78,20 +76,10 @@ def one_or_many(value: object) -> object:
 
 
 IndexList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(one_or_many)]
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
 Percent = Annotated[float, Field(ge=0, le=100)]
-
-
 Metres = Annotated[int, Field(gt=0)]
-
-
 FolderName = Annotated[str, Field(min_length=1)]
-
-
 Shares = Share | tuple[Share, ...]
 """One share for every date, or one per time range."""
 

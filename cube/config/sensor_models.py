@@ -181,8 +181,6 @@ _SENSOR_MODELS: dict[str, type[SensorConfig]] = {
     "dem": DemConfig,
     "lulc": LandCoverConfig,
 }
-
-
 _RULE_MODELS: dict[ChoiceRule, type[SensorConfig]] = {
     ChoiceRule.TILE: Sentinel2Config,
     ChoiceRule.ORBIT: Sentinel1Config,

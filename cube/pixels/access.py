@@ -51,11 +51,7 @@ _GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_CACHEMAX": 256,
     "VSI_CACHE": False,
 }
-
-
 _READ_BUDGET_S = 1800.0
-
-
 Result = TypeVar("Result")
 
 
@@ -150,8 +146,6 @@ class _Heard(threading.local):
 
 
 _HEARD = _Heard()
-
-
 _STATUS = re.compile(r"(?:HTTP response code: |HTTP error code: |response_code=)(\d+)")
 
 
@@ -180,8 +174,6 @@ def _is_http(href: str) -> bool:
 
 
 _REFUSALS = frozenset({401, 403})
-
-
 _GENERATIONS: dict[str, int] = {}
 """How often the reads of an href have failed in this process: GDAL must not see a URL again that
 has failed.

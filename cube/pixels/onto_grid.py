@@ -20,12 +20,8 @@ __all__ = ["apply_affine", "fits", "nested_pixels", "onto_grid", "read_window", 
 
 _SNAP = 1e-4
 """Grids that agree to this part of a pixel are one grid (records round their coordinates)."""
-
-
 _WARP_MARGIN_PX = 4
 """Pixels of the file that a warp wants around its grid; cubic takes two."""
-
-
 _REQUEST_PX = 512
 """Rows that a request is made for at least, where the file's own tiles are lower."""
 

@@ -34,12 +34,8 @@ from .onto_grid import apply_affine, fits, onto_grid, read_window, zero_filled
 __all__ = ["harmonize_dn", "read_band", "read_bands", "read_scene"]
 
 _BASELINE_WITH_OFFSET = (4, 0)
-
-
 _OFFSET_DN = 1000
 """ESA: since processing baseline 04.00 DN = reflectance * 10000 + 1000 (BOA_ADD_OFFSET -1000)."""
-
-
 _BANDS_AHEAD = 4
 """Bands of a block that are read at once."""
 

@@ -21,7 +21,7 @@ from cube.config.models import ComputeConfig
 from cube.errors import ClusterError, ConfigError, GelosError
 
 from .logs import event
-from .tasks import AHEAD, GivenUpError, Outcome, Result, Task, outcome_of, take
+from .tasks import AHEAD, GivenUpError, Outcome, Result, Task, TaskSource, outcome_of
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Scheduler, Worker
@@ -33,30 +33,16 @@ _LOG = logging.getLogger(__name__)
 _CORES_PER_WORKER = 2
 """A worker's threads keep that many cores busy, since GDAL and the codecs work without Python's
 lock."""
-
-
 _THREADS_PER_WORKER = 4
 """Reads wait on the network, so a worker has more threads than cores."""
-
-
 _CONNECT_S = 20
-
-
 _LIVES = 8
 """How often a task is handed in again after the scheduler gave it up, having lost several workers
 under it."""
-
-
 _LOOK_AGAIN_S = 0.5
-
-
 _MISSED_S = 20.0
 """After which a worker that died counts as lost: a busy machine takes seconds to start one."""
-
-
 _NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
-
-
 _WORKER_ENVIRON = {
     # What glibc adapts to by itself. Dask's own 64 KiB gives every freed array back to the system,
     # and half of a worker's time would go into having its pages cleared again.
@@ -122,7 +108,7 @@ class DaskEngine:
             return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
+        self, function: Callable[[Task], Result], tasks: TaskSource[Task], scope: str
     ) -> Iterator[Outcome[Task, Result]]:
         """Yield an outcome per task, as they come; a task whose worker dies is run again elsewhere.
 
@@ -132,8 +118,7 @@ class DaskEngine:
             If the scheduler goes away.
         """
         prefix = f"{function.__name__}{_mark(scope)}"
-        source = iter(tasks)
-        first = list(take(source, 1))
+        first = tasks.take(1)
         if not first:
             return
         from distributed import CancelledError, KilledWorker, as_completed
@@ -152,7 +137,7 @@ class DaskEngine:
         try:
             submit(first)
             while pending:
-                submit(take(source, self.slots * AHEAD - len(pending)))
+                submit(tasks.take(self.slots * AHEAD - len(pending)))
                 future = next(finished)
                 task = pending.pop(future)
                 outcome = _received(task, future)
@@ -166,7 +151,7 @@ class DaskEngine:
                 lives.pop(id(task), None)
                 yield outcome
                 if not pending:
-                    submit(take(source, 1))
+                    submit(tasks.take(1))
         finally:
             if self._client.status == "running":
                 self._client.cancel(list(pending))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cube.config.models import Config
 from cube.errors import ConfigError, StoreError
 
-from .storage import Folder
+from .storage import Folder, open_folder
 
 __all__ = ["EXPORTING", "Layout", "aoi_stem"]
 
@@ -29,7 +29,7 @@ class Layout:
     @classmethod
     def of(cls, config: Config) -> Layout:
         """Return the layout of a config's working folder."""
-        working = Folder(config.directory.working, config.directory.storage_options)
+        working = open_folder(config.directory.working, config.directory.storage_options)
         return cls(working.absolute() / config.dataset.version)
 
     def make(self, config: Config) -> None:

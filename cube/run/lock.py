@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from cube.errors import BusyError, StoreError
 
-from .storage import Folder, disk_errors
+from .storage import DiskFolder, Folder, disk_errors
 
 __all__ = ["hold"]
 
@@ -40,12 +40,12 @@ def hold(folder: Folder) -> Iterator[None]:
     BusyError
         If another run holds it.
     """
-    with _hold_file(folder) if folder.is_local else _hold_object(folder):
+    with _hold_file(folder) if isinstance(folder, DiskFolder) else _hold_object(folder):
         yield
 
 
 @contextlib.contextmanager
-def _hold_file(folder: Folder) -> Iterator[None]:
+def _hold_file(folder: DiskFolder) -> Iterator[None]:
     with disk_errors(f"{folder}/{_LOCK}"):
         handle = os.open(folder.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:

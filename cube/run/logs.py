@@ -19,7 +19,7 @@ from rich.console import Console
 from cube.errors import StoreError
 from cube.redaction import without_signature
 
-from .storage import Folder
+from .storage import DiskFolder, Folder
 
 __all__ = ["STDERR", "RunLog", "event"]
 
@@ -236,7 +236,7 @@ class RunLog:
         """
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{verb}.log"
         handler: logging.Handler = _StoredLog(folder, name)
-        if folder.is_local:
+        if isinstance(folder, DiskFolder):
             handler = _LogFile(folder.path / name, encoding="utf-8", delay=True)
         handler.setFormatter(_Lines())
         handler.addFilter(_Ours())

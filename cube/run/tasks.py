@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["AHEAD", "HERE", "Engine", "GivenUpError", "Outcome", "outcome_of", "stop_if_given_up", "take"]
+__all__ = [
+    "AHEAD",
+    "HERE",
+    "Engine",
+    "GivenUpError",
+    "Outcome",
+    "TaskSource",
+    "Tasks",
+    "outcome_of",
+    "stop_if_given_up",
+]
 
 Task = TypeVar("Task")
-
-
+Task_co = TypeVar("Task_co", covariant=True)
 Result = TypeVar("Result")
-
-
 AHEAD = 2
 """Tasks in flight per thread: enough to keep every thread busy, and few enough to keep the
 scheduler's graph small."""
@@ -36,6 +44,34 @@ class Outcome(Generic[Task, Result]):
         return self.value  # type: ignore[return-value]
 
 
+class TaskSource(Protocol[Task_co]):
+    """Gives tasks as capacity for them frees up."""
+
+    def take(self, count: int) -> Sequence[Task_co]:
+        """Return up to `count` tasks; none left now does not mean that none comes later.
+
+        When no task of the source is at work, an empty answer is the end.
+        """
+        ...
+
+
+class Tasks(Generic[Task]):
+    """The tasks of an iterable, which is drawn from as they are taken.
+
+    Parameters
+    ----------
+    tasks
+        May be endless; it is drawn from in one thread.
+    """
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._tasks = iter(tasks)
+
+    def take(self, count: int) -> Sequence[Task]:
+        """Return the next tasks, fewer than `count` only at the end."""
+        return list(itertools.islice(self._tasks, max(count, 0)))
+
+
 class Engine(Protocol):
     """Runs a function over tasks, some at a time."""
 
@@ -45,16 +81,16 @@ class Engine(Protocol):
         ...
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
+        self, function: Callable[[Task], Result], tasks: TaskSource[Task], scope: str
     ) -> Iterator[Outcome[Task, Result]]:
-        """Yield an outcome per task, as they come; `tasks` is drawn from as capacity frees up.
+        """Yield an outcome per task, as they come.
 
         Parameters
         ----------
         function
             What is done with a task.
         tasks
-            May have more to give after it ran dry, once a task has ended.
+            Taken from as capacity frees up, and after each outcome.
         scope
             Address of what the tasks write to.
         """
@@ -69,11 +105,11 @@ HERE = threading.local()
 
 
 class GivenUpError(Exception):
-    """Ends a task whose run was interrupted, or whose worker is closing; nobody waits for what becomes of it here."""
+    """Ends a task whose run was interrupted, or whose worker is closing: nobody waits for it here."""
 
 
 def stop_if_given_up() -> None:
-    """End a task between two steps if nobody waits for it here any more: a thread can stop by itself alone.
+    """End a task between two steps if nobody waits for it any more; a thread stops by itself alone.
 
     Raises
     ------
@@ -94,15 +130,6 @@ def _is_worker_closing() -> bool:
         return get_worker().status in (Status.closing, Status.closed)
     except ValueError:  # not in a worker
         return False
-
-
-def take(source: Iterator[Task], count: int) -> Iterator[Task]:
-    """Yield up to `count` tasks of a source that may run dry and have more later."""
-    for _ in range(count):
-        try:
-            yield next(source)
-        except StopIteration:
-            return
 
 
 def outcome_of(task: Task, future: Any) -> Outcome[Task, Any]:

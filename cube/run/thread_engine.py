@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from .tasks import AHEAD, HERE, Outcome, Result, Task, outcome_of, take
+from .tasks import AHEAD, HERE, Outcome, Result, Task, TaskSource, outcome_of
 
 __all__ = ["ThreadEngine"]
 
@@ -19,7 +19,7 @@ class ThreadEngine:
         self.slots = threads or os.cpu_count() or 1
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task], scope: str
+        self, function: Callable[[Task], Result], tasks: TaskSource[Task], scope: str
     ) -> Iterator[Outcome[Task, Result]]:
         """Yield an outcome per task, as they come."""
         del scope
@@ -28,10 +28,9 @@ class ThreadEngine:
             self.slots, initializer=HERE.__setattr__, initargs=("given_up", given_up)
         ) as pool:
             pending: dict[Future[Result], Task] = {}
-            source = iter(tasks)
             try:
                 while True:
-                    for task in take(source, self.slots * AHEAD - len(pending)):
+                    for task in tasks.take(self.slots * AHEAD - len(pending)):
                         pending[pool.submit(function, task)] = task
                     if not pending:
                         return

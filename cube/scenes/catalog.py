@@ -29,7 +29,7 @@ from cube.config.models import CatalogConfig, Config
 from cube.errors import CatalogError, ConfigError
 from cube.redaction import unsigned_record, without_signature
 from cube.retry import TRANSIENT_STATUS, RetryPolicy, Transient, retry_after_s
-from cube.run.storage import Folder
+from cube.run.storage import Folder, open_folder
 from cube.windows.projection import split_at_antimeridian
 
 from .items import parse_time
@@ -129,7 +129,7 @@ def open_catalog(config: Config) -> Catalog:
     if not settings.cache:
         return catalog
     options = config.directory.storage_options if "://" in settings.cache else {}
-    return CachedCatalog(catalog, settings.url, Folder(settings.cache, options))
+    return CachedCatalog(catalog, settings.url, open_folder(settings.cache, options))
 
 
 def catalog_file(config: Config) -> Path:

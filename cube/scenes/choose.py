@@ -31,13 +31,9 @@ __all__ = ["SceneSet", "SensorChoice", "choose_orbit", "choose_path", "choose_pe
 _SAME_PASS = timedelta(minutes=10)
 """Items of one platform and track that lie closer in time belong to one overpass (a slice takes 25
 s, a row 24 s)."""
-
-
 _TWIN_OVERLAP = 0.5
 """Two items of one datatake, tile and baseline that share more of the smaller one are copies, not
 halves."""
-
-
 _RANK_BEST_FEW = 4
 """How many of a range's least cloudy scenes are looked at when they are ranked over the AOI."""
 

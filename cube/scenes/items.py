@@ -52,13 +52,9 @@ _KEPT_PROPERTIES = (
 )
 """Properties that the choice of scenes is made on, or that a reader of the provenance asks for
 first."""
-
-
 _LIMITS = {"eo:cloud_cover": (0.0, 100.0), "s2:nodata_pixel_percentage": (0.0, 100.0)}
 """Numbers that the choice compares; one outside stands for "not known", as Landsat's cloud cover of
 -1 does."""
-
-
 _BASELINE = re.compile(r"[0-9]+\.[0-9]+")
 
 

@@ -102,6 +102,11 @@ class CubePlan:
         return list(blocks_of(key, len(self.sensor(key).dates), self.geobox(key)))
 
     @cached_property
+    def all_blocks(self) -> tuple[Block, ...]:
+        """The blocks of all groups, in order."""
+        return tuple(block for plan in self.sensors for block in self.blocks(plan.key))
+
+    @cached_property
     def recipe(self) -> dict[str, Any]:
         """What makes the cube's pixels, as plain JSON."""
         return {

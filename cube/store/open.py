@@ -11,7 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cube.errors import CubeNotSealedError, StoreError
-from cube.run.storage import Folder
+from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import SCHEMA_VERSION
 
 from .template import SEAL, cube_name
@@ -50,13 +50,13 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     StoreError
         If it was written in a layout that this version does not know.
     """
-    folder = path if isinstance(path, Folder) else Folder(os.fspath(path), options)
+    folder = open_folder(path, options)
     if not folder.exists(SEAL):
         raise CubeNotSealedError(
             f"{folder}: no finished cube here; build it, or finish it, with build_cubes.py"
         )
     parent, _, name = folder.url.rstrip("/").rpartition("/")
-    store = Folder(parent or ".", folder.options).zarr_store(name, read_only=True)
+    store = open_folder(parent or ".", folder.options).zarr_store(name, read_only=True)
     tree = xr.open_datatree(store, engine="zarr", chunks={}, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
     if tree.attrs.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(

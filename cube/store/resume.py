@@ -1,26 +1,60 @@
-"""What a run keeps of an unfinished cube, and what it clears away."""
+"""What a run keeps of a cube that is on disk, what it clears away, and how the cube is closed again.
+
+Beside an unfinished cube lies a folder of markers, one per block on disk; beside a sealed one the same
+records in one file. Neither is proof of anything without the cube.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
 
+from cube.errors import StoreError
+from cube.run.layout import Layout, aoi_stem
 from cube.run.storage import Folder
-from cube.scenes.plan import CubePlan
+from cube.scenes.plan import CubePlan, canonical_json
 from cube.windows.grid import chunk_px
 
+from .sealed import read_seal
 from .template import SEAL, cube_name, make_template
-from .write import chunk_keys
+from .write import chunk_keys, seal
 
-__all__ = ["sweep_cube", "unseal"]
+__all__ = ["BlockRecords", "close_cube", "keep_blocks", "reopen_cube"]
 
-
-def unseal(cubes: Folder, aoi_index: int) -> None:
-    """Take a cube's root away, so that nothing can open it until it is sealed again."""
-    (cubes / cube_name(aoi_index)).remove(SEAL)
+BlockRecords = dict[str, dict[str, Any]]
+"""By block name: the fingerprint of what made it, and SHA-256 by band."""
 
 
-def sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
-    """Remove from an unsealed cube all that is neither the plan's metadata nor a chunk of the named blocks."""
+def reopen_cube(layout: Layout, aoi_index: int) -> None:
+    """Make a sealed cube an unfinished one: the records of its blocks turn into markers first."""
+    markers, name = layout.markers(aoi_index), f"{aoi_stem(aoi_index)}.json"
+    if read_seal(layout.cubes, aoi_index) is not None and layout.blocks.exists(name):
+        for block, record in json.loads(layout.blocks.read(name)).items():
+            markers.write(f"{block}.json", canonical_json(record))
+    (layout.cubes / cube_name(aoi_index)).remove(SEAL)
+    layout.blocks.remove(name)
+
+
+def keep_blocks(layout: Layout, plan: CubePlan) -> BlockRecords:
+    """Return the blocks on disk that a plan would make again, and clear everything else away.
+
+    A sealed cube is reopened.
+    """
+    markers = layout.markers(plan.aoi_index)
+    reopen_cube(layout, plan.aoi_index)
+    expected = {block.name: plan.block_fingerprint(block) for block in plan.all_blocks}
+    found = {name.removesuffix(".json"): json.loads(markers.read(name)) for name in markers.names(".json")}
+    is_there = (layout.cubes / cube_name(plan.aoi_index)).names() != []
+    kept = {name: r for name, r in found.items() if is_there and expected.get(name) == r["fingerprint"]}
+    for name in found.keys() - kept.keys():
+        markers.remove(f"{name}.json")
+    _sweep_cube(layout.cubes, plan, set(kept))
+    return kept
+
+
+def _sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
+    """Remove all that is neither the plan's metadata nor a chunk of the named blocks."""
     target = cubes / cube_name(plan.aoi_index)
     wanted = set(make_template(plan))
     for sensor_plan in plan.sensors:
@@ -36,3 +70,38 @@ def sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
         if path not in wanted:
             target.remove(path)
     target.prune()
+
+
+def close_cube(layout: Layout, plan: CubePlan, records: BlockRecords, left_out: Collection[str]) -> None:
+    """Seal a cube whose wanted blocks are all on disk, and put their records into one file.
+
+    Parameters
+    ----------
+    layout
+        The working folder.
+    plan
+        The cube's.
+    records
+        Of every block that was written.
+    left_out
+        Names of the blocks that were not.
+
+    Raises
+    ------
+    StoreError
+        If another run has written over a block.
+    """
+    name = aoi_stem(plan.aoi_index)
+    _check_markers(layout.markers(plan.aoi_index), records)
+    layout.blocks.write(f"{name}.json", canonical_json(records))
+    digests = {block: record["digests"] for block, record in records.items()}
+    seal(layout.cubes, plan, digests, not_fetched=sorted(left_out))
+    layout.building.remove_folder(name)
+
+
+def _check_markers(markers: Folder, records: Mapping[str, Any]) -> None:
+    """See that no other run, such as the tasks of a killed client, wrote over this one's blocks."""
+    for name, record in records.items():
+        if json.loads(markers.read(f"{name}.json")) != record:
+            markers.remove(f"{name}.json")
+            raise StoreError(f"block {name} was written by another run as well; run again")

@@ -20,7 +20,7 @@ from cube.errors import StoreError
 from cube.run.layout import aoi_stem
 from cube.run.storage import Folder
 from cube.scenes.items import parse_time
-from cube.scenes.plan import SCHEMA_VERSION, CubePlan, row_recipe
+from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json, row_recipe
 from cube.windows.grid import Block, Bounds
 
 from .template import SEAL, cube_name, make_template, metadata_nodes, plain_json
@@ -97,8 +97,9 @@ class CubeInfo:
     bounds: Bounds
     recipe_sha256: str
     """Equal for cubes of the same scenes on the same grid."""
-    seal_sha256: str
-    """The cube's identity: its root file holds the digests of all pixels beside the recipe."""
+    content_sha256: str
+    """The cube's identity: SHA-256 of its root document, which holds the digests of all pixels beside
+    recipe and provenance, but for the versions of libraries."""
     sensors: Mapping[str, SensorInfo]
     not_fetched: tuple[str, ...] = ()
     """Names of the blocks whose imagery was left out."""
@@ -110,7 +111,7 @@ class CubeInfo:
             "epsg": self.epsg,
             "bounds": [self.bounds.left, self.bounds.bottom, self.bounds.right, self.bounds.top],
             "recipe_sha256": self.recipe_sha256,
-            "seal_sha256": self.seal_sha256,
+            "content_sha256": self.content_sha256,
             "not_fetched": list(self.not_fetched),
             "sensors": {
                 key: {
@@ -158,10 +159,19 @@ def read_cube_info(cubes: Folder, aoi_index: int, table: SensorTable) -> CubeInf
         root["epsg"],
         Bounds(*recipe["bounds"]),
         root["recipe_sha256"],
-        hashlib.sha256(seal).hexdigest(),
+        _content_sha256(document),
         sensors,
         tuple(sorted(root.get("not_fetched", ()))),
     )
+
+
+def _content_sha256(document: dict[str, Any]) -> str:
+    """Hash a root document without the versions of libraries: another one makes no other pixels.
+
+    Where it does, the digests of the pixels differ.
+    """
+    facts = {name: value for name, value in document["attributes"].items() if name != "libraries"}
+    return hashlib.sha256(canonical_json(document | {"attributes": facts})).hexdigest()
 
 
 def _sensor_info(

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numcodecs
 import numpy as np
+import rasterio
 import zarr
 from numpy.typing import NDArray
 from shapely.geometry import mapping
@@ -85,9 +84,8 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
     writer = array.with_config({"write_empty_chunks": not _may_be_hollow(values, side, array.fill_value)})
     with disk_errors(f"{cubes}/{name}"):
         writer[roi] = values
-        if cubes.is_local:
-            base = f"{cubes.path / name / block.sensor / band}/c"
-            _sync(base, chunk_keys(block, side, is_static=is_static))
+        chunks = cubes / name / block.sensor / band / "c"
+        chunks.sync_files(chunk_keys(block, side, is_static=is_static))
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
@@ -95,32 +93,6 @@ def _may_be_hollow(values: NDArray[Any], side: int, nodata: Any) -> bool:
     """Tell whether a chunk of a block may be all nodata: its first pixel is."""
     firsts = values[::side, ::side]
     return bool((np.isnan(firsts) if np.isnan(nodata) else firsts == nodata).any())
-
-
-def _sync(base: str, chunks: Iterable[str]) -> None:
-    """Force chunks, and the folders that name them, onto the disk."""
-    folders = {base, base.removesuffix("/c")}
-    for chunk in chunks:
-        try:
-            handle = os.open(f"{base}/{chunk}", os.O_RDONLY)
-        except FileNotFoundError:  # all nodata
-            continue
-        _force(handle)
-        parts = chunk.split("/")[:-1]
-        folders |= {"/".join([base, *parts[: n + 1]]) for n in range(len(parts))}
-    for folder in sorted(folders):
-        with suppress(FileNotFoundError):
-            _force(os.open(folder, os.O_RDONLY))
-
-
-def _force(handle: int) -> None:
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-_LIBRARIES = ("numpy", "odc-geo", "odc-loader", "odc-stac", "rasterio", "xarray", "zarr", "numcodecs")
 
 
 def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str, str]], **extra: Any) -> None:
@@ -168,8 +140,20 @@ def _root_attributes(plan: CubePlan, block_digests: Mapping[str, Mapping[str, st
         "epsg": plan.epsg,
         "recipe": json.loads(canonical_json(plan.recipe)),
         "recipe_sha256": plan.fingerprint,
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": _libraries(),
         "digests": _array_digests(plan, block_digests),
+    }
+
+
+def _libraries() -> dict[str, str]:
+    """Return the versions of what makes pixels."""
+    return {
+        "numpy": np.__version__,
+        "rasterio": rasterio.__version__,
+        "GDAL": rasterio.__gdal_version__,
+        "PROJ": rasterio.__proj_version__,
+        "zarr": zarr.__version__,
+        "numcodecs": numcodecs.__version__,
     }
 
 

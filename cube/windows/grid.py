@@ -34,8 +34,6 @@ __all__ = [
 
 CHUNK_M = 7680
 """Side of a chunk, metres: 768 px at 10 m, 256 px at 30 m."""
-
-
 BLOCK_M = 4 * CHUNK_M
 """Side of a block, metres: the unit that is read and written, 3072 px at 10 m. A constant of the
 lattice: a warp depends a little on the block it is done in, so blocks must never follow from cores

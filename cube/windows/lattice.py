@@ -21,8 +21,6 @@ from .grid import Block, Bounds
 __all__ = ["Part", "Spans", "WindowGeometry", "WindowLattice", "windows_on"]
 
 Metres = NDArray[np.int64]
-
-
 Part = Literal["sample", "chip"]
 """The square whose land cover is judged, or the chip around it."""
 

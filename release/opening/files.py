@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cube.run.storage import Folder
+from cube.run.storage import DiskFolder, Folder, open_folder
 
 from .checksums import SUMS_NAME, Names
 from .faults import BadZipError, ReleaseError
@@ -53,7 +53,9 @@ class FolderFiles:
         if name.startswith("/") or not {"..", ""}.isdisjoint(re.split(r"[/\\]", name)) or ":" in name:
             raise OSError("lies outside the release")
         try:
-            if self.folder.is_local and not (self.folder.path / name).is_file():  # but a device or a pipe
+            if (
+                isinstance(self.folder, DiskFolder) and not (self.folder.path / name).is_file()
+            ):  # but a device or a pipe
                 raise FileNotFoundError(name)
             return self.folder.size(name)
         except ValueError:  # a name that no file has
@@ -163,9 +165,9 @@ def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
     BadZipError
         If a zip cannot be read.
     """
-    folder = release if isinstance(release, Folder) else Folder(str(release))
+    folder = open_folder(release)
     parent, _, name = folder.url.rstrip("/").rpartition("/")
-    above = Folder(parent or ("/" if folder.url.startswith("/") else "."), folder.options)
+    above = open_folder(parent or ("/" if folder.url.startswith("/") else "."), folder.options)
     with _listing(folder):
         if name.endswith(".zip") and above.exists(name):
             return ZipFiles(above, name)

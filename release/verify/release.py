@@ -24,7 +24,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 
-from cube.run.storage import Folder
+from cube.run.storage import Folder, open_folder
 from release.memory import give_back
 from release.opening.checksums import SUMS_NAME, Checksums, Names
 from release.opening.faults import BadZipError, Fault
@@ -280,7 +280,7 @@ def _check_zip(files: Files, recipe: Recipe | None) -> list[Fault]:
         folder, name, root = files.folder, files.name, files.root.rstrip("/")
     elif isinstance(files, FolderFiles) and recipe is not None:
         url = files.folder.url.rstrip("/").rpartition("/")[0] or "."
-        folder, root = Folder(url, files.folder.options), f"{recipe.name}_{recipe.version}"
+        folder, root = open_folder(url, files.folder.options), f"{recipe.name}_{recipe.version}"
         name = f"{root}.zip"
         if not folder.exists(name):
             return []

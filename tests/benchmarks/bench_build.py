@@ -369,11 +369,11 @@ def _read_plan(path: Path) -> Any:
 
 
 def _template(plan: Path, target: Path) -> None:
-    from cube.run.storage import Folder
+    from cube.run.storage import open_folder
     from cube.store.write import write_template
 
     for cube in range(CUBES):
-        write_template(Folder(str(target / "cubes")), replace(_read_plan(plan), aoi_index=cube))
+        write_template(open_folder(str(target / "cubes")), replace(_read_plan(plan), aoi_index=cube))
 
 
 _ready: tuple[Any, dict[tuple[Any, ...], Any]]
@@ -397,13 +397,13 @@ def _get_ready(path: Path) -> None:
 
 def _write_share(share: tuple[Path, int, int, int]) -> int:
     """Write every n-th block with pixels of the square, and its marker; return the raw bytes."""
-    from cube.run.storage import Folder
+    from cube.run.storage import open_folder
     from cube.scenes.plan import canonical_json
     from cube.store.write import write_block
 
     target, number, of, threads = share
     plan, pixels = _ready
-    cubes, markers = Folder(str(target / "cubes")), Folder(str(target / "markers"))
+    cubes, markers = open_folder(str(target / "cubes")), open_folder(str(target / "markers"))
     blocks = [block for s in plan.sensors for block in plan.blocks(s.key)]
     tasks = [(cube, block) for cube in range(CUBES) for block in blocks][number::of]
 

@@ -39,7 +39,7 @@ from cube.config.models import ChipsConfig, Config
 from cube.config.reading import load_config
 from cube.config.sensors import SENSORS
 from cube.run.layout import Layout
-from cube.run.storage import Folder
+from cube.run.storage import open_folder
 from cube.run.thread_engine import ThreadEngine
 from cube.store.sealed import CubeInfo, SensorInfo
 from cube.testing import make_archive
@@ -154,7 +154,7 @@ def make_cubes(folder: Path, count: int) -> Config:
             }
             for sensor in plan.sensors
         }
-        write_cube(Folder(config.directory.working) / "v1" / "cubes", plan, arrays)
+        write_cube(open_folder(config.directory.working) / "v1" / "cubes", plan, arrays)
     return config
 
 

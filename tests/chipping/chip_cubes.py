@@ -17,7 +17,7 @@ from shapely.geometry import box, mapping
 from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.config.sensors import SENSORS, BandKind
-from cube.run.storage import Folder
+from cube.run.storage import Folder, open_folder
 from cube.testing.cubes import plan_from_times, write_cube
 from cube.windows.grid import Bounds
 
@@ -66,7 +66,7 @@ def write_aois(path: Path, count: int) -> None:
 
 def cubes_folder(config: Config) -> Folder:
     """Return where the cubes of a config go."""
-    return Folder(config.directory.working) / config.dataset.version / "cubes"
+    return open_folder(config.directory.working) / config.dataset.version / "cubes"
 
 
 def clean_arrays(config: Config, bounds: Bounds, rng: np.random.Generator, lulc: int = 5) -> Arrays:
@@ -115,7 +115,7 @@ def put_block_records(config: Config, arrays: Mapping[str, Any], aoi_index: int 
                 for name, values in bands.items()
             }
             records[f"{key}-{date}-0-0"] = {"fingerprint": "", "digests": digests}
-    folder = Folder(config.directory.working) / config.dataset.version / "blocks"
+    folder = open_folder(config.directory.working) / config.dataset.version / "blocks"
     folder.write(f"aoi_{aoi_index:06}.json", json.dumps(records).encode())
 
 

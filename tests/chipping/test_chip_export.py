@@ -28,7 +28,8 @@ from cube.config.reading import load_config
 from cube.config.sensors import SENSORS
 from cube.errors import ConfigError, CubeNotSealedError, StoreError
 from cube.run.layout import Layout
-from cube.run.storage import Folder
+from cube.run.storage import open_folder
+from cube.run.tasks import Tasks
 from cube.run.thread_engine import ThreadEngine
 from cube.store.open import open_cube
 from cube.windows.grid import Bounds
@@ -370,7 +371,7 @@ def test_object_stores_get_the_same_bytes(tmp_path: Path) -> None:
     local = make_config(tmp_path / "b", max_per_class=3)
     write_clean_cube(local)
     chip(local)
-    remote = Folder("memory://chips-test") / "v1" / "chips"
+    remote = open_folder("memory://chips-test") / "v1" / "chips"
     assert {name: remote.read(name) for name in remote.files()} == contents(version_folder(local) / "chips")
 
 
@@ -476,8 +477,8 @@ def test_tasks_travel_to_other_processes(tmp_path: Path) -> None:
 
     class Postal(ThreadEngine):
         def run(self, function: Any, tasks: Any, scope: str) -> Any:
-            sent = pickle.loads(pickle.dumps((function, list(tasks))))
-            for outcome in super().run(*sent, scope):
+            sent = pickle.loads(pickle.dumps((function, tasks.take(100))))
+            for outcome in super().run(sent[0], Tasks(sent[1]), scope):
                 yield pickle.loads(pickle.dumps(outcome))
 
     assert chip(config, Postal(2)).written == 16

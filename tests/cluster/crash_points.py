@@ -21,7 +21,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.errors import CubeNotSealedError
 from cube.run.layout import Layout
-from cube.run.tasks import Outcome
+from cube.run.tasks import Outcome, TaskSource
 from cube.run.thread_engine import ThreadEngine
 from cube.store.open import open_cube
 
@@ -131,11 +131,11 @@ class InOrder(ThreadEngine):
     """One block after the other in this thread, so that steps have the same numbers every time."""
 
     def run(
-        self, function: Callable[[Any], Any], tasks: Iterable[Any], scope: str
+        self, function: Callable[[Any], Any], tasks: TaskSource[Any], scope: str
     ) -> Iterator[Outcome[Any, Any]]:
         del scope
-        for task in tasks:
-            yield Outcome(task, function(task))
+        while some := tasks.take(1):
+            yield Outcome(some[0], function(some[0]))
 
 
 def fork(work: Callable[[], dict[str, Any]]) -> tuple[str, int]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from cube.errors import BusyError, ConfigError, StoreError
 from cube.run.layout import Layout
 from cube.run.lock import hold
 from cube.run.status import AoiState, StatusBoard
-from cube.run.tasks import Outcome
+from cube.run.tasks import Outcome, TaskSource
 from cube.run.thread_engine import ThreadEngine
 from cube.scenes.catalog import open_catalog
 from cube.scenes.estimate import estimate_cost
@@ -220,14 +220,14 @@ class Interrupting(ThreadEngine):
         self.after = after
 
     def run(
-        self, function: Callable[[Any], Any], tasks: Iterable[Any], scope: str
+        self, function: Callable[[Any], Any], tasks: TaskSource[Any], scope: str
     ) -> Iterator[Outcome[Any, Any]]:
         del scope
-        for task in tasks:
+        while some := tasks.take(1):
             if self.after == 0:
                 raise KeyboardInterrupt
             self.after -= 1
-            yield Outcome(task, function(task))
+            yield Outcome(some[0], function(some[0]))
 
 
 class Counting(ThreadEngine):
@@ -238,7 +238,7 @@ class Counting(ThreadEngine):
         self.ran: list[str] = []
 
     def run(
-        self, function: Callable[[Any], Any], tasks: Iterable[Any], scope: str
+        self, function: Callable[[Any], Any], tasks: TaskSource[Any], scope: str
     ) -> Iterator[Outcome[Any, Any]]:
         for outcome in super().run(function, tasks, scope):
             self.ran.append(outcome.task.block.name)
@@ -379,7 +379,7 @@ class TestFailures:
                 raise ConnectionError("no answer from https://host/a?sig=c2VjcmV0")
             seal(cubes, plan, *arguments, **extra)
 
-        monkeypatch.setattr("cube.build.run.seal", sealed)
+        monkeypatch.setattr("cube.store.resume.seal", sealed)
         config = demo_config(tmp_path, *FEW)
         rows = build_cubes(config, ThreadEngine(), only=[4, 5]).rows
         assert rows[5].status is AoiState.BUILT
@@ -411,19 +411,20 @@ class TestFailures:
         config = demo_config(tmp_path)
         plans = [plan for _, plan in plan_cubes(config, only=[4, 5]) if isinstance(plan, CubePlan)]
         room = max(estimate_cost(plan).store_bytes for plan in plans) * 1.5
-        monkeypatch.setattr("cube.run.storage.Folder.free_bytes", lambda _: int(room))
+        monkeypatch.setattr("cube.run.disk.DiskFolder.free_bytes", lambda _: int(room))
         begun = set[int]()
 
         class Patient(ThreadEngine):
             """Does nothing before both AOIs have been begun."""
 
-            def run(self, function: Any, tasks: Iterable[Any], scope: str) -> Iterator[Outcome[Any, Any]]:
+            def run(self, function: Any, tasks: TaskSource[Any], scope: str) -> Iterator[Outcome[Any, Any]]:
                 del scope
                 drawn = []
                 while len(begun) < 2:
-                    drawn += list(tasks)
+                    drawn += tasks.take(100)
                     time.sleep(0.01)
-                for task in [*drawn, *tasks]:
+                while drawn := [*drawn, *tasks.take(1)]:
+                    task = drawn.pop(0)
                     yield Outcome(task, function(task))
 
         summary = build_cubes(config, Patient(), only=[4, 5], progress=lambda index, _: begun.add(index))

@@ -15,7 +15,7 @@ from cube.config.fields import TimeRange
 from cube.config.models import Config
 from cube.config.sensor_models import LandCoverConfig
 from cube.errors import CatalogError
-from cube.run.storage import Folder
+from cube.run.storage import open_folder
 from cube.scenes.catalog import CachedCatalog, FileCatalog, Query, open_catalog
 from cube.testing import lulc_item, sentinel2_item, utm_geobox
 
@@ -115,19 +115,19 @@ class Silent:
 
 
 def test_a_cache_answers_without_its_catalog(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path / "cache"))
+    folder = open_folder(str(tmp_path / "cache"))
     asked = CachedCatalog(FileCatalog(items()), "https://a.example/stac", folder)
     query = Query(S2, HERE)
     first = asked.search(query)
     assert asked.search(query) == first
     assert asked.sent == 1
     (tmp_path / "cache").rename(tmp_path / "moved")
-    moved = CachedCatalog(Silent(), "https://a.example/stac/", Folder(str(tmp_path / "moved")))
+    moved = CachedCatalog(Silent(), "https://a.example/stac/", open_folder(str(tmp_path / "moved")))
     assert moved.search(query) == first
 
 
 def test_one_cache_keeps_the_answers_of_two_catalogs_apart(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
+    folder = open_folder(str(tmp_path))
     full = CachedCatalog(FileCatalog(items()), "https://a.example/stac", folder)
     empty = CachedCatalog(FileCatalog([]), "https://b.example/stac", folder)
     assert len(full.search(Query(S2))) == 6
@@ -137,7 +137,7 @@ def test_one_cache_keeps_the_answers_of_two_catalogs_apart(tmp_path: Path) -> No
 def test_a_cache_keeps_no_token(tmp_path: Path) -> None:
     signed = sentinel2_item(GRID, datetime(2023, 1, 1, tzinfo=UTC))
     signed["assets"]["B02"]["href"] += "?st=2023&sig=SECRET"
-    cache = CachedCatalog(FileCatalog([signed]), "https://a.example/stac", Folder(str(tmp_path)))
+    cache = CachedCatalog(FileCatalog([signed]), "https://a.example/stac", open_folder(str(tmp_path)))
     first = cache.search(Query(S2))
     assert cache.search(Query(S2)) == first
     assert not any(b"SECRET" in path.read_bytes() for path in tmp_path.rglob("*.json"))

@@ -18,7 +18,7 @@ from distributed import LocalCluster
 from cube.config.models import ComputeConfig
 from cube.errors import ClusterError
 from cube.run.engine import open_engine
-from cube.run.tasks import Engine
+from cube.run.tasks import Engine, Tasks
 
 # Workers in processes of their own cannot import a test.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -68,8 +68,8 @@ def test_a_killed_clients_task_is_waited_for_before_the_next_run_touches_its_sco
 ) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]);"
-        "from test_engine import SCOPE, slow; from cube.config.models import ComputeConfig; from cube.run.engine import open_engine\n"
-        "with open_engine(ComputeConfig(scheduler=sys.argv[1])) as e: list(e.run(slow, [Path(sys.argv[2])], SCOPE))"
+        "from test_engine import SCOPE, slow; from cube.config.models import ComputeConfig; from cube.run.engine import open_engine; from cube.run.tasks import Tasks\n"
+        "with open_engine(ComputeConfig(scheduler=sys.argv[1])) as e: list(e.run(slow, Tasks([Path(sys.argv[2])]), SCOPE))"
     )
     here = Path(__file__)
     client = subprocess.Popen(
@@ -92,7 +92,7 @@ def test_a_killed_clients_task_is_waited_for_before_the_next_run_touches_its_sco
 
 def test_a_task_that_loses_its_worker_more_often_than_dask_forgives_is_still_done(tmp_path: Path) -> None:
     with open_engine(ComputeConfig(workers=1, threads=1)) as engine:
-        outcomes = list(engine.run(die_at_first, [tmp_path], SCOPE))
+        outcomes = list(engine.run(die_at_first, Tasks([tmp_path]), SCOPE))
     assert [outcome.get() for outcome in outcomes] == [6]
 
 
@@ -110,7 +110,7 @@ def test_a_scheduler_that_goes_away_is_said_in_one_line(tmp_path: Path) -> None:
             pytest.raises(ClusterError, match=r"tcp://.*: the Dask scheduler went away; .* run again"),
             open_engine(ComputeConfig(scheduler=cluster.scheduler_address)) as engine,
         ):
-            list(engine.run(slow, [tmp_path], SCOPE))
+            list(engine.run(slow, Tasks([tmp_path]), SCOPE))
         closing.result(timeout=60)
 
 

@@ -18,15 +18,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from cube.errors import BusyError, DiskFullError, StoreError
 from cube.run import lock
-from cube.run.storage import STAGING_PREFIX, Folder, disk_errors
+from cube.run.storage import STAGING_PREFIX, Folder, disk_errors, open_folder, write_folder
 
 
 @pytest.fixture(params=["disk", "memory", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     if request.param == "disk":
-        return Folder(str(tmp_path / "folder"))
+        return open_folder(str(tmp_path / "folder"))
     if request.param == "memory":
-        return Folder(f"memory://{tmp_path.name}")
+        return open_folder(f"memory://{tmp_path.name}")
     s3: Folder = request.getfixturevalue("s3")
     return s3 / tmp_path.name
 
@@ -65,8 +65,8 @@ def test_create_is_decided_once(folder: Folder) -> None:
 
 
 def test_a_folder_appears_whole(folder: Folder) -> None:
-    folder.write_folder("chip", {"chip.json": b"{}", "x.tif": b"1", "old.tif": b"1"}, "chip.json")
-    folder.write_folder("chip", {"chip.json": b"{ }", "x.tif": b"2"}, "chip.json")
+    write_folder(folder, "chip", {"chip.json": b"{}", "x.tif": b"1", "old.tif": b"1"}, "chip.json")
+    write_folder(folder, "chip", {"chip.json": b"{ }", "x.tif": b"2"}, "chip.json")
     assert list((folder / "chip").files()) == ["chip.json", "x.tif"]
     assert (folder / "chip").read("x.tif") == b"2"
 
@@ -81,12 +81,12 @@ def test_a_folder_that_fails_half_way_has_no_seal(folder: Folder) -> None:
     with pytest.raises(RuntimeError):
         half()
     assert not (folder / "chip").exists("chip.json")
-    folder.write_folder("chip", {"chip.json": b"{}"}, "chip.json")
+    write_folder(folder, "chip", {"chip.json": b"{}"}, "chip.json")
     assert list((folder / "chip").files()) == ["chip.json"]
 
 
 def test_sweeping_removes_only_what_is_unfinished(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
+    folder = open_folder(str(tmp_path))
     folder.write("kept.txt", b"1")
     (tmp_path / f"{STAGING_PREFIX}half").mkdir()
     (tmp_path / f"{STAGING_PREFIX}half" / "x").write_bytes(b"1")
@@ -99,7 +99,7 @@ def test_sweeping_removes_only_what_is_unfinished(tmp_path: Path) -> None:
 def test_modes_do_not_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        Folder(str(tmp_path)).write("a", b"1")
+        open_folder(str(tmp_path)).write("a", b"1")
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
@@ -121,7 +121,7 @@ def test_a_full_disk_and_a_refusal_are_told_apart() -> None:
 def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="cannot be written"):
-        Folder(str(tmp_path / "file" / "below")).make()
+        open_folder(str(tmp_path / "file" / "below")).make()
 
 
 def test_one_run_at_a_time(folder: Folder) -> None:
@@ -147,7 +147,7 @@ def test_the_lock_of_a_process_that_died_is_taken_over(folder: Folder) -> None:
 
 
 def test_the_lock_of_another_users_process_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Folder("memory://theirs")
+    folder = open_folder("memory://theirs")
     owner = {"host": socket.gethostname(), "process": 1, "renewal": "a"}
     folder.write(".lock", json.dumps(owner).encode())
 
@@ -160,7 +160,7 @@ def test_the_lock_of_another_users_process_is_respected(monkeypatch: pytest.Monk
 
 
 def test_a_lock_of_another_host_is_stale_once_it_is_not_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Folder("memory://stale")
+    folder = open_folder("memory://stale")
     monkeypatch.setattr(lock, "_STALE_S", 0.05)
     folder.write(".lock", b'{"host": "another", "process": 1, "renewal": "a"}')
     with lock.hold(folder):
@@ -176,7 +176,7 @@ def test_a_lock_of_another_host_is_stale_once_it_is_not_renewed(monkeypatch: pyt
 
 
 def test_a_lock_whose_renewal_fails_once_is_renewed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Folder("memory://renewed")
+    folder = open_folder("memory://renewed")
     monkeypatch.setattr(lock, "_RENEW_S", 0.01)
     fs = fsspec.filesystem("memory")
     put, calls, renewed = fs.pipe_file, [0], threading.Event()
@@ -195,7 +195,7 @@ def test_a_lock_whose_renewal_fails_once_is_renewed_again(monkeypatch: pytest.Mo
 
 
 def test_a_store_that_refuses_is_one_line_and_its_key_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Folder("memory://refused", {"some_key": "c2VjcmV0"})
+    folder = open_folder("memory://refused", {"some_key": "c2VjcmV0"})
 
     def refuse(*_: object) -> None:
         raise RuntimeError("no answer from\n https://host/a?sig=c2VjcmV0")
@@ -218,7 +218,7 @@ def test_a_store_that_refuses_is_one_line_and_its_key_is_nowhere(monkeypatch: py
 def test_a_store_that_takes_all_but_one_file_gets_no_seal(
     monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    folder, put_object = Folder(f"memory://unsealed-{failing}"), MemoryFileSystem.pipe_file
+    folder, put_object = open_folder(f"memory://unsealed-{failing}"), MemoryFileSystem.pipe_file
 
     def pipe_file(fs: MemoryFileSystem, path: str, value: bytes, **options: object) -> None:
         if path.endswith(failing):
@@ -228,5 +228,5 @@ def test_a_store_that_takes_all_but_one_file_gets_no_seal(
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
     files = {"chip.json": b"{}", **{f"{number:02}.tif": b"1" for number in range(100)}}
     with pytest.raises(StoreError, match=rf"{failing}: cannot be written \(gone\)"):
-        folder.write_folder("chip", files, "chip.json")
+        write_folder(folder, "chip", files, "chip.json")
     assert not (folder / "chip").exists("chip.json")

@@ -21,10 +21,11 @@ from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.config.sensors import SENSORS
 from cube.errors import CubeNotSealedError, StoreError
-from cube.run.storage import Folder
+from cube.run.layout import Layout
+from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import CubePlan
 from cube.store.open import open_cube
-from cube.store.resume import sweep_cube, unseal
+from cube.store.resume import keep_blocks, reopen_cube
 from cube.store.sealed import read_seal
 from cube.store.template import make_template
 from cube.store.write import write_block, write_template
@@ -84,7 +85,7 @@ def cubes(
     arrays: dict[str, dict[str, NDArray[np.generic]]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Folder:
-    folder = Folder(str(tmp_path_factory.mktemp("cubes")))
+    folder = open_folder(str(tmp_path_factory.mktemp("cubes")))
     write_cube(folder, plan, arrays)
     return folder
 
@@ -186,7 +187,7 @@ def test_the_same_plan_gives_the_same_bytes(plan: CubePlan) -> None:
 
 
 def test_an_unsealed_cube_cannot_be_opened(plan: CubePlan, tmp_path: Path) -> None:
-    cubes = Folder(str(tmp_path))
+    cubes = open_folder(str(tmp_path))
     write_template(cubes, plan)
     with pytest.raises(CubeNotSealedError, match=r"aoi_000007\.zarr: no finished cube"):
         open_cube(cubes / "aoi_000007.zarr")
@@ -198,18 +199,18 @@ def test_an_unsealed_cube_cannot_be_opened(plan: CubePlan, tmp_path: Path) -> No
 def test_a_sealed_cube_can_be_unsealed(
     plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
 ) -> None:
-    cubes = Folder("memory://unseal")
-    write_cube(cubes, plan, arrays)
-    seal = read_seal(cubes, 7)
+    layout = Layout(open_folder("memory://unseal"))
+    write_cube(layout.cubes, plan, arrays)
+    seal = read_seal(layout.cubes, 7)
     assert seal is not None
-    unseal(cubes, 7)
-    assert read_seal(cubes, 7) is None
+    reopen_cube(layout, 7)
+    assert read_seal(layout.cubes, 7) is None
 
 
 def test_memory_storage_holds_the_same_bytes(
     cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
 ) -> None:
-    there = Folder("memory://cubes")
+    there = open_folder("memory://cubes")
     write_cube(there, plan, arrays)
     names = list((cubes / "aoi_000007.zarr").files())
     assert names == list((there / "aoi_000007.zarr").files())
@@ -221,7 +222,7 @@ def test_memory_storage_holds_the_same_bytes(
 
 
 def test_a_block_of_another_shape_or_dtype_is_refused(plan: CubePlan, tmp_path: Path) -> None:
-    cubes = Folder(str(tmp_path))
+    cubes = open_folder(str(tmp_path))
     write_template(cubes, plan)
     block = Block("s2l2a", 0, 0, 0, 10, 10)
     with pytest.raises(StoreError, match=r"got uint16 \(5, 5\); expected uint16 \(10, 10\)"):
@@ -233,14 +234,19 @@ def test_a_block_of_another_shape_or_dtype_is_refused(plan: CubePlan, tmp_path: 
 def test_sweeping_leaves_the_kept_blocks_alone(
     plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path: Path
 ) -> None:
-    cubes = Folder(str(tmp_path))
-    write_cube(cubes, plan, arrays)
-    unseal(cubes, 7)
-    before = set((cubes / "aoi_000007.zarr").files())
-    (tmp_path / "aoi_000007.zarr" / "s2l2a" / "B02" / "c" / "x.partial").write_bytes(b"")
-    kept = {block.name for block in plan.blocks("s2l2a") if block.time == 1}
-    sweep_cube(cubes, plan, kept)
-    left = set((cubes / "aoi_000007.zarr").files())
+    layout = Layout(open_folder(str(tmp_path)))
+    cube = layout.cubes / "aoi_000007.zarr"
+    write_cube(layout.cubes, plan, arrays)
+    before = set(cube.files()) - {"zarr.json"}
+    cube.write("s2l2a/B02/c/x.partial", b"")
+    kept = [block for block in plan.blocks("s2l2a") if block.time == 1]
+    for block in kept:
+        record = {"fingerprint": plan.block_fingerprint(block), "digests": {}}
+        layout.markers(7).write(f"{block.name}.json", json.dumps(record).encode())
+    layout.markers(7).write("s2l2a-0-0-0.json", b'{"fingerprint": "another", "digests": {}}')
+    assert set(keep_blocks(layout, plan)) == {block.name for block in kept}
+    assert set(layout.markers(7).names()) == {f"{block.name}.json" for block in kept}
+    left = set(cube.files())
     assert left == {
         n for n in before if "/c/" not in n or n.startswith(("s2l2a/B02/c/1", "s2l2a/SCL/c/1"))
     } | {n for n in before if "/c/" in n and n.split("/")[1] in ("x", "y", "time", "spatial_ref")}
@@ -249,7 +255,7 @@ def test_sweeping_leaves_the_kept_blocks_alone(
 def test_other_layouts_are_refused(
     plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path: Path
 ) -> None:
-    cubes = Folder(str(tmp_path))
+    cubes = open_folder(str(tmp_path))
     write_cube(cubes, plan, arrays)
     path = tmp_path / "aoi_000007.zarr" / "zarr.json"
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import release.opening.zips
-from cube.run.storage import Folder
+from cube.run.storage import open_folder
 from release.opening.checksums import SUMS_NAME, Checksums, Names, format_sums, parse_sums, sha256
 from release.opening.faults import BadZipError
 from release.opening.files import ZipFiles
@@ -79,7 +79,7 @@ def test_a_zip_beyond_4_gib_opens_elsewhere(tmp_path: Path) -> None:
         ["python3", "-m", "zipfile", "-l", str(path)], capture_output=True, text=True, check=True
     )
     assert listed.stdout.count(str(1 << 30)) == 4
-    files = ZipFiles(Folder(str(tmp_path)), path.name)
+    files = ZipFiles(open_folder(str(tmp_path)), path.name)
     assert list(files.names()) == sorted(names)
     assert files.read("e") == b"e"
 
@@ -149,7 +149,7 @@ def test_a_zip_that_is_cut_or_damaged_is_no_accident(tmp_path: Path) -> None:
             data[rng.randrange(len(data))] = rng.choice([0, 1, 255, rng.randrange(256)])
         path.write_bytes(data)
         try:
-            files = ZipFiles(Folder(str(tmp_path)), path.name)
+            files = ZipFiles(open_folder(str(tmp_path)), path.name)
         except BadZipError:
             refused += 1
             continue

@@ -15,7 +15,7 @@ from test_release_verb import digests
 from cube.config.models import Config
 from cube.errors import BusyError, GelosError
 from cube.run.lock import hold
-from cube.run.storage import Folder
+from cube.run.storage import Folder, open_folder
 from release import make_release, open_release, verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
-        ("cube.run.storage", "_write_file", 30),  # as the folder is filled
+        ("cube.run.disk", "_write_file", 30),  # as the folder is filled
         ("pathlib", "Path.replace", 1),  # before the old folder makes way
         ("pathlib", "Path.replace", 2),  # before the new one takes its place
         ("os", "unlink", 10),  # as the old one is removed
@@ -142,7 +142,7 @@ def test_no_room_for_the_zip(config: Config, folder: Path, archive: Path, tmp_pa
 
 def test_one_run_at_a_time_in_an_output_folder(tmp_path: Path) -> None:
     config = working_folder(tmp_path, LITTLE)
-    output = Folder(config.directory.output)
+    output = open_folder(config.directory.output)
     output.make()
     with hold(output), pytest.raises(BusyError, match="another run"):
         make_release(config)

@@ -22,7 +22,7 @@ from release_landscape import LAND, SETTINGS, VERSION, Land, working_folder, wri
 import release.make as verb
 from cube.config.models import Config
 from cube.errors import GelosError
-from cube.run.storage import Folder
+from cube.run.storage import open_folder
 from release import ReleaseError, make_release, open_release, verify
 from release.tracker import GELOS_FIELDS, read_tracker
 
@@ -107,7 +107,7 @@ def test_a_folder_that_is_no_release_is_never_replaced(tmp_path: Path, force: bo
 def test_an_interrupted_upload_can_be_replaced(tmp_path: Path) -> None:
     config = working_folder(tmp_path, Land({1: 2}), {"directory.output": "memory://interrupted"})
     summary = make_release(config)
-    release = Folder(summary.folder)
+    release = open_folder(summary.folder)
     for name in ("SHA256SUMS", "dem_000000.tif"):
         release.remove(name)
     assert make_release(config, force=True).fingerprint == summary.fingerprint

@@ -1,0 +1,240 @@
+"""Which block is read next: AOIs are taken up as their plans are ready, and sealed with their last block."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from cube.config.aoi import Aoi
+from cube.config.models import Config
+from cube.errors import DiskFullError, ReadError
+from cube.pixels.access import Access, check_access
+from cube.run.layout import Layout, aoi_stem
+from cube.run.logs import event
+from cube.run.status import AoiState
+from cube.run.tasks import Outcome
+from cube.scenes.estimate import estimate_cost
+from cube.scenes.explain import Skipped
+from cube.scenes.plan import CubePlan
+from cube.store.open import read_array
+from cube.store.resume import BlockRecords, close_cube, keep_blocks, reopen_cube
+from cube.store.sealed import describes, read_seal
+from cube.store.write import write_template
+from cube.windows.grid import Block
+
+from .block import BlockTask
+from .plans import AoiPlanner
+from .prefilter import candidate_classes, needed_blocks
+from .rows import AoiRows, one_line
+
+__all__ = ["BlockQueue"]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class _OpenCube:
+    """A cube that is being built."""
+
+    plan: CubePlan
+    records: BlockRecords
+    """Of the blocks on disk."""
+    waiting: set[str] = field(default_factory=set)
+    """Names of blocks that are being made."""
+    left_out: tuple[str, ...] = ()
+    """Names of blocks that hold no window that land cover lets through."""
+    imagery_asked: bool = False
+    """True once the blocks beside land cover have been lined up, too."""
+    error: str = ""
+
+    @property
+    def share_done(self) -> float:
+        """Share of the blocks wanted that are on disk."""
+        return round(len(self.records) / (len(self.plan.all_blocks) - len(self.left_out)), 4)
+
+    @property
+    def bytes_to_come(self) -> float:
+        """Bytes that the model expects of the blocks that are not on disk yet."""
+        return estimate_cost(self.plan).store_bytes * (1 - self.share_done)
+
+
+class BlockQueue:
+    """The blocks of a run: the engine takes them, and is told back what became of each.
+
+    Trouble with one AOI, whatever it is, fails that AOI and no other.
+
+    Parameters
+    ----------
+    config, layout
+        The dataset version, and where its cubes go.
+    planner
+        Gives the AOIs with their plans.
+    rows
+        Told what becomes of the AOIs.
+    """
+
+    def __init__(self, config: Config, layout: Layout, planner: AoiPlanner, rows: AoiRows) -> None:
+        self._config, self._layout, self._planner, self._rows = config, layout, planner, rows
+        self._cubes: dict[int, _OpenCube] = {}
+        self._ready: deque[BlockTask] = deque()
+        self._in_flight = 0
+        self.fetched = 0
+        """Blocks that were read and written."""
+
+    def take(self, count: int) -> Sequence[BlockTask]:
+        """Return up to `count` blocks; waits for a plan only where nothing is in flight."""
+        taken: list[BlockTask] = []
+        while len(taken) < count:
+            if not self._ready:
+                planned = self._planner.take(wait_for_it=self._in_flight == 0)
+                if planned is None:
+                    break
+                self._begin(*planned)
+                continue
+            taken.append(self._ready.popleft())
+            self._in_flight += 1
+        return taken
+
+    def finish(self, outcome: Outcome[BlockTask, dict[str, Any]]) -> None:
+        """Note what became of a block; the last one of a cube seals it, or fails its AOI."""
+        self._in_flight -= 1
+        task, cube = outcome.task, self._cubes[outcome.task.aoi_index]
+        cube.waiting.discard(task.block.name)
+        if outcome.error is None:
+            cube.records[task.block.name] = outcome.get()
+            self.fetched += 1
+            self._rows.update(task.aoi_index, done=cube.share_done)
+        else:
+            reason = f"block {task.block.name}: {one_line(outcome.error)}"
+            facts = {"aoi": task.aoi_index, "block": task.block.name}
+            _LOG.error("AOI %06d: %s", task.aoi_index, reason, extra=event("block", **facts))
+            cube.error = cube.error or reason
+        if cube.waiting:
+            return
+        try:
+            if cube.imagery_asked or cube.error:
+                self._close(task.aoi_index)
+            else:
+                self._ask_for_imagery(task.aoi_index)
+        except Exception as error:  # noqa: BLE001  as when it was begun
+            self._give_up(task.aoi_index, error)
+
+    def _begin(self, aoi: Aoi, planned: Future[CubePlan]) -> None:
+        tries = self._rows.tries(aoi.index) + 1
+        try:
+            self._take_up(aoi, planned, tries)
+        except Exception as error:  # noqa: BLE001  whatever it is
+            self._give_up(aoi.index, error, tries=tries)
+
+    def _give_up(self, aoi_index: int, error: Exception, **changes: Any) -> None:
+        """Fail an AOI that has no block in flight."""
+        self._cubes.pop(aoi_index, None)
+        self._rows.fail(aoi_index, error, **changes)
+
+    def _take_up(self, aoi: Aoi, planned: Future[CubePlan], tries: int) -> None:
+        """Find what is on disk already, and line the rest up."""
+        try:
+            plan = planned.result()
+        except Skipped as skipped:
+            reopen_cube(self._layout, aoi.index)  # a cube of another config is not what this one asks for
+            self._rows.update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
+            return
+        size = {"epsg": plan.epsg, "width_m": plan.bounds.width, "height_m": plan.bounds.height}
+        if self._is_current(plan):
+            self._layout.building.remove_folder(aoi_stem(aoi.index))
+            self._rows.update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **size)
+            return
+        _check_access(plan, self._planner.access)
+        self._rows.update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **size)
+        cube = _OpenCube(plan, keep_blocks(self._layout, plan))
+        self._check_room(cube)
+        write_template(self._layout.cubes, plan)
+        self._cubes[aoi.index] = cube
+        if cube.records:
+            self._rows.update(aoi.index, done=cube.share_done)
+        self._line_up(cube, plan.blocks("lulc"))
+        if self._config.aoi.fetch == "all" or not cube.waiting:
+            self._ask_for_imagery(aoi.index)
+
+    def _line_up(self, cube: _OpenCube, blocks: Iterable[Block]) -> None:
+        """Let the blocks be made that are not on disk."""
+        for block in blocks:
+            if block.name not in cube.records:
+                cube.waiting.add(block.name)
+                self._ready.append(self._task(cube.plan, block))
+
+    def _ask_for_imagery(self, aoi_index: int) -> None:
+        """Line up the blocks beside land cover: all, or those that hold a candidate window."""
+        cube = self._cubes[aoi_index]
+        wanted = self._wanted_blocks(cube.plan)
+        imagery = [block for block in cube.plan.all_blocks if block.sensor != "lulc"]
+        cube.imagery_asked = True
+        cube.left_out = tuple(
+            block.name for block in imagery if block.name not in wanted and block.name not in cube.records
+        )
+        self._line_up(cube, [block for block in imagery if block.name in wanted])
+        if not cube.waiting:
+            self._close(aoi_index)
+
+    def _wanted_blocks(self, plan: CubePlan) -> Collection[str]:
+        if self._config.aoi.fetch == "all":
+            return {block.name for block in plan.all_blocks}
+        lulc = read_array(self._layout.cubes, plan.aoi_index, "lulc/lulc")
+        return needed_blocks(candidate_classes(lulc, plan, self._config), plan, self._config)
+
+    def _is_current(self, plan: CubePlan) -> bool:
+        """Tell whether a sealed cube is the plan's, and holds every block that is wanted."""
+        sealed = read_seal(self._layout.cubes, plan.aoi_index)
+        if sealed is None or not describes(sealed, plan):
+            return False
+        left_out = set(sealed["attributes"].get("not_fetched", ()))
+        return not left_out or not left_out & set(self._wanted_blocks(plan))
+
+    def _check_room(self, cube: _OpenCube) -> None:
+        """See that a cube fits beside what those that are being built have still to write."""
+        free, needed = self._layout.cubes.free_bytes(), cube.bytes_to_come
+        promised = sum(other.bytes_to_come for other in self._cubes.values())
+        if free is not None and free < needed + promised:
+            raise DiskFullError(
+                f"{self._layout.cubes}: {free / 1e9:.1f} GB are free, and this cube takes about "
+                f"{needed / 1e9:.1f} GB beside {promised / 1e9:.1f} GB of others; make room and run again"
+            )
+
+    def _task(self, plan: CubePlan, block: Block) -> BlockTask:
+        sensor_plan = plan.sensor(block.sensor)
+        return BlockTask(
+            cubes=self._layout.cubes,
+            markers=self._layout.markers(plan.aoi_index),
+            aoi_index=plan.aoi_index,
+            block=block,
+            geobox=plan.geobox(block.sensor)[block.roi],
+            sensor=sensor_plan.sensor,
+            bands=sensor_plan.bands,
+            scenes=sensor_plan.dates[block.time].scenes,
+            resampling=sensor_plan.resampling,
+            harmonize=sensor_plan.harmonize,
+            access=self._planner.access,
+            fingerprint=plan.block_fingerprint(block),
+        )
+
+    def _close(self, aoi_index: int) -> None:
+        """Seal a cube whose blocks are all on disk, or say why it cannot be."""
+        cube = self._cubes.pop(aoi_index)
+        if cube.error:
+            self._rows.update(aoi_index, status=AoiState.FAILED, reason=cube.error)
+            return
+        close_cube(self._layout, cube.plan, cube.records, cube.left_out)
+        self._rows.update(aoi_index, status=AoiState.BUILT, reason="", done=1.0)
+
+
+def _check_access(plan: CubePlan, access: Access) -> None:
+    """Get every container's token before the first block: a missing account shows now, not in hours."""
+    for sensor_plan in plan.sensors:
+        scene = next(sensor_plan.scenes)
+        asset = next(iter(scene.assets.values()))
+        if problem := check_access(asset.href, access):
+            raise ReadError(scene.id, asset.key, problem)

@@ -1,0 +1,79 @@
+"""What becomes of AOIs while cubes are built, told in three places: the board, the log, the progress bar."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from cube.errors import DiskFullError, GelosError, StoreError
+from cube.redaction import without_signature
+from cube.run.logs import event
+from cube.run.status import AoiState, AoiStatus, StatusBoard
+
+__all__ = ["AoiProgress", "AoiRows", "one_line"]
+
+_LOG = logging.getLogger(__name__)
+
+AoiProgress = Callable[[int, AoiStatus], None]
+"""Told of every change of an AOI's row."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line without signatures; one that is not ours is called by its type."""
+    text = without_signature(" ".join(str(error).split()))
+    return text if isinstance(error, GelosError) else f"{type(error).__name__}: {text}"
+
+
+class AoiRows:
+    """The rows of the AOIs of a run.
+
+    Parameters
+    ----------
+    board
+        Where they are kept.
+    progress
+        Told of every change, too.
+    """
+
+    def __init__(self, board: StatusBoard, progress: AoiProgress | None) -> None:
+        self._board, self._progress = board, progress
+
+    def tries(self, aoi_index: int) -> int:
+        """Return how many runs have begun to build an AOI."""
+        return self._board[aoi_index].tries
+
+    def update(self, aoi_index: int, **changes: Any) -> None:
+        """Change an AOI's row; a new status is logged.
+
+        Raises
+        ------
+        DiskFullError
+            If the board cannot be written for want of room.
+        """
+        try:
+            self._board.update(aoi_index, **changes)
+        except DiskFullError:
+            raise
+        except StoreError as error:  # a report that a store refuses in passing ends no run of days
+            _LOG.warning("%s; the next change writes it again", error)
+        row = self._board[aoi_index]
+        if "status" in changes:
+            _log(aoi_index, row)
+        if self._progress is not None:
+            self._progress(aoi_index, row)
+
+    def fail(self, aoi_index: int, error: Exception, **changes: Any) -> None:
+        """Say why an AOI is given up; a fault of the program is logged with its traceback."""
+        reason = one_line(error)
+        if not isinstance(error, GelosError):
+            facts = event("fault", aoi=aoi_index)
+            _LOG.error("AOI %06d: %s", aoi_index, reason, exc_info=error, extra=facts)
+        self.update(aoi_index, status=AoiState.FAILED, reason=reason, **changes)
+
+
+def _log(aoi_index: int, row: AoiStatus) -> None:
+    level = logging.ERROR if row.status is AoiState.FAILED else logging.INFO
+    text = f"{row.status}: {row.reason}" if row.reason else str(row.status)
+    facts = {"status": str(row.status), "reason": row.reason, "done": row.done, "tries": row.tries}
+    _LOG.log(level, "AOI %06d: %s", aoi_index, text, extra=event("aoi", aoi=aoi_index, **facts))

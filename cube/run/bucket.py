@@ -1,0 +1,226 @@
+"""Folders in an object store, through fsspec: a put is atomic, and a folder's last file tells that it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import BoundedSemaphore
+from typing import IO, TYPE_CHECKING, Any
+
+import fsspec
+
+from cube.errors import StoreError
+from cube.redaction import without_signature
+
+from .folder import STAGING_PREFIX, disk_errors, is_finished
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+__all__ = ["BucketFolder"]
+
+_PUT_THREADS = 8
+_PUT_AHEAD = 32
+"""Files that wait to be put; further ones wait outside memory."""
+
+
+@dataclass(frozen=True)
+class BucketFolder:
+    """A folder in an object store; its methods are told of in :class:`cube.run.folder.Folder`.
+
+    A store cannot rename, so a folder is whole once its last file is there: that file is put last
+    and removed first.
+    """
+
+    url: str
+    """``s3://``, ``az://``, ``gs://``, ``memory://`` ..."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    """fsspec's; may hold a key, and is shown nowhere."""
+
+    def __truediv__(self, name: str) -> BucketFolder:
+        """Return the folder `name` inside this one."""
+        return BucketFolder(f"{self.url.rstrip('/')}/{name}", self.options)
+
+    def __str__(self) -> str:
+        """Return the URL, as shown to people."""
+        return self.url
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the opened filesystem behind."""
+        return {"url": self.url, "options": self.options}
+
+    @cached_property
+    def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        try:
+            fs, root = fsspec.core.url_to_fs(self.url, **dict(self.options))
+        except (ImportError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{self.url}: cannot be opened ({error}); look at directory.storage_options"
+            ) from None
+        return fs, root.rstrip("/")
+
+    @property
+    def _fs(self) -> fsspec.AbstractFileSystem:
+        return self._opened[0]
+
+    @property
+    def _listed(self) -> fsspec.AbstractFileSystem:
+        """The filesystem without what it remembers of listings."""
+        self._fs.invalidate_cache()
+        return self._fs
+
+    def _key(self, name: str) -> str:
+        return f"{self._opened[1]}/{name}"
+
+    def absolute(self) -> BucketFolder:
+        """Return this folder: its URL holds everywhere."""
+        return self
+
+    def make(self) -> None:
+        """See that the store can be opened; it knows no folders."""
+        _ = self._opened
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file called `name`."""
+        return bool(self._listed.isfile(self._key(name)))
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes."""
+        return bytes(self._fs.cat_file(self._key(name)))
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """Return up to `size` bytes of a file from `start` on."""
+        return bytes(self._fs.cat_file(self._key(name), start=start, end=start + size)) if size else b""
+
+    def size(self, name: str) -> int:
+        """Return how many bytes a file has."""
+        return int(self._fs.size(self._key(name)))
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading piece by piece."""
+        opened: IO[bytes] = self._fs.open(self._key(name), "rb")
+        return opened
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file."""
+        with self._service_errors(name):
+            self._fs.pipe_file(self._key(name), data)
+
+    @contextlib.contextmanager
+    def stream(self, name: str) -> Iterator[IO[bytes]]:
+        """Write a file piece by piece to a temporary one, and put it when the block ends well."""
+        self.make()
+        with disk_errors(f"{self.url}/{name}"), tempfile.NamedTemporaryFile(prefix=STAGING_PREFIX) as file:
+            yield file
+            file.flush()
+            with self._service_errors(name):
+                self._fs.put_file(file.name, self._key(name))
+
+    @contextlib.contextmanager
+    def _service_errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # every service has errors of its own
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise StoreError(f"{self.url}/{name}: cannot be written ({without_signature(why)})") from error
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Put a file only if there is none."""
+        try:
+            self._fs.pipe_file(self._key(name), data, mode="create")
+        except OSError as error:
+            if isinstance(error, FileExistsError) or error.errno in (errno.EEXIST, errno.EBUSY):
+                return False
+            raise
+        return True
+
+    def names(self, suffix: str = "") -> list[str]:
+        """List finished names directly inside, sorted."""
+        found = {str(entry["name"]).rstrip("/").rsplit("/", 1)[-1] for entry in self._entries()}
+        return sorted(name for name in found if name.endswith(suffix) and is_finished(name))
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file directly inside."""
+        files = (entry for entry in self._entries() if entry["type"] == "file")
+        return {str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"]) for entry in files}
+
+    def _entries(self) -> list[dict[str, Any]]:
+        try:
+            return list(self._listed.ls(self._opened[1], detail=True))
+        except FileNotFoundError:
+            return []
+
+    def files(self) -> Iterator[str]:
+        """Names of all files below."""
+        root = self._opened[1]
+        yield from sorted(str(key)[len(root) + 1 :] for key in self._listed.find(root))
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._key(name))
+
+    def prune(self) -> None:
+        """Do nothing: an object store has no empty folders."""
+
+    def remove_folder(self, name: str, last: str = "") -> None:
+        """Remove all objects of the folder `name`, first the one that was put `last`."""
+        if last:
+            (self / name).remove(last)
+        with contextlib.suppress(FileNotFoundError):
+            self._listed.rm(self._key(name), recursive=True)
+
+    @contextlib.contextmanager
+    def staged(self, name: str, last: str, *, sync: bool = True) -> Iterator[Callable[[str, bytes], None]]:
+        """Put the files of the folder `name` as they come, and its `last` when the block ends well."""
+        del sync  # a store has seen to it once a put returns
+        self.remove_folder(name, last)
+        target, held = self / name, dict[str, bytes]()
+        room, errors = BoundedSemaphore(_PUT_AHEAD), list[BaseException]()
+
+        def note(future: Future[None]) -> None:
+            if (error := future.exception()) is not None:
+                errors.append(error)
+            room.release()
+
+        with ThreadPoolExecutor(_PUT_THREADS) as pool:
+
+            def put(file: str, data: bytes) -> None:
+                if file == last:
+                    held[file] = data
+                    return
+                if errors:
+                    raise errors[0]
+                room.acquire()
+                pool.submit(target.write, file, data).add_done_callback(note)
+
+            yield put
+        if errors:
+            raise errors[0]
+        for file, data in held.items():
+            target.write(file, data)
+
+    def sync(self) -> None:
+        """Do nothing: what was put is there."""
+
+    def sync_files(self, names: Iterable[str]) -> None:
+        """Do nothing: what was put is there."""
+
+    def sweep(self) -> None:
+        """Do nothing: a put is whole or not there."""
+
+    def free_bytes(self) -> int | None:
+        """Return None: an object store has no end."""
+        return None
+
+    def zarr_store(self, name: str, *, read_only: bool = False) -> Store:
+        """Return a Zarr store on the folder `name`."""
+        from zarr.storage import FsspecStore
+
+        url, options = (self / name).url, dict(self.options)
+        return FsspecStore.from_url(url, storage_options=options, read_only=read_only)

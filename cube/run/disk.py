@@ -1,0 +1,261 @@
+"""Folders on a local disk: temporary file, ``fsync`` and rename; folders are staged beside their place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from .folder import STAGING_PREFIX, disk_errors, is_finished
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+__all__ = ["DiskFolder"]
+
+
+@dataclass(frozen=True)
+class DiskFolder:
+    """A folder on a local disk; its methods are told of in :class:`cube.run.folder.Folder`."""
+
+    url: str
+    """Path."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    """Of no use here; kept for folders derived from this one."""
+
+    def __truediv__(self, name: str) -> DiskFolder:
+        """Return the folder `name` inside this one."""
+        return DiskFolder(f"{self.url.rstrip('/')}/{name}", self.options)
+
+    def __str__(self) -> str:
+        """Return the path, as shown to people."""
+        return self.url
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.url)
+
+    def absolute(self) -> DiskFolder:
+        """Return the same folder by its absolute path."""
+        return DiskFolder(str(self.path.absolute()), self.options)
+
+    def make(self) -> None:
+        """Create the folder, and those above it."""
+        with disk_errors(self.url):
+            _make_folders(self.path)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file called `name`."""
+        return (self.path / name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes."""
+        return (self.path / name).read_bytes()
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """Return up to `size` bytes of a file from `start` on."""
+        with self.open(name) as file:
+            file.seek(start)
+            return file.read(size)
+
+    def size(self, name: str) -> int:
+        """Return how many bytes a file has."""
+        return (self.path / name).stat().st_size
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading piece by piece."""
+        return (self.path / name).open("rb")
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file at once."""
+        with self._replacing(self.path / name) as file:
+            file.write(data)
+
+    def stream(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+        """Write a file piece by piece; it appears when the block ends well."""
+        return self._replacing(self.path / name)
+
+    @contextlib.contextmanager
+    def _replacing(self, target: Path) -> Iterator[IO[bytes]]:
+        """Give a temporary file that takes the target's place once it is on the disk."""
+        with disk_errors(str(target)):
+            _make_folders(target.parent)
+            handle, temporary = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=target.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fchmod(file.fileno(), 0o644)
+                    os.fsync(file.fileno())
+                Path(temporary).replace(target)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+            _fsync_dir(target.parent)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only if there is none."""
+        try:
+            with (self.path / name).open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
+        return True
+
+    def names(self, suffix: str = "") -> list[str]:
+        """List finished names directly inside, sorted."""
+        found = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        return sorted(name for name in found if name.endswith(suffix) and is_finished(name))
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file directly inside."""
+        found = os.scandir(self.path) if self.path.is_dir() else ()
+        return {entry.name: entry.stat().st_size for entry in found if entry.is_file()}
+
+    def files(self) -> Iterator[str]:
+        """Names of all files below."""
+        yield from sorted(_walk(str(self.path)))
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def prune(self) -> None:
+        """Remove empty folders below."""
+        for folder in sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+
+    def remove_folder(self, name: str, last: str = "") -> None:
+        """Remove the folder `name`, first the file that was written `last`."""
+        if last:
+            (self / name).remove(last)
+        shutil.rmtree(self.path / name, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def staged(self, name: str, last: str, *, sync: bool = True) -> Iterator[Callable[[str, bytes], None]]:
+        """Fill the folder `name` beside its place, and rename it when the block ends well."""
+        self.make()
+        held: dict[str, bytes] = {}
+        with disk_errors(f"{self.url}/{name}"):
+            stage = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{name}-", dir=self.path))
+
+        def put(file: str, data: bytes) -> None:
+            if file == last:
+                held[file] = data
+            else:
+                _write_file(stage / file, data)
+
+        target, old = self.path / name, stage.with_name(f"{stage.name}-old")
+        try:
+            with disk_errors(f"{self.url}/{name}"):
+                yield put
+                for file, data in held.items():
+                    _write_file(stage / file, data)
+                stage.chmod(0o755)
+                if sync:
+                    os.sync()  # once: a release has hundreds of thousands of files
+                if target.exists():
+                    target.replace(old)  # at once: a kill must not leave a part of it under its name
+                stage.replace(target)
+                if sync:
+                    _fsync_dir(self.path)
+        except BaseException:
+            if old.exists() and not target.exists():
+                old.replace(target)
+            raise
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+    def sync(self) -> None:
+        """Force all that was written onto the disk."""
+        os.sync()
+
+    def sync_files(self, names: Iterable[str]) -> None:
+        """Force files below, and the folders that name them, onto the disk."""
+        folders = {self.url, os.path.dirname(self.url)}  # noqa: PTH120  there are thousands of names
+        for name in names:
+            try:
+                _force(f"{self.url}/{name}")
+            except FileNotFoundError:
+                continue
+            parts = name.split("/")[:-1]
+            folders |= {"/".join([self.url, *parts[: n + 1]]) for n in range(len(parts))}
+        for folder in sorted(folders):
+            with contextlib.suppress(FileNotFoundError):
+                _force(folder)
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written directly inside."""
+        for entry in self.path.iterdir() if self.path.is_dir() else ():
+            if not is_finished(entry.name):
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int | None:
+        """Return the room left on the disk."""
+        place = self.path.absolute()
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
+
+    def zarr_store(self, name: str, *, read_only: bool = False) -> Store:
+        """Return a Zarr store on the folder `name`."""
+        from zarr.storage import LocalStore
+
+        return LocalStore(self.path / name, read_only=read_only)
+
+
+def _walk(root: str) -> Iterator[str]:
+    """Names of the files in a folder; strings all the way, for there may be hundreds of thousands."""
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(f"{root}/{below}") as entries,
+        ):
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{below}{entry.name}/")
+                elif _is_file(entry):
+                    yield f"{below}{entry.name}"
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads round in circles
+        return False
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(data)
+        os.fchmod(file.fileno(), 0o644)
+
+
+def _make_folders(path: Path) -> None:
+    """Make a folder and those above it, and force the names of new ones onto the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _fsync_dir(folder.parent)
+
+
+def _fsync_dir(path: Path) -> None:
+    _force(str(path))
+
+
+def _force(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

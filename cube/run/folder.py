@@ -1,0 +1,201 @@
+"""A folder by contract: what every place for files promises, on a disk as in an object store.
+
+A file appears whole or not at all, and so does a folder. Names that are being written begin with
+:data:`STAGING_PREFIX`; no reader looks at them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from cube.errors import DiskFullError, StoreError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+__all__ = ["STAGING_PREFIX", "Folder", "disk_errors", "is_finished", "write_folder"]
+
+STAGING_PREFIX = ".staging-"
+"""Names that begin so are unfinished; no reader looks at them, and the next run sweeps them."""
+
+
+def is_finished(name: str) -> bool:
+    """Tell whether a name is that of a whole file or folder."""
+    return not name.startswith(STAGING_PREFIX)
+
+
+@contextlib.contextmanager
+def disk_errors(where: str) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one clear line.
+
+    Parameters
+    ----------
+    where
+        What was to be written, as shown to people.
+
+    Raises
+    ------
+    DiskFullError, StoreError
+        In place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"{where}: no space left; make room and run again, nothing is lost"
+            ) from error
+        raise StoreError(f"{where}: cannot be written ({error.strerror or error})") from error
+
+
+class Folder(Protocol):
+    """A folder on a disk or in an object store. Small: it travels to workers, and opens nothing early.
+
+    Writing raises DiskFullError or StoreError, and leaves what was there; reading what is not there
+    raises FileNotFoundError.
+    """
+
+    @property
+    def url(self) -> str:
+        """Path or URL."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """fsspec's; may hold a key, and is shown nowhere."""
+        ...
+
+    def __truediv__(self, name: str) -> Folder:
+        """Return the folder `name` inside this one."""
+        ...
+
+    def absolute(self) -> Folder:
+        """Return the same folder by an address that holds in any working directory."""
+        ...
+
+    def make(self) -> None:
+        """Create the folder where the storage knows folders."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file called `name`."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes."""
+        ...
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """Return up to `size` bytes of a file from `start` on; nothing is held open."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Return how many bytes a file has."""
+        ...
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading piece by piece; seekable."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file at once: readers see the old content or the new, never a part."""
+        ...
+
+    def stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Write a file too large for memory; it appears, whole, when the block ends well."""
+        ...
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only if there is none, as the storage decides; return False if there is."""
+        ...
+
+    def names(self, suffix: str = "") -> list[str]:
+        """List finished names directly inside, sorted. An absent folder is empty."""
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file directly inside, by name. An absent folder is empty."""
+        ...
+
+    def files(self) -> Iterator[str]:
+        """Names of all files below, relative and sorted."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file; an absent one is no error."""
+        ...
+
+    def prune(self) -> None:
+        """Remove empty folders below, where the storage knows folders."""
+        ...
+
+    def remove_folder(self, name: str, last: str = "") -> None:
+        """Remove the folder `name` and all in it, first the file that was written `last`."""
+        ...
+
+    def staged(
+        self, name: str, last: str, *, sync: bool = True
+    ) -> AbstractContextManager[Callable[[str, bytes], None]]:
+        """Fill the folder `name` file by file; it appears, whole, when the block ends well.
+
+        Parameters
+        ----------
+        name
+            The folder inside this one; one that is there is replaced.
+        last
+            The file whose presence says that the folder is whole; it is held back until the end.
+        sync
+            False leaves it to :meth:`sync` to see the folder through a loss of power; a killed
+            process loses nothing.
+
+        Yields
+        ------
+        callable
+            ``put(file, data)``; may be called from several threads.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Force all that was written without it onto the disk."""
+        ...
+
+    def sync_files(self, names: Iterable[str]) -> None:
+        """Force files below, and the folders that name them, onto the disk; absent ones are passed over."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written directly inside."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return the room left, or None where the storage has no such notion."""
+        ...
+
+    def zarr_store(self, name: str, *, read_only: bool = False) -> Store:
+        """Return a Zarr store on the folder `name`."""
+        ...
+
+
+def write_folder(
+    parent: Folder, name: str, files: Mapping[str, bytes], last: str, *, sync: bool = True
+) -> None:
+    """Write a folder of small files that appears whole, in place of one that may be there.
+
+    Parameters
+    ----------
+    parent, name
+        Where it goes, and what it is called.
+    files
+        Content by file name.
+    last
+        The file of them whose presence says that the folder is whole.
+    sync
+        False leaves it to :meth:`Folder.sync` to see it through a loss of power.
+    """
+    with parent.staged(name, last, sync=sync) as put:
+        for file, data in files.items():
+            put(file, data)
