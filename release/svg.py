@@ -1,4 +1,4 @@
-"""Small drawings as SVG text: bars, a calendar strip, a map frame. Same input, same text."""
+"""Small drawings as SVG text: bars, a calendar strip, a map. Same input, same text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from html import escape
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ["Frame", "graticule", "histogram", "map_frame", "outline", "picture", "strip"]
+__all__ = ["Frame", "graticule", "histogram", "map_frame", "outline", "picture", "square", "strip"]
 
 _MAP_WIDTH = 960.0
 _MIN_SPAN_DEG = 0.2
@@ -18,7 +18,17 @@ _STEPS_DEG = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 
 
 def picture(width: float, height: float, body: str, label: str) -> str:
-    """Wrap drawing commands; the picture scales with the page."""
+    """Wrap what the functions of this module draw into a picture that scales with the page.
+
+    Parameters
+    ----------
+    width, height
+        Size in drawing units.
+    body
+        SVG elements; texts in them are escaped already.
+    label
+        What is read out instead of the picture.
+    """
     return (
         f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{escape(label)}" '
         f'preserveAspectRatio="xMidYMid meet">{body}</svg>'
@@ -29,14 +39,24 @@ def _n(value: float) -> str:
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
-def histogram(counts: Sequence[int], name: str, color: str = "var(--accent)") -> str:
-    """Draw a histogram: bars of equal width, each with a tooltip, on a line."""
+def histogram(counts: Sequence[int], name: str, css: str = "bar") -> str:
+    """Draw bars of equal width, each with a tooltip, on a line.
+
+    Parameters
+    ----------
+    counts
+        Heights of the bars.
+    name
+        What is read out instead of the picture.
+    css
+        CSS class of the bars.
+    """
     width, height = 320.0, 100.0
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
     bars = "".join(
         f'<rect x="{_n(i * step + 0.5)}" y="{_n(height - tall)}" width="{_n(step - 1)}" '
-        f'height="{_n(tall)}" fill="{color}"><title>{count}</title></rect>'
+        f'height="{_n(tall)}" class="{css}"><title>{count}</title></rect>'
         for i, count in enumerate(counts)
         if (tall := max(count / top * 92, 1.5 * bool(count)))
     )
@@ -44,10 +64,18 @@ def histogram(counts: Sequence[int], name: str, color: str = "var(--accent)") ->
     return picture(width, height, bars + line, name)
 
 
-def strip(
-    counts: Sequence[int], edges: Sequence[tuple[float, float, str]], name: str, color: str = "var(--accent)"
-) -> str:
-    """Draw counts along a calendar; `edges` are shaded periods as shares of the width, with their label."""
+def strip(counts: Sequence[int], edges: Sequence[tuple[float, float, str]], name: str) -> str:
+    """Draw counts along a calendar.
+
+    Parameters
+    ----------
+    counts
+        Heights of the bars, one per step of time.
+    edges
+        Shaded periods: start and end as shares of the width, and their label.
+    name
+        What is read out instead of the picture.
+    """
     width, base, height = 960.0, 64.0, 94.0
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
@@ -59,7 +87,7 @@ def strip(
     )
     bars = "".join(
         f'<rect x="{_n(i * step)}" y="{_n(base - count / top * 58)}" width="{_n(max(step - 1, 1))}" '
-        f'height="{_n(count / top * 58)}" fill="{color}"><title>{count}</title></rect>'
+        f'height="{_n(count / top * 58)}" class="bar"><title>{count}</title></rect>'
         for i, count in enumerate(counts)
         if count
     )
@@ -134,6 +162,14 @@ def outline(frame: Frame, geometry: BaseGeometry, css: str, title: str) -> str:
         )
     path = "".join(_path(frame, part.exterior.coords) for part in _polygons(geometry))
     return f'<path d="{path}" class="{css}"><title>{escape(title)}</title></path>'
+
+
+def square(x: float, y: float, color: str, title: str) -> str:
+    """Draw a small square around a point of the drawing; `title` is its tooltip."""
+    return (
+        f'<rect x="{_n(x - 2)}" y="{_n(y - 2)}" width="4" height="4" fill="{escape(color)}" class="chip">'
+        f"<title>{escape(title)}</title></rect>"
+    )
 
 
 def _polygons(geometry: BaseGeometry) -> list[shapely.Polygon]:
