@@ -32,7 +32,7 @@ from .geotiff import Compression, RasterSettings, encode_tiff, raster_settings, 
 from .thumbnails import THUMBNAIL_VERSION, encode_png, render
 
 __all__ = [
-    "CHIP_SEAL",
+    "CHIP_RECORD",
     "ChipWindow",
     "ExportResult",
     "ExportSettings",
@@ -42,7 +42,7 @@ __all__ = [
     "group_windows",
 ]
 
-CHIP_SEAL = "chip.json"
+CHIP_RECORD = "chip.json"
 """Written last; its presence means that the chip is whole."""
 _EXPORT_VERSION = 2
 """Of the files in a chip's folder; chips with another are made again."""
@@ -131,7 +131,7 @@ class ExportTask:
     settings: ExportSettings
     windows: tuple[ChipWindow, ...]
     verify: bool = False
-    """True: a chip that is already there is kept only if its files are what its seal says."""
+    """True: a chip that is already there is kept only if its files are what its record says."""
 
 
 @dataclass(frozen=True)
@@ -164,15 +164,15 @@ def export_chips(task: ExportTask) -> ExportResult:
             for window, bounds in zip(due, chips, strict=True):
                 files = _chip_files(task, patch, crs, bounds)
                 sample = geometry.bounds("sample", window.left_m, window.top_m)
-                files[CHIP_SEAL] = _seal(task, window, bounds, sample, files)
-                task.chips.write_folder(window.cell, files, CHIP_SEAL, sync=False)
+                files[CHIP_RECORD] = _seal(task, window, bounds, sample, files)
+                task.chips.write_folder(window.cell, files, CHIP_RECORD, sync=False)
     return ExportResult(len(due), len(task.windows) - len(due))
 
 
 def _is_kept(task: ExportTask, window: ChipWindow) -> bool:
     folder = task.chips / window.cell
     try:
-        record = json.loads(folder.read(CHIP_SEAL))
+        record = json.loads(folder.read(CHIP_RECORD))
     except (FileNotFoundError, ValueError):
         return False
     if not isinstance(record, dict):
@@ -185,7 +185,7 @@ def _is_kept(task: ExportTask, window: ChipWindow) -> bool:
     if any(record.get(name) != value for name, value in expected.items()):
         return False
     sizes = folder.sizes()
-    sizes.pop(CHIP_SEAL, None)
+    sizes.pop(CHIP_RECORD, None)
     if sizes != record.get("sizes"):
         return False
     return not task.verify or _is_whole(folder, record.get("files"))
