@@ -21,7 +21,6 @@ All others are ``success``. Shares are compared as whole numbers of pixels: 0.95
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 
 from cube.config.models import ChipsConfig
 from cube.config.sensors import CLASS_NAMES, MaskRule, SensorTable
+from cube.lots import lot
 from cube.windows.landcover import LandCoverRule, land_cover_rules, pixels_needed
 from cube.windows.lattice import WindowGeometry
 
@@ -138,11 +138,6 @@ class ScoreSet:
         pairs = [*_same_cells(self), *_across_zones(self)]
         found = np.array(pairs, np.int64).reshape(-1, 2)
         return found[np.lexsort((found[:, 0], found[:, 1]))]
-
-    def lots(self, seed: int) -> NDArray[np.uint64]:
-        """Return a number for each window, drawn by seed and cell alone."""
-        digests = (hashlib.sha256(f"{seed}:{cell}".encode()).digest()[:8] for cell in self.cells)
-        return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
 
 
 def _layout(table: ScoreTable) -> tuple[Any, ...]:
@@ -261,7 +256,8 @@ def _reject_over_cap(verdicts: Codes, scores: ScoreSet, cap: int, seed: int) -> 
         return
     crowded = sizes[inverse] > cap
     chosen, group = chosen[crowded], group[crowded]
-    order = np.lexsort((scores.lots(seed)[chosen], group))
+    lots = [lot(seed, scores.cells[window]) for window in chosen.tolist()]
+    order = np.lexsort((np.array(lots, np.bytes_), group))
     group = group[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
     verdicts[chosen[order[rank >= cap]]] = scores.verdicts.index(Verdict.CAPPED)

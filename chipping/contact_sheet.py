@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw
 from cube.config.models import Config
 from cube.config.sensors import CLASS_NAMES
 from cube.errors import StoreError
+from cube.lots import draw
 from cube.run.layout import Layout
 from cube.run.storage import Folder
 
@@ -50,19 +50,19 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
     rows = [
         (CLASS_NAMES[code], list(_thumbnails(layout.chips / row["cell"], row, config)))
         for code, chips in sorted(_by_class(layout.root).items())
-        for row in sorted(chips, key=lambda row: _lot(row["cell"], config.release.seed))[:per_class]
+        for row in _drawn(chips, per_class, config.release.seed)
     ]
     width = max((len(pictures) for _, pictures in rows), default=0)
     step = _CELL_PX + _GAP_PX
     sheet = Image.new("RGB", (_LABEL_PX + width * step, _HEADING_PX + len(rows) * step), "white")
-    draw = ImageDraw.Draw(sheet)
+    pen = ImageDraw.Draw(sheet)
     for index, key in enumerate(config.series):
         left = _LABEL_PX + index * len(config.ranges) * step
-        draw.text((left, 4), config.table[key].title, fill="black")
+        pen.text((left, 4), config.table[key].title, fill="black")
     for index, (name, pictures) in enumerate(rows):
         top = _HEADING_PX + index * step
         if index == 0 or rows[index - 1][0] != name:
-            draw.text((4, top + 4), name, fill="black")
+            pen.text((4, top + 4), name, fill="black")
         for x, picture in enumerate(pictures):
             sheet.paste(picture, (_LABEL_PX + x * step, top))
     buffer = io.BytesIO()
@@ -82,8 +82,9 @@ def _by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
     return chips
 
 
-def _lot(cell: str, seed: int) -> str:
-    return hashlib.sha256(f"contact {seed} {cell}".encode()).hexdigest()
+def _drawn(chips: list[dict[str, str]], count: int, seed: int) -> list[dict[str, str]]:
+    """Return some of the chips, drawn by lot."""
+    return sorted(chips, key=lambda row: draw(f"contact {seed} {row['cell']}"))[:count]
 
 
 def _thumbnails(folder: Folder, row: Mapping[str, str], config: Config) -> Iterator[Image.Image]:

@@ -113,10 +113,9 @@ def to_exported(values: Array, band: Band, settings: RasterSettings) -> Array:
     [[nan, 0.15000000596046448, 6.550000190734863]]
     """
     dtype = np.dtype(settings.dtype)
-    empty = np.isnan(values) if math.isnan(band.nodata) else values == band.nodata
     out = _saturated(values, dtype) if settings.is_integer else _physical(values, band, dtype)
     if not _same_number(settings.nodata, band.nodata) or not settings.is_integer:
-        out = np.where(empty, dtype.type(settings.nodata), out)
+        out = np.where(band.is_nodata(values), dtype.type(settings.nodata), out)
     return out
 
 

@@ -31,7 +31,7 @@ from cube.windows.grid import BLOCK_M, Block
 from cube.windows.landcover import count_classes
 from cube.windows.lattice import Part, Spans, WindowGeometry, WindowLattice, windows_on
 
-from .masks import Mask, MaskSettings, clear_pixels, valid_pixels
+from .masks import Mask, MaskSettings, clear_pixels
 
 __all__ = ["ScoreTable", "ScoreTask", "Which", "load_or_make_scores", "scores_name"]
 
@@ -272,7 +272,7 @@ def _valid(
     for name in masks.bands:
         values = _read(pixels[name], digests.aoi_index, f"{masks.sensor}/{name}")
         digests.check(block, name, values)
-        mask &= valid_pixels(values, sensor.band(name))
+        mask &= ~sensor.band(name).is_nodata(values)
     return mask
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
-from pyproj import Transformer
 
 from cube.lots import lot
+from cube.windows.projection import to_lonlat
 
 __all__ = ["NO_SPLIT", "split"]
 
@@ -180,8 +180,7 @@ def _centres_xyz(chips: pd.DataFrame, side_m: int) -> list[tuple[float, float, f
     """Centres of chips on a sphere, metres: distances hold over zone borders and the antimeridian."""
     points: dict[object, tuple[float, float, float]] = {}
     for epsg, group in chips.groupby("epsg", sort=True):
-        to_lonlat = Transformer.from_crs(int(str(epsg)), 4326, always_xy=True)
-        lons, lats = to_lonlat.transform(
+        lons, lats = to_lonlat(int(str(epsg))).transform(
             (group["left_m"] + side_m / 2).to_numpy(), (group["top_m"] - side_m / 2).to_numpy()
         )
         for index, lon, lat in zip(group.index, lons, lats, strict=True):

@@ -13,10 +13,10 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from pyproj import Transformer
 
 from cube.config.models import Config
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, SensorTable
+from cube.windows.projection import to_lonlat
 
 from .opening.faults import ReleaseError
 from .recipe import Recipe
@@ -252,8 +252,7 @@ def _centres(table: pd.DataFrame, config: Config) -> tuple[pd.Series, pd.Series]
     lat = pd.Series(0.0, index=table.index)
     lon = pd.Series(0.0, index=table.index)
     for epsg, group in table.groupby("epsg", sort=True):
-        to_lonlat = Transformer.from_crs(int(str(epsg)), 4326, always_xy=True)
-        x, y = to_lonlat.transform(
+        x, y = to_lonlat(int(str(epsg))).transform(
             (group["left_m"] + half).to_numpy(dtype=float), (group["top_m"] - half).to_numpy(dtype=float)
         )
         lon[group.index], lat[group.index] = x.round(7), y.round(7)
