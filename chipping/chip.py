@@ -1,4 +1,4 @@
-"""The verb of phase two: score cubes, choose windows, write chips. Only configured storage is touched."""
+"""The verb of phase two: score cubes, choose windows, write chips; without a network."""
 
 from __future__ import annotations
 
@@ -128,7 +128,15 @@ def chip(config: Config, engine: Engine | None = None, progress: OnProgress | No
 
 @contextlib.contextmanager
 def engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
-    """Give access to an engine: the one given, or a cluster if one is named, or the threads of this process."""
+    """Give access to an engine: the one given, a cluster if one is named, or threads.
+
+    Parameters
+    ----------
+    config
+        ``compute`` says which, where none is given.
+    engine
+        The engine that is to be used; None: one that is closed in the end.
+    """
     if engine is not None:
         yield engine
         return
@@ -140,6 +148,15 @@ def engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
 
 def score_cubes(config: Config, engine: Engine, report: OnProgress = lambda *_: None) -> ScoreSet:
     """Return the scores of every finished cube; only those that are not on disk are counted anew.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
+    engine
+        What runs the work.
+    report
+        Called as cubes get done.
 
     Raises
     ------
@@ -185,7 +202,7 @@ def _export(
     *,
     verify: bool,
 ) -> tuple[int, int, int]:
-    """Bring the chips' folder to what was chosen; return how many were removed, written and kept."""
+    """Bring the chips' folder to what was chosen; count what was removed, written and kept."""
     layout = Layout.of(config)
     chips = layout.chips
     chips.make()

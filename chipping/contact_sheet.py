@@ -1,4 +1,4 @@
-"""A contact sheet: a few chips of every class, a row each, all dates of all sensors side by side."""
+"""A contact sheet: a few chips of every class, a row each, all their dates side by side."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
     """
     layout = Layout.of(config)
     rows = [
-        (CLASS_NAMES[code], list(_thumbnails(layout.chips / row["cell"], row, config)))
-        for code, chips in sorted(_by_class(layout.root).items())
-        for row in _drawn(chips, per_class, config.release.seed)
+        (CLASS_NAMES[code], list(_read_thumbnails(layout.chips / row["cell"], row, config)))
+        for code, chips in sorted(_chips_by_class(layout.root).items())
+        for row in _draw_some(chips, per_class, config.release.seed)
     ]
     width = max((len(pictures) for _, pictures in rows), default=0)
     step = _CELL_PX + _GAP_PX
@@ -70,7 +70,7 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
     return buffer.getvalue()
 
 
-def _by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
+def _chips_by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
     chips: dict[int, list[dict[str, str]]] = defaultdict(list)
     try:
         with root.open(CHIP_METADATA) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
@@ -82,12 +82,12 @@ def _by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
     return chips
 
 
-def _drawn(chips: list[dict[str, str]], count: int, seed: int) -> list[dict[str, str]]:
+def _draw_some(chips: list[dict[str, str]], count: int, seed: int) -> list[dict[str, str]]:
     """Return some of the chips, drawn by lot."""
     return sorted(chips, key=lambda row: draw(f"contact {seed} {row['cell']}"))[:count]
 
 
-def _thumbnails(folder: Folder, row: Mapping[str, str], config: Config) -> Iterator[Image.Image]:
+def _read_thumbnails(folder: Folder, row: Mapping[str, str], config: Config) -> Iterator[Image.Image]:
     for key in config.series:
         for date in row[f"{key}_dates"].split(","):
             name = f"{key}_{date}.png"

@@ -1,4 +1,4 @@
-"""Chips on the globe: outlines in longitude and latitude, and which of them overlap across UTM zones."""
+"""Chips on the globe: their outlines, and which of them overlap across UTM zones."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ def footprints(
 
     Parameters
     ----------
-    geometry, epsg
-        Sizes of the windows, and the UTM zone they lie in.
-    left_m, top_m
-        Edges of the sample windows.
+    geometry
+        Sizes of the windows.
+    epsg
+        UTM zone that they lie in.
+    left_m
+        Western edges of the sample windows.
+    top_m
+        Northern edges of the sample windows.
 
     Returns
     -------
@@ -49,13 +53,29 @@ def footprints(
 
 
 def may_overlap(epsg: int, other: int) -> bool:
-    """Tell whether cubes of two UTM zones can see the same ground: other zones, and near each other."""
+    """Tell whether cubes of two UTM zones can see the same ground: two that are near.
+
+    Parameters
+    ----------
+    epsg
+        UTM zone of one cube.
+    other
+        UTM zone of the other.
+    """
     apart = abs(epsg % 100 - other % 100)
     return epsg != other and min(apart, _ZONES - apart) <= _NEAR_ZONES
 
 
 def overlapping(first: NDArray[np.object_], second: NDArray[np.object_]) -> list[tuple[int, int]]:
-    """Return pairs ``(of first, of second)`` of outlines that share more than a tenth of the smaller."""
+    """Return pairs of outlines, one of each array, that share over a tenth of the smaller.
+
+    Parameters
+    ----------
+    first
+        Outlines such as :func:`footprints` returns, of one zone.
+    second
+        Those of another.
+    """
     boxes = shapely.total_bounds(first), shapely.total_bounds(second)
     if all(np.abs(box[[0, 2]]).max() > _FAR_EAST_DEG for box in boxes):
         first, second = eastward(first), eastward(second)

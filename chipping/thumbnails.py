@@ -1,4 +1,4 @@
-"""Small pictures of chips, stretched the same way for every chip of a sensor, so that pictures compare.
+"""Small pictures of chips, stretched alike for every chip of a sensor, so that they compare.
 
 Reflectance goes through a logarithmic curve over its whole range: water at 0.02 and snow at 0.9
 both keep their shades, which no linear stretch does. Backscatter is shown in decibels between fixed

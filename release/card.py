@@ -10,7 +10,7 @@ from cube.config.sensors import CLASS_NAMES
 
 from .recipe import Recipe
 from .select import Selection
-from .templates import render
+from .templates import fill_template
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, tracker_fields
 
 __all__ = ["CARD_NAME", "SPLIT_NOTE", "make_card"]
@@ -54,7 +54,7 @@ Row = tuple[object, ...]
 
 
 def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -> bytes:
-    """Write the card: what the release is, how it was made, whose data it is, and what it cannot do.
+    """Write the card: what the release is, how it was made, whose data it is, and its limits.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -
     """
     series = recipe.series
     codes = sorted(set(tracker["lulc"]), key=int)
-    return render(
+    return fill_template(
         "card.md.j2",
         recipe=recipe,
         selection=selection,
@@ -93,16 +93,16 @@ def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -
 
 
 def _sensor_rows(recipe: Recipe) -> Iterator[Row]:
-    for key, layout in recipe.layout.items():
+    for key, spec in recipe.layout.items():
         yield (
             recipe.table[key].title,
             f"`{key}`",
             len(recipe.ranges) if key in recipe.series else 1,
-            ", ".join(layout.bands),
-            f"{layout.resolution} m",
-            f"{layout.size_px} x {layout.size_px}",
-            layout.dtype,
-            "none" if layout.nodata is None else f"{layout.nodata:g}",
+            ", ".join(spec.bands),
+            f"{spec.resolution} m",
+            f"{spec.size_px} x {spec.size_px}",
+            spec.dtype,
+            "none" if spec.nodata is None else f"{spec.nodata:g}",
         )
 
 

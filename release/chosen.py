@@ -1,4 +1,4 @@
-"""The chosen chips as they lie in the working folder: which files each has, and whether they are whole."""
+"""The chosen chips' files in the working folder: which there are, and whether they are whole."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class ChosenChips:
-    """The files of the chosen chips. Only their checksums are held: a release has hundreds of thousands."""
+    """The files of the chosen chips, of which only checksums are held: there are many."""
 
     folder: Folder
     table: pd.DataFrame
@@ -60,7 +60,7 @@ class ChosenChips:
         return {str(name): value for name, value in self.table.iloc[row].items()}
 
     def find_digests(self, row: int) -> list[tuple[str, str]]:
-        """Check that the chip in a row of the table is whole; return its files' names and checksums."""
+        """Check that the chip in a row of the table is whole; return names and checksums."""
         chip, sources = self.row(row), self.sources(row)
         cell = str(chip["cell"])
         own = self.folder / cell

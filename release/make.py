@@ -108,7 +108,7 @@ def make_release(
         output.sweep()
         with _document_folder(output) as documents:
             _write_documents(working, measures, selection, chips, documents)
-            contents = _contents(chips, documents)
+            contents = _gather(chips, documents)
             written = _write_release(output, contents, force=force, progress=progress)
     return _summary(output, selection, config, contents.fingerprint, written=written)
 
@@ -136,7 +136,7 @@ def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
 
 @dataclass
 class _DocumentFolder:
-    """Every file of a release that is no chip's, kept on disk: together they are larger than the table."""
+    """The files of a release that are no chip's, on disk: in all they are larger than the table."""
 
     folder: Path
     sums: dict[str, str] = field(default_factory=dict)
@@ -157,7 +157,7 @@ def _written(file: IO[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _document_folder(output: Folder) -> Iterator[_DocumentFolder]:
-    """Keep documents beside the release to be, where the next run sweeps what a killed one leaves."""
+    """Keep documents beside the release, where the next run sweeps what a killed one leaves."""
     place = output.path if output.is_local else None
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=place) as folder:
         yield _DocumentFolder(Path(folder))
@@ -202,7 +202,7 @@ def _raster_specs(chips: ChosenChips) -> dict[str, SensorLayout]:
 
 
 def _read_aois(working: Folder) -> dict[str, Any]:
-    """Return the AOIs and what became of them, without what differs between two runs of the same outcome."""
+    """Return the AOIs and what became of them, without what differs between two such runs."""
     try:
         features = [
             {
@@ -242,7 +242,7 @@ class _Contents:
         return self.sums.names
 
 
-def _contents(chips: ChosenChips, documents: _DocumentFolder) -> _Contents:
+def _gather(chips: ChosenChips, documents: _DocumentFolder) -> _Contents:
     """Put the chips' files and the documents together."""
     sums = Checksums(itertools.chain(chips.sums.pairs(), documents.sums.items()))
     paths = tuple(documents.folder / name for name in documents.sums)
@@ -250,7 +250,7 @@ def _contents(chips: ChosenChips, documents: _DocumentFolder) -> _Contents:
 
 
 def _write_release(output: Folder, contents: _Contents, *, force: bool, progress: OnProgress | None) -> bool:
-    """Write folder and zip where they are not there yet; return True where something was written."""
+    """Write folder and zip where they are not there yet; tell whether one was written."""
     config = contents.chips.config
     release, archive = output / config.dataset.version, _zip_name(config)
     found = _is_there(release, contents)

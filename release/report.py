@@ -25,7 +25,7 @@ from . import svg
 from .card import SPLIT_NOTE
 from .recipe import Recipe
 from .select import Selection
-from .templates import render
+from .templates import fill_template
 
 __all__ = ["REPORT_NAME", "Thumbnails", "make_report", "measures_of"]
 
@@ -54,7 +54,7 @@ class Thumbnails:
     """Gives a file of the release by name."""
 
     def png(self, name: str) -> bytes:
-        """Return a picture: the PNG itself, or one drawn from a raster (classes coloured, heights grey)."""
+        """Return a PNG: the file itself, or a raster drawn (classes coloured, heights grey)."""
         data = self.read(name)
         return data if name.endswith(".png") else _draw(data, name)
 
@@ -87,7 +87,13 @@ def _greys(values: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def measures_of(windows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of ``chip_metadata.csv`` that the report draws: purity, clear and valid shares, cloud."""
+    """Return the columns that the report draws: purity, clear and valid shares, cloud.
+
+    Parameters
+    ----------
+    windows
+        ``chip_metadata.csv``, a row per window.
+    """
     return windows[
         [name for name in windows.columns if any(word in name for word in _HISTOGRAM_WORDS)]
     ].copy()
@@ -123,13 +129,13 @@ def make_report(
     """
     sections = {
         "overview": {
-            "facts": _facts(selection, tracker, recipe),
+            "facts": _overview_facts(selection, tracker, recipe),
             "warnings": selection.warnings,
-            "sensors": _sensor_rows(recipe),
+            "sensors": _raster_rows(recipe),
         },
         "where": _map(tracker, aois),
         "classes": _classes(selection),
-        "splits": _splits(tracker),
+        "splits": _split_counts(tracker),
         "dates": _dates(tracker, recipe),
         "shares": _shares(tracker, measures),
         "funnel": _funnel(selection),
@@ -137,10 +143,10 @@ def make_report(
         "gallery": _gallery(tracker, recipe, thumbnails),
         "files": files,
     }
-    return render("report.html.j2", name=f"{recipe.name} {recipe.version}", sections=sections)
+    return fill_template("report.html.j2", name=f"{recipe.name} {recipe.version}", sections=sections)
 
 
-def _facts(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, str]:
+def _overview_facts(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, str]:
     factor = recipe.sampling_factor
     return {
         "chips": f"{len(tracker):,}",
@@ -154,16 +160,16 @@ def _facts(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -> d
     }
 
 
-def _sensor_rows(recipe: Recipe) -> list[Row]:
+def _raster_rows(recipe: Recipe) -> list[Row]:
     return [
         (
             f"{recipe.table[key].title} ({key})",
-            ", ".join(layout.bands),
-            f"{layout.resolution}\N{NO-BREAK SPACE}m",
-            f"{layout.size_px}\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}{layout.size_px}",
-            layout.dtype,
+            ", ".join(spec.bands),
+            f"{spec.resolution}\N{NO-BREAK SPACE}m",
+            f"{spec.size_px}\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}{spec.size_px}",
+            spec.dtype,
         )
-        for key, layout in recipe.layout.items()
+        for key, spec in recipe.layout.items()
     ]
 
 
@@ -232,7 +238,7 @@ def _classes(selection: Selection) -> list[Values]:
     ]
 
 
-def _splits(tracker: gpd.GeoDataFrame) -> Values:
+def _split_counts(tracker: gpd.GeoDataFrame) -> Values:
     names = sorted(set(tracker["split"]) - {""})
     if not names:
         return {}
@@ -278,7 +284,7 @@ def _season_rows(tracker: gpd.GeoDataFrame, key: str) -> Iterator[Row]:
 
 
 def _shares(tracker: gpd.GeoDataFrame, measures: pd.DataFrame) -> Values:
-    """Draw each measure of all windows and of the chips; name those that are the same everywhere."""
+    """Draw each measure of all windows and of the chips; name those that never differ."""
     figures, constant = [], []
     for name in tracker.columns.intersection(measures.columns, sort=False):
         values, everything = _numbers(tracker[name]), _numbers(measures[name])
@@ -364,7 +370,7 @@ def _gallery(tracker: gpd.GeoDataFrame, recipe: Recipe, thumbnails: Thumbnails) 
 
 
 def _picture_rows(row: Mapping[str, Any], recipe: Recipe, thumbnails: Thumbnails) -> Iterator[list[Values]]:
-    """Yield the pictures of each sensor's dates, and in the end those of all layers without dates."""
+    """Yield the pictures of each sensor's dates, and then those of all layers without dates."""
     for key in recipe.series:
         names = [path.removesuffix("tif") + "png" for path in row[f"{key}_paths"].split(",")]
         days = [str(_day(text)) for text in row[f"{key}_dates"].split(",")]

@@ -6,10 +6,10 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-__all__ = ["render"]
+__all__ = ["fill_template"]
 
 
-def render(template: str, **values: object) -> bytes:
+def fill_template(template: str, **values: object) -> bytes:
     """Fill in a template; equal values give equal bytes.
 
     Parameters
