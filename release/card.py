@@ -80,20 +80,20 @@ def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -
         split_classes=[CLASS_NAMES[int(code)] for code in codes],
         splits=list(_split_rows(tracker, codes)),
         series_keys=", ".join(f"`{key}`" for key in series) or "no sensor",
-        static_names=", ".join(f"`{key}_{{id:06}}.tif`" for key in recipe.layout if key not in series),
+        static_names=", ".join(f"`{key}_{{id:06}}.tif`" for key in recipe.rasters if key not in series),
         names={"geojson": GEOJSON_NAME, "csv": CSV_NAME, "parquet": PARQUET_NAME},
         fields=list(_field_rows(tracker, recipe)),
         example=series[0] if series else "lulc",
         sources=[
             (row.title, recipe.config[key]["collection"], row.licence, row.attribution)
             for key, row in recipe.table.items()
-            if key in recipe.layout
+            if key in recipe.rasters
         ],
     )
 
 
 def _sensor_rows(recipe: Recipe) -> Iterator[Row]:
-    for key, spec in recipe.layout.items():
+    for key, spec in recipe.rasters.items():
         yield (
             recipe.table[key].title,
             f"`{key}`",

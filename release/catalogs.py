@@ -25,7 +25,7 @@ from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, Raster
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Sensor
 
 from .croissant import make_croissant
-from .recipe import Recipe, SensorLayout
+from .recipe import RasterSpec, Recipe
 from .tracker import GEOJSON_NAME, rows_of, static_name
 
 __all__ = [
@@ -144,7 +144,7 @@ def _item_template(recipe: Recipe) -> dict[str, Any]:
     start, end = _time_span(recipe, {})
     item = pystac.Item("template", nowhere, [0.0] * 4, None, {}, start, end, collection=recipe.name)
     ProjectionExtension.ext(item, add_if_missing=True).apply(code="EPSG:4326")
-    for key, spec in recipe.layout.items():
+    for key, spec in recipe.rasters.items():
         for name in _asset_keys(key, recipe):
             asset = pystac.Asset(name, title=recipe.table[key].title, media_type=_GEOTIFF, roles=["data"])
             item.add_asset(name, asset)
@@ -161,7 +161,7 @@ def _asset_keys(key: str, recipe: Recipe) -> list[str]:
     return [f"{key}_{number}" for number, _ in enumerate(recipe.ranges, start=1)]
 
 
-def _describe_asset(asset: pystac.Asset, sensor: Sensor, spec: SensorLayout) -> None:
+def _describe_asset(asset: pystac.Asset, sensor: Sensor, spec: RasterSpec) -> None:
     bands = [sensor.band(name) for name in spec.bands]
     size = spec.size_px
     grid = ProjectionExtension.ext(asset)
@@ -189,7 +189,7 @@ def _class(sensor: Sensor, code: int, meaning: str) -> Classification:
     )
 
 
-def _raster_band(band: Band, spec: SensorLayout) -> RasterBand:
+def _raster_band(band: Band, spec: RasterSpec) -> RasterBand:
     holds_archive_integers = not spec.dtype.startswith("float")
     nodata = NoDataStrings.NAN if spec.nodata is not None and spec.nodata != spec.nodata else spec.nodata
     return RasterBand.create(
@@ -221,7 +221,7 @@ def _item(template: str, row: Mapping[str, Any], shape: shapely.Polygon, recipe:
         "gelos:split": row["split"],
     }
     box = recipe.bounds(row)
-    for key, spec in recipe.layout.items():
+    for key, spec in recipe.rasters.items():
         hrefs = _hrefs(key, row, recipe)
         for name, (raster, picture) in zip(_asset_keys(key, recipe), hrefs, strict=True):
             step = float(spec.resolution)
@@ -296,7 +296,7 @@ def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
             pystac.Provider(
                 recipe.table[key].title, recipe.table[key].attribution, [pystac.ProviderRole.PRODUCER]
             )
-            for key in recipe.layout
+            for key in recipe.rasters
         ],
         summaries=pystac.Summaries(
             {

@@ -32,7 +32,7 @@ from .opening.faults import ReleaseError
 from .opening.files import FolderFiles
 from .opening.table import to_parquet
 from .opening.zips import zip_chunks, zip_equals
-from .recipe import RECIPE_NAME, SensorLayout, layout_of, make_recipe
+from .recipe import RECIPE_NAME, RasterSpec, make_recipe, raster_spec_of
 from .report import REPORT_NAME, Thumbnails, make_report, measures_of
 from .select import Selection, select
 from .tracker import (
@@ -188,7 +188,7 @@ def _write_documents(
     documents.add(REPORT_NAME, [make_report(selection, tracker, measures, aois, recipe, thumbnails, names)])
 
 
-def _raster_specs(chips: ChosenChips) -> dict[str, SensorLayout]:
+def _raster_specs(chips: ChosenChips) -> dict[str, RasterSpec]:
     """Say what each sensor's rasters are: all are what the first chip's are."""
     specs, sources = {}, chips.sources(0)
     for key in chips.config.sensors:
@@ -197,7 +197,7 @@ def _raster_specs(chips: ChosenChips) -> dict[str, SensorLayout]:
         pictures = [chips.read(source) for source in own if source.name.endswith(".png")]
         where = f"{chips.folder}/{raster.cell}/{raster.name}"
         picture = pictures[0] if pictures else None
-        specs[key] = layout_of(key, chips.read(raster), picture, chips.config, where)
+        specs[key] = raster_spec_of(key, chips.read(raster), picture, chips.config, where)
     return specs
 
 

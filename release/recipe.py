@@ -25,7 +25,7 @@ from cube.windows.lattice import WindowGeometry
 
 from .opening.faults import UNREADABLE, ReleaseError, first_line
 
-__all__ = ["RECIPE_NAME", "Recipe", "SensorLayout", "layout_of", "make_recipe", "parse_recipe"]
+__all__ = ["RECIPE_NAME", "RasterSpec", "Recipe", "make_recipe", "parse_recipe", "raster_spec_of"]
 
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
@@ -47,7 +47,7 @@ Section = TypeVar("Section", ChipsConfig, ReleaseConfig)
 
 
 @dataclass(frozen=True, slots=True)
-class SensorLayout:
+class RasterSpec:
     """What every raster of a sensor is."""
 
     bands: tuple[str, ...]
@@ -109,7 +109,7 @@ class Recipe:
     """Of the land cover."""
     sampling_factor: int | None
     """The largest class holds at most this many times the smallest."""
-    layout: Mapping[str, SensorLayout]
+    rasters: Mapping[str, RasterSpec]
     before: Mapping[int, int]
     """Chips per class before balancing."""
     table: SensorTable
@@ -128,7 +128,7 @@ class Recipe:
         key
             The sensor.
         """
-        spec = self.layout[key]
+        spec = self.rasters[key]
         nodata = math.nan if spec.nodata is None else spec.nodata
         return RasterSettings(self.table[key], spec.bands, spec.dtype, nodata)
 
@@ -140,11 +140,13 @@ class Recipe:
     @property
     def series(self) -> tuple[str, ...]:
         """Sensors with dates."""
-        return tuple(key for key in self.layout if not self.table[key].is_static)
+        return tuple(key for key in self.rasters if not self.table[key].is_static)
 
     def to_json(self) -> bytes:
         """Write ``config.json``."""
-        specs = {key: {**asdict(one), "nodata": _nodata_text(one.nodata)} for key, one in self.layout.items()}
+        specs = {
+            key: {**asdict(one), "nodata": _nodata_text(one.nodata)} for key, one in self.rasters.items()
+        }
         data = {
             "schema_version": _SCHEMA_VERSION,
             "name": self.name,
@@ -156,7 +158,7 @@ class Recipe:
         return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def make_recipe(config: Config, specs: Mapping[str, SensorLayout], before: Mapping[int, int]) -> Recipe:
+def make_recipe(config: Config, specs: Mapping[str, RasterSpec], before: Mapping[int, int]) -> Recipe:
     """Gather what a release was made with: no path, host or clock.
 
     Parameters
@@ -191,7 +193,7 @@ def make_recipe(config: Config, specs: Mapping[str, SensorLayout], before: Mappi
 def _parse_settings(
     dataset: DatasetConfig,
     settings: Mapping[str, Any],
-    specs: Mapping[str, SensorLayout],
+    specs: Mapping[str, RasterSpec],
     before: Mapping[int, int],
 ) -> Recipe:
     """Read the settings that readers of a release rely on, by the config's own rules."""
@@ -261,11 +263,11 @@ def parse_recipe(data: bytes) -> Recipe:
     return recipe
 
 
-def _parse_spec(raw: Mapping[str, Any]) -> SensorLayout:
+def _parse_spec(raw: Mapping[str, Any]) -> RasterSpec:
     if raw["dtype"] not in _DTYPES:  # numpy would parse it as an expression
         msg = f"{raw['dtype']!r} is no dtype of a raster"
         raise ValueError(msg)
-    return SensorLayout(
+    return RasterSpec(
         tuple(map(str, raw["bands"])),
         raw["dtype"],
         _nodata_value(raw["nodata"]),
@@ -279,7 +281,7 @@ def _parse_spec(raw: Mapping[str, Any]) -> SensorLayout:
 def _problems(recipe: Recipe) -> Iterator[str]:
     """Say where numbers of a recipe do not fit together, or would take too much memory."""
     chips, settings = recipe.chips, recipe.release
-    if "lulc" not in recipe.layout:
+    if "lulc" not in recipe.rasters:
         yield "it has no layer lulc"
     if unknown := sorted(set(recipe.before) - set(chips.classes)):
         yield f"class {unknown[0]} is counted, but not kept"
@@ -291,13 +293,13 @@ def _problems(recipe: Recipe) -> Iterator[str]:
         yield f"block_m {settings.block_m} is smaller than a chip"
     if len(settings.splits or {}) > _MOST_SPLITS:
         yield f"there are {len(settings.splits or {})} splits, more than {_MOST_SPLITS}"
-    if lacking := sorted(key for key in recipe.table if (key in recipe.config) != (key in recipe.layout)):
+    if lacking := sorted(key for key in recipe.table if (key in recipe.config) != (key in recipe.rasters)):
         yield f"{lacking[0]} is not in both its config and its layout"
-    for key, spec in recipe.layout.items():
+    for key, spec in recipe.rasters.items():
         yield from (f"{key}: {text}" for text in _spec_problems(key, spec, recipe))
 
 
-def _spec_problems(key: str, spec: SensorLayout, recipe: Recipe) -> Iterator[str]:
+def _spec_problems(key: str, spec: RasterSpec, recipe: Recipe) -> Iterator[str]:
     sensor = recipe.table[key]
     chip_m, dates = recipe.chips.chip_size, 1 if sensor.is_static else len(recipe.ranges)
     if spec.resolution < 1 or spec.resolution * spec.size_px != chip_m:
@@ -313,7 +315,7 @@ def _spec_problems(key: str, spec: SensorLayout, recipe: Recipe) -> Iterator[str
             yield f"{name} is {found}, its config stands for {expected}"
 
 
-def _spec_and_settings(key: str, spec: SensorLayout, recipe: Recipe) -> Iterator[tuple[str, object, object]]:
+def _spec_and_settings(key: str, spec: RasterSpec, recipe: Recipe) -> Iterator[tuple[str, object, object]]:
     """Yield a name, what the rasters are, and what the settings that made them stand for."""
     sensor, settings = recipe.table[key], recipe.config[key]
     bands = sensor.exported(settings["bands"])
@@ -334,7 +336,7 @@ def _nodata_value(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def layout_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, where: str) -> SensorLayout:
+def raster_spec_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, where: str) -> RasterSpec:
     """Return what a sensor's rasters are.
 
     Parameters
@@ -371,7 +373,7 @@ def layout_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, wh
         )
     min_valid = _min_valid(config.table[key], config.chips, len(config.ranges))
     picture = None if thumbnail is None else _side_px(thumbnail, where)
-    return SensorLayout(bands, settings.dtype, nodata, settings.resolution, size, min_valid, picture)
+    return RasterSpec(bands, settings.dtype, nodata, settings.resolution, size, min_valid, picture)
 
 
 def _side_px(thumbnail: bytes, where: str) -> int:

@@ -169,7 +169,7 @@ def _raster_rows(recipe: Recipe) -> list[Row]:
             f"{spec.size_px}\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}{spec.size_px}",
             spec.dtype,
         )
-        for key, spec in recipe.layout.items()
+        for key, spec in recipe.rasters.items()
     ]
 
 
@@ -375,7 +375,7 @@ def _picture_rows(row: Mapping[str, Any], recipe: Recipe, thumbnails: Thumbnails
         names = [path.removesuffix("tif") + "png" for path in row[f"{key}_paths"].split(",")]
         days = [str(_day(text)) for text in row[f"{key}_dates"].split(",")]
         yield [_picture(name, key, day, thumbnails) for name, day in zip(names, days, strict=True)]
-    layers = [key for key in recipe.layout if key not in recipe.series]
+    layers = [key for key in recipe.rasters if key not in recipe.series]
     yield [_picture(row[f"{key}_paths"], key, "", thumbnails) for key in layers]
 
 

@@ -394,7 +394,7 @@ def image_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:
     recipe
         Which sensors the release has.
     """
-    if key not in recipe.layout:
+    if key not in recipe.rasters:
         return []
     if recipe.table[key].is_static:
         return [static_name(key, row["id"])]

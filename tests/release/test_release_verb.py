@@ -343,4 +343,4 @@ def test_sensors_whose_names_begin_alike(tmp_path: Path, monkeypatch: pytest.Mon
     settings = {f"extra_sensors.{key}": row for key, row in rows.items()}
     made = make_release(working_folder(tmp_path, Land({1: 2, 2: 2}, sensors=tuple(bands)), settings))
     assert verify(made.folder) == []
-    assert {key: one.bands for key, one in open_release(made.folder).recipe.layout.items()} == bands
+    assert {key: one.bands for key, one in open_release(made.folder).recipe.rasters.items()} == bands
