@@ -1,4 +1,4 @@
-"""The verb of phase two: score cubes, choose windows, write chips. Only configured storage is touched."""
+"""The verb of phase two: score cubes, choose windows, write chips; without a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cube.windows.lattice import WindowGeometry
 
 from .choose import ScoreSet, choose
 from .export import (
-    CHIP_SEAL,
+    CHIP_RECORD,
     ChipWindow,
     ExportSettings,
     ExportTask,
@@ -35,9 +35,9 @@ from .masks import mask_settings
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
 from .scores import ScoreTable, ScoreTask, load_or_make_scores
 
-__all__ = ["ChipSummary", "chip", "engine_for", "score_cubes"]
+__all__ = ["ChipSummary", "OnProgress", "chip", "engine_for", "score_cubes"]
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
 
@@ -64,7 +64,7 @@ class ChipSummary:
         return dict(sorted(sums.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def chip(config: Config, engine: Engine | None = None, progress: Progress | None = None) -> ChipSummary:
+def chip(config: Config, engine: Engine | None = None, progress: OnProgress | None = None) -> ChipSummary:
     """Make exactly the chips that a config asks for, from the cubes that are finished.
 
     Parameters
@@ -104,7 +104,7 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
         layout.sweep()
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
-        # A power cut can leave hollow files under a good seal: after one, read chips before
+        # A power cut can leave empty files beside a good record: after one, read chips before
         # believing them.
         verify = root.exists(EXPORTING)
         root.write(EXPORTING, b"")
@@ -128,7 +128,15 @@ def chip(config: Config, engine: Engine | None = None, progress: Progress | None
 
 @contextlib.contextmanager
 def engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
-    """Give access to an engine: the one given, or a cluster if one is named, or the threads of this process."""
+    """Give access to an engine: the one given, a cluster if one is named, or threads.
+
+    Parameters
+    ----------
+    config
+        ``compute`` says which, where none is given.
+    engine
+        The engine that is to be used; None: one that is closed in the end.
+    """
     if engine is not None:
         yield engine
         return
@@ -138,8 +146,17 @@ def engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
         yield opened
 
 
-def score_cubes(config: Config, engine: Engine, report: Progress = lambda *_: None) -> ScoreSet:
+def score_cubes(config: Config, engine: Engine, report: OnProgress = lambda *_: None) -> ScoreSet:
     """Return the scores of every finished cube; only those that are not on disk are counted anew.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
+    engine
+        What runs the work.
+    report
+        Called as cubes get done.
 
     Raises
     ------
@@ -181,11 +198,11 @@ def _export(
     verdicts: NDArray[np.int8],
     settings: ExportSettings,
     engine: Engine,
-    report: Progress,
+    report: OnProgress,
     *,
     verify: bool,
 ) -> tuple[int, int, int]:
-    """Bring the chips' folder to what was chosen; return how many were removed, written and kept."""
+    """Bring the chips' folder to what was chosen; count what was removed, written and kept."""
     layout = Layout.of(config)
     chips = layout.chips
     chips.make()
@@ -221,5 +238,5 @@ def _chip_windows(table: ScoreTable, chosen: NDArray[np.intp]) -> Iterable[ChipW
 def _remove_unchosen(chips: Folder, chosen: set[str]) -> int:
     unchosen = [name for name in chips.names() if name not in chosen]
     for name in unchosen:
-        chips.remove_folder(name, CHIP_SEAL)
+        chips.remove_folder(name, CHIP_RECORD)
     return len(unchosen)

@@ -1,8 +1,9 @@
 """The choice: from scores and thresholds to one verdict per window. Pure; no pixel is read.
 
-Rules are tried in the order of :func:`verdict_names`; a window gets the name of the first it breaks:
+Rules are tried in the order of :func:`verdict_names`; the first that a window breaks is its verdict:
 
-1.  ``nodata``: the sample window holds a land-cover pixel of class 0, and ``chips.forbidden`` names 0.
+1.  ``nodata``: the sample window holds a land-cover pixel of class 0, which ``chips.forbidden``
+    names.
 2.  ``forbidden_class``: it holds a pixel of another forbidden class.
 3.  ``impure``: its majority class has less than ``chips.min_purity`` of its pixels.
 4.  ``class_excluded``: its majority class is not among ``chips.classes``.
@@ -16,12 +17,11 @@ Rules are tried in the order of :func:`verdict_names`; a window gets the name of
 9.  ``capped``: its class has ``chips.max_per_class`` chips in its AOI already. Who stays is decided
     by lot: by the SHA-256 of seed and cell, which does not depend on the order of anything.
 
-All others are ``success``. Shares are compared as whole numbers of pixels: 0.95 of 1024 pixels is 973.
+All others are ``success``. Shares are compared as whole numbers of pixels: 0.95 of 1024 is 973.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from cube.config.models import ChipsConfig
 from cube.config.sensors import CLASS_NAMES, MaskRule, SensorTable
+from cube.lots import lot
 from cube.windows.landcover import LandCoverRule, land_cover_rules, pixels_needed
 from cube.windows.lattice import WindowGeometry
 
@@ -73,7 +74,13 @@ def cloudy(sensor: str) -> str:
 
 
 def verdict_names(sensors: SensorTable) -> tuple[str, ...]:
-    """Return every verdict, in the order in which its rule is tried."""
+    """Return every verdict, in the order in which its rule is tried.
+
+    Parameters
+    ----------
+    sensors
+        Rows of the sensors.
+    """
     return (
         Verdict.SUCCESS,
         *LandCoverRule,
@@ -109,12 +116,12 @@ class ScoreSet:
 
     @cached_property
     def stacks(self) -> list[ScoreTable]:
-        """The same windows in fewer tables: neighbours that have the same sensors and dates are put together.
+        """The same windows in fewer tables: neighbours with the same sensors and dates as one.
 
         Only numbers of pixels and dates may be asked of them; names and places are the first
         cube's.
         """
-        groups = (list(group) for _, group in itertools.groupby(self.tables, key=_layout))
+        groups = (list(group) for _, group in itertools.groupby(self.tables, key=_judged_alike))
         return [_stacked(group) for group in groups]
 
     @cached_property
@@ -134,19 +141,14 @@ class ScoreSet:
 
     @cached_property
     def conflicts(self) -> NDArray[np.int64]:
-        """``(n, 2)`` pairs of windows that cannot both be chips, lower AOI first, sorted by the second."""
+        """Pairs of windows that cannot both be chips: ``(n, 2)``, lower AOI first."""
         pairs = [*_same_cells(self), *_across_zones(self)]
         found = np.array(pairs, np.int64).reshape(-1, 2)
         return found[np.lexsort((found[:, 0], found[:, 1]))]
 
-    def lots(self, seed: int) -> NDArray[np.uint64]:
-        """Return a number for each window, drawn by seed and cell alone."""
-        digests = (hashlib.sha256(f"{seed}:{cell}".encode()).digest()[:8] for cell in self.cells)
-        return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
 
-
-def _layout(table: ScoreTable) -> tuple[Any, ...]:
-    """Return what tables must share to be judged together."""
+def _judged_alike(table: ScoreTable) -> tuple[Any, ...]:
+    """Return the key of tables that can be judged together: windows, masks, ranges, dates."""
     sensors = ((key, found.resolution, len(found.times)) for key, found in table.cube.sensors.items())
     return (table.geometry, table.masks, table.ranges, *sensors)
 
@@ -166,7 +168,7 @@ def _same_cells(scores: ScoreSet) -> Iterator[tuple[int, int]]:
 
 
 def _across_zones(scores: ScoreSet) -> Iterator[tuple[int, int]]:
-    """Yield pairs of windows whose chips overlap by more than a tenth although their UTM zones differ."""
+    """Yield pairs of windows of different UTM zones whose chips overlap by more than a tenth."""
     chips: dict[int, NDArray[np.object_]] = {}
     filled = [number for number, table in enumerate(scores.tables) if len(table)]
     for pair in itertools.combinations(filled, 2):
@@ -174,12 +176,12 @@ def _across_zones(scores: ScoreSet) -> Iterator[tuple[int, int]]:
             continue
         for number in pair:
             if number not in chips:
-                chips[number] = _chips(scores.tables[number])
+                chips[number] = _table_footprints(scores.tables[number])
         for one, two in overlapping(*(chips[number] for number in pair)):
             yield scores.starts[pair[0]] + one, scores.starts[pair[1]] + two
 
 
-def _chips(table: ScoreTable) -> NDArray[np.object_]:
+def _table_footprints(table: ScoreTable) -> NDArray[np.object_]:
     return footprints(table.geometry, table.cube.epsg, table.columns["left_m"], table.columns["top_m"])
 
 
@@ -225,17 +227,20 @@ def _imagery_rules(table: ScoreTable, chips: ChipsConfig) -> Iterator[tuple[str,
             yield Verdict.NOT_FETCHED, table.columns[f"{key}_not_fetched"] > 0
     for key in sensors:
         if table.has(key):
-            yield from ((missing(key), broken) for broken in _below(table, chips, key, "valid"))
+            yield from ((missing(key), broken) for broken in _below_threshold(table, chips, key, "valid"))
         else:
             yield missing(key), np.ones(len(table), np.bool_)
     for masks in table.masks:
         if masks.has_cloud_rule and table.has(masks.sensor):
             yield from (
-                (cloudy(masks.sensor), broken) for broken in _below(table, chips, masks.sensor, "clear")
+                (cloudy(masks.sensor), broken)
+                for broken in _below_threshold(table, chips, masks.sensor, "clear")
             )
 
 
-def _below(table: ScoreTable, chips: ChipsConfig, sensor: str, which: Which) -> Iterator[NDArray[np.bool_]]:
+def _below_threshold(
+    table: ScoreTable, chips: ChipsConfig, sensor: str, which: Which
+) -> Iterator[NDArray[np.bool_]]:
     """Yield, per date, where a share lies under its threshold."""
     pixels = table.window_px(which, sensor)
     for date in range(len(table.cube.sensors[sensor].times)):
@@ -261,7 +266,8 @@ def _reject_over_cap(verdicts: Codes, scores: ScoreSet, cap: int, seed: int) -> 
         return
     crowded = sizes[inverse] > cap
     chosen, group = chosen[crowded], group[crowded]
-    order = np.lexsort((scores.lots(seed)[chosen], group))
+    lots = [lot(seed, scores.cells[window]) for window in chosen.tolist()]
+    order = np.lexsort((np.array(lots, np.bytes_), group))
     group = group[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
     verdicts[chosen[order[rank >= cap]]] = scores.verdicts.index(Verdict.CAPPED)

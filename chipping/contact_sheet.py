@@ -1,9 +1,8 @@
-"""A contact sheet: a few chips of every class, a row each, all dates of all sensors side by side."""
+"""A contact sheet: a few chips of every class, a row each, all their dates side by side."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw
 from cube.config.models import Config
 from cube.config.sensors import CLASS_NAMES
 from cube.errors import StoreError
+from cube.lots import draw
 from cube.run.layout import Layout
 from cube.run.storage import Folder
 
@@ -48,21 +48,21 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
     """
     layout = Layout.of(config)
     rows = [
-        (CLASS_NAMES[code], list(_thumbnails(layout.chips / row["cell"], row, config)))
-        for code, chips in sorted(_by_class(layout.root).items())
-        for row in sorted(chips, key=lambda row: _lot(row["cell"], config.release.seed))[:per_class]
+        (CLASS_NAMES[code], list(_read_thumbnails(layout.chips / row["cell"], row, config)))
+        for code, chips in sorted(_chips_by_class(layout.root).items())
+        for row in _draw_some(chips, per_class, config.release.seed)
     ]
     width = max((len(pictures) for _, pictures in rows), default=0)
     step = _CELL_PX + _GAP_PX
     sheet = Image.new("RGB", (_LABEL_PX + width * step, _HEADING_PX + len(rows) * step), "white")
-    draw = ImageDraw.Draw(sheet)
+    pen = ImageDraw.Draw(sheet)
     for index, key in enumerate(config.series):
         left = _LABEL_PX + index * len(config.ranges) * step
-        draw.text((left, 4), config.table[key].title, fill="black")
+        pen.text((left, 4), config.table[key].title, fill="black")
     for index, (name, pictures) in enumerate(rows):
         top = _HEADING_PX + index * step
         if index == 0 or rows[index - 1][0] != name:
-            draw.text((4, top + 4), name, fill="black")
+            pen.text((4, top + 4), name, fill="black")
         for x, picture in enumerate(pictures):
             sheet.paste(picture, (_LABEL_PX + x * step, top))
     buffer = io.BytesIO()
@@ -70,7 +70,7 @@ def contact_sheet(config: Config, per_class: int = 2) -> bytes:
     return buffer.getvalue()
 
 
-def _by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
+def _chips_by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
     chips: dict[int, list[dict[str, str]]] = defaultdict(list)
     try:
         with root.open(CHIP_METADATA) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
@@ -82,11 +82,12 @@ def _by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
     return chips
 
 
-def _lot(cell: str, seed: int) -> str:
-    return hashlib.sha256(f"contact {seed} {cell}".encode()).hexdigest()
+def _draw_some(chips: list[dict[str, str]], count: int, seed: int) -> list[dict[str, str]]:
+    """Return some of the chips, drawn by lot."""
+    return sorted(chips, key=lambda row: draw(f"contact {seed} {row['cell']}"))[:count]
 
 
-def _thumbnails(folder: Folder, row: Mapping[str, str], config: Config) -> Iterator[Image.Image]:
+def _read_thumbnails(folder: Folder, row: Mapping[str, str], config: Config) -> Iterator[Image.Image]:
     for key in config.series:
         for date in row[f"{key}_dates"].split(","):
             name = f"{key}_{date}.png"

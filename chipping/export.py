@@ -32,7 +32,7 @@ from .geotiff import Compression, RasterSettings, encode_tiff, raster_settings, 
 from .thumbnails import THUMBNAIL_VERSION, encode_png, render
 
 __all__ = [
-    "CHIP_SEAL",
+    "CHIP_RECORD",
     "ChipWindow",
     "ExportResult",
     "ExportSettings",
@@ -42,7 +42,7 @@ __all__ = [
     "group_windows",
 ]
 
-CHIP_SEAL = "chip.json"
+CHIP_RECORD = "chip.json"
 """Written last; its presence means that the chip is whole."""
 _EXPORT_VERSION = 2
 """Of the files in a chip's folder; chips with another are made again."""
@@ -70,7 +70,7 @@ class ExportSettings:
             "compress": self.compress,
             "rasters": [
                 {
-                    "sensor": _row(raster.sensor, raster.bands),
+                    "sensor": _sensor_record(raster.sensor, raster.bands),
                     "bands": raster.bands,
                     "dtype": raster.dtype,
                     "nodata": str(raster.nodata),
@@ -81,8 +81,8 @@ class ExportSettings:
         return hashlib.sha256(canonical_json(record)).hexdigest()
 
 
-def _row(sensor: Sensor, bands: Iterable[str]) -> dict[str, Any]:
-    """Return what goes into chips of a sensor's row, which may be a config's own."""
+def _sensor_record(sensor: Sensor, bands: Iterable[str]) -> dict[str, Any]:
+    """Return what a sensor's row, which may be a config's own, adds to its chips."""
     return {
         "key": sensor.key,
         "title": sensor.title,
@@ -131,7 +131,7 @@ class ExportTask:
     settings: ExportSettings
     windows: tuple[ChipWindow, ...]
     verify: bool = False
-    """True: a chip that is already there is kept only if its files are what its seal says."""
+    """True: a chip that is already there is kept only if its files are what its record says."""
 
 
 @dataclass(frozen=True)
@@ -153,26 +153,26 @@ def group_windows(cube: CubeInfo, windows: Iterable[ChipWindow]) -> Iterator[tup
 
 
 def export_chips(task: ExportTask) -> ExportResult:
-    """Write the chips of a task that are not there yet, from the same cube and with the same settings."""
+    """Write those chips of a task that are not there yet with the same cube and settings."""
     due = [window for window in task.windows if not _is_kept(task, window)]
     if due:
         geometry = WindowGeometry(task.settings.sample_m, task.settings.chip_m, task.settings.sample_m)
         chips = [geometry.bounds("chip", window.left_m, window.top_m) for window in due]
-        patch = _read_patch(task, _union(chips))
+        patch = _read_patch(task, _bounds_of_all(chips))
         with rasterio.Env():
             crs = CRS.from_epsg(task.cube.epsg)
             for window, bounds in zip(due, chips, strict=True):
                 files = _chip_files(task, patch, crs, bounds)
                 sample = geometry.bounds("sample", window.left_m, window.top_m)
-                files[CHIP_SEAL] = _seal(task, window, bounds, sample, files)
-                write_folder(task.chips, window.cell, files, CHIP_SEAL, sync=False)
+                files[CHIP_RECORD] = _chip_record(task, window, bounds, sample, files)
+                write_folder(task.chips, window.cell, files, CHIP_RECORD, sync=False)
     return ExportResult(len(due), len(task.windows) - len(due))
 
 
 def _is_kept(task: ExportTask, window: ChipWindow) -> bool:
     folder = task.chips / window.cell
     try:
-        record = json.loads(folder.read(CHIP_SEAL))
+        record = json.loads(folder.read(CHIP_RECORD))
     except (FileNotFoundError, ValueError):
         return False
     if not isinstance(record, dict):
@@ -185,7 +185,7 @@ def _is_kept(task: ExportTask, window: ChipWindow) -> bool:
     if any(record.get(name) != value for name, value in expected.items()):
         return False
     sizes = folder.sizes()
-    sizes.pop(CHIP_SEAL, None)
+    sizes.pop(CHIP_RECORD, None)
     if sizes != record.get("sizes"):
         return False
     return not task.verify or _is_whole(folder, record.get("files"))
@@ -204,7 +204,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _union(boxes: Sequence[Bounds]) -> Bounds:
+def _bounds_of_all(boxes: Sequence[Bounds]) -> Bounds:
     return Bounds(
         min(box.left for box in boxes),
         min(box.bottom for box in boxes),
@@ -248,7 +248,7 @@ def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
         key, sensor = settings.sensor.key, settings.sensor
         info = task.cube.sensors[key]
         roi = cube.roi(bounds, info.resolution)
-        raw = {name: _read(root, task.cube, f"{key}/{name}", roi) for name in settings.bands}
+        raw = {name: _read_band(root, task.cube, f"{key}/{name}", roi) for name in settings.bands}
         bands = [sensor.band(name) for name in settings.bands]
         dates, height, width = raw[settings.bands[0]].shape
         exported = np.empty((dates, len(bands), height, width), settings.dtype)
@@ -258,7 +258,7 @@ def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
     return _Patch(bounds, sensors)
 
 
-def _read(root: Any, cube: CubeInfo, path: str, roi: tuple[slice, slice]) -> Array:
+def _read_band(root: Any, cube: CubeInfo, path: str, roi: tuple[slice, slice]) -> Array:
     with reading(cube.aoi_index, path):
         values: Array = np.asarray(root[path][(..., *roi)])
     return values if values.ndim == 3 else values[np.newaxis]
@@ -296,7 +296,7 @@ def _tags(layers: _Layers, index: int) -> dict[str, str]:
     }
 
 
-def _seal(
+def _chip_record(
     task: ExportTask, window: ChipWindow, chip: Bounds, sample: Bounds, files: Mapping[str, bytes]
 ) -> bytes:
     record = {

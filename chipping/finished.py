@@ -1,4 +1,4 @@
-"""Sealed cubes as phase two sees them: what their root file says, and their raw pixels."""
+"""Finished cubes: which of them a config wants, and whether they were built as it asks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from cube.config.aoi import load_aois
 from cube.config.models import Config
@@ -17,9 +16,6 @@ from cube.run.status import AOI_METADATA, AoiState
 from cube.run.storage import Folder
 from cube.store.sealed import CubeInfo, SensorInfo, read_cube_info
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["check_cube", "sealed_cubes"]
 
 _LOG = logging.getLogger(__name__)
@@ -29,7 +25,14 @@ _CUBE_NAME = re.compile(r"aoi_(\d{6,})\.zarr")
 
 
 def sealed_cubes(config: Config) -> list[CubeInfo]:
-    """Return the finished cubes of the AOIs that a config wants, by AOI index; others are passed over.
+    """Return the finished cubes of the AOIs that a config wants, by AOI index.
+
+    Cubes of AOIs that phase one does not call built are passed over, with a warning.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
 
     Raises
     ------
@@ -44,7 +47,7 @@ def sealed_cubes(config: Config) -> list[CubeInfo]:
     names = layout.cubes.names(".zarr")
     there = sorted(int(found[1]) for name in names if (found := _CUBE_NAME.fullmatch(name)))
     wanted = {aoi.index for aoi in load_aois(config)}
-    built = _built(layout.root)
+    built = _built_aois(layout.root)
     for index in there:
         if index in wanted and built is not None and index not in built:
             _LOG.warning("AOI %06d: its cube is passed over: %s does not call it built", index, AOI_METADATA)
@@ -52,7 +55,7 @@ def sealed_cubes(config: Config) -> list[CubeInfo]:
     return [info for index in chosen if (info := read_cube_info(layout.cubes, index, config.table))]
 
 
-def _built(root: Folder) -> set[int] | None:
+def _built_aois(root: Folder) -> set[int] | None:
     """Return the AOIs that phase one calls built, or None where it has left no record."""
     try:
         rows = [feature["properties"] for feature in json.loads(root.read(AOI_METADATA))["features"]]
@@ -66,7 +69,14 @@ def _built(root: Folder) -> set[int] | None:
 
 
 def check_cube(config: Config, info: CubeInfo) -> None:
-    """Check that a cube is one that a config stands for; it may hold more bands and sensors than are wanted.
+    """Check that a cube is what a config asks for; it may hold further bands and sensors.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
+    info
+        What the cube's root document says.
 
     Raises
     ------
@@ -80,7 +90,7 @@ def check_cube(config: Config, info: CubeInfo) -> None:
                     f"AOI {info.aoi_index}: its cube was built with another row extra_sensors.{key}; "
                     "build it again, or set the row back"
                 )
-            for name, found, expected in _facts(config, settings, info.sensors[key]):
+            for name, found, expected in _cube_and_config(config, settings, info.sensors[key]):
                 if found != expected:
                     raise ConfigError(
                         f"AOI {info.aoi_index}: its cube was built with {key}.{name} {found}, and the config "
@@ -88,8 +98,10 @@ def check_cube(config: Config, info: CubeInfo) -> None:
                     )
 
 
-def _facts(config: Config, settings: SensorConfig, info: SensorInfo) -> Iterator[tuple[str, object, object]]:
-    """Yield what a config and a cube say alike of a sensor: a key, what was found, and what was expected."""
+def _cube_and_config(
+    config: Config, settings: SensorConfig, info: SensorInfo
+) -> Iterator[tuple[str, object, object]]:
+    """Yield key, found and expected value of what a cube and a config both say of a sensor."""
     sensor = info.sensor
     harmonize = sensor.baseline_offset and bool(getattr(settings, "harmonize", False))
     yield "collection", ", ".join(info.collections), settings.collection

@@ -1,18 +1,13 @@
-"""Chips on the globe: outlines in longitude and latitude, and which of them overlap across UTM zones."""
+"""Chips on the globe: their outlines, and which of them overlap across UTM zones."""
 
 from __future__ import annotations
-
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from cube.windows.lattice import WindowGeometry
-
-if TYPE_CHECKING:
-    from pyproj import Transformer
+from cube.windows.projection import eastward, to_lonlat
 
 __all__ = ["footprints", "may_overlap", "overlapping"]
 
@@ -31,10 +26,14 @@ def footprints(
 
     Parameters
     ----------
-    geometry, epsg
-        Sizes of the windows, and the UTM zone they lie in.
-    left_m, top_m
-        Edges of the sample windows.
+    geometry
+        Sizes of the windows.
+    epsg
+        UTM zone that they lie in.
+    left_m
+        Western edges of the sample windows.
+    top_m
+        Northern edges of the sample windows.
 
     Returns
     -------
@@ -47,30 +46,39 @@ def footprints(
     right, bottom = left + geometry.chip_m, top - geometry.chip_m
     x = np.stack([left, right, right, left, left], axis=-1)
     y = np.stack([bottom, bottom, top, top, bottom], axis=-1)
-    lon, lat = _to_lonlat(epsg).transform(x, y)
+    lon, lat = to_lonlat(epsg).transform(x, y)
     crossing = np.ptp(lon, axis=-1, keepdims=True) > 180 if len(left) else False
     lon = np.where(crossing & (lon < 0), lon + 360, lon)
     return np.asarray(shapely.polygons(np.stack([lon, lat], axis=-1)), np.object_)
 
 
-@lru_cache(maxsize=128)
-def _to_lonlat(epsg: int) -> Transformer:
-    from pyproj import Transformer
-
-    return Transformer.from_crs(epsg, 4326, always_xy=True)
-
-
 def may_overlap(epsg: int, other: int) -> bool:
-    """Tell whether cubes of two UTM zones can see the same ground: other zones, and near each other."""
+    """Tell whether cubes of two UTM zones can see the same ground: two that are near.
+
+    Parameters
+    ----------
+    epsg
+        UTM zone of one cube.
+    other
+        UTM zone of the other.
+    """
     apart = abs(epsg % 100 - other % 100)
     return epsg != other and min(apart, _ZONES - apart) <= _NEAR_ZONES
 
 
 def overlapping(first: NDArray[np.object_], second: NDArray[np.object_]) -> list[tuple[int, int]]:
-    """Return pairs ``(of first, of second)`` of outlines that share more than a tenth of the smaller."""
+    """Return pairs of outlines, one of each array, that share over a tenth of the smaller.
+
+    Parameters
+    ----------
+    first
+        Outlines such as :func:`footprints` returns, of one zone.
+    second
+        Those of another.
+    """
     boxes = shapely.total_bounds(first), shapely.total_bounds(second)
     if all(np.abs(box[[0, 2]]).max() > _FAR_EAST_DEG for box in boxes):
-        first, second = _eastward(first), _eastward(second)
+        first, second = eastward(first), eastward(second)
     if not _boxes_meet(shapely.total_bounds(first), shapely.total_bounds(second)):
         return []
     theirs, ours = shapely.STRtree(first).query(second, predicate="intersects")
@@ -78,12 +86,6 @@ def overlapping(first: NDArray[np.object_], second: NDArray[np.object_]) -> list
     smaller = np.minimum(shapely.area(first[ours]), shapely.area(second[theirs]))
     many = shared > _MOST_SHARED * smaller
     return sorted(zip(ours[many].tolist(), theirs[many].tolist(), strict=True))
-
-
-def _eastward(outlines: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Count longitudes from 0 to 360, so that the antimeridian is a line like any other."""
-    turned = shapely.transform(outlines, lambda lonlat: np.column_stack([lonlat[:, 0] % 360, lonlat[:, 1]]))
-    return np.asarray(turned, np.object_)
 
 
 def _boxes_meet(one: NDArray[np.float64], two: NDArray[np.float64]) -> bool:

@@ -1,4 +1,4 @@
-"""Chips as GeoTIFF: numbers in the exported dtype, in a file that tells GDAL and QGIS all about them."""
+"""Chips as GeoTIFF: numbers in the exported dtype, and all that GDAL and QGIS ask of them."""
 
 from __future__ import annotations
 
@@ -67,6 +67,15 @@ class RasterSettings:
 def raster_settings(sensor: Sensor, settings: SensorConfig, bands: Sequence[str]) -> RasterSettings:
     """Return how a config wants a sensor's chips written.
 
+    Parameters
+    ----------
+    sensor
+        Row of the sensor table.
+    settings
+        The sensor's section of the config.
+    bands
+        Exported bands, in order.
+
     Raises
     ------
     ConfigError
@@ -83,7 +92,20 @@ def raster_settings(sensor: Sensor, settings: SensorConfig, bands: Sequence[str]
 
 
 def exported_nodata(sensor: Sensor, bands: Sequence[str], dtype: str, fill: float | None) -> float:
-    """Return what a sensor's files name as nodata: `fill`, or else the archive's, NaN where series become floats."""
+    """Return what a sensor's files name as nodata.
+
+    Parameters
+    ----------
+    sensor
+        Row of the sensor table.
+    bands
+        Exported bands.
+    dtype
+        Of the files.
+    fill
+        What the config wants instead of the archive's nodata; None: that, or NaN where integers
+        with dates become floats.
+    """
     if fill is not None:
         return fill
     keeps_archive = np.dtype(dtype).kind in "iu" or sensor.is_static
@@ -113,10 +135,9 @@ def to_exported(values: Array, band: Band, settings: RasterSettings) -> Array:
     [[nan, 0.15000000596046448, 6.550000190734863]]
     """
     dtype = np.dtype(settings.dtype)
-    empty = np.isnan(values) if math.isnan(band.nodata) else values == band.nodata
-    out = _saturated(values, dtype) if settings.is_integer else _physical(values, band, dtype)
+    out = _saturated(values, dtype) if settings.is_integer else _physical_values(values, band, dtype)
     if not _same_number(settings.nodata, band.nodata) or not settings.is_integer:
-        out = np.where(empty, dtype.type(settings.nodata), out)
+        out = np.where(band.is_nodata(values), dtype.type(settings.nodata), out)
     return out
 
 
@@ -134,7 +155,7 @@ def _saturated(values: Array, dtype: np.dtype[Any]) -> Array:
     return values.astype(dtype)
 
 
-def _physical(values: Array, band: Band, dtype: np.dtype[Any]) -> Array:
+def _physical_values(values: Array, band: Band, dtype: np.dtype[Any]) -> Array:
     out = values.astype(dtype)
     if band.kind is BandKind.REFLECTANCE:
         out = out * dtype.type(band.scale) + dtype.type(band.offset)
@@ -157,8 +178,10 @@ def encode_tiff(
         ``(band, y, x)`` in the exported dtype.
     settings
         Names, nodata, scale and offset of the bands are taken from it.
-    crs, transform
-        Where the pixels lie.
+    crs
+        CRS of the pixels' grid.
+    transform
+        From pixels to metres.
     tags
         Metadata of the whole file.
     compress
@@ -184,12 +207,12 @@ def encode_tiff(
     with MemoryFile() as memory:
         with memory.open(**profile) as file:
             file.write(values)
-            _describe(file, settings)
+            _write_band_facts(file, settings)
             file.update_tags(AREA_OR_POINT="Area", **tags)
         return bytes(memory.getbuffer())
 
 
-def _describe(file: Any, settings: RasterSettings) -> None:
+def _write_band_facts(file: Any, settings: RasterSettings) -> None:
     bands = [settings.sensor.band(name) for name in settings.bands]
     file.descriptions = settings.bands
     units = [band.units for band in bands]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cube.config.models import Config
-from cube.config.sensors import Band, MaskRule, Sensor
+from cube.config.sensors import MaskRule, Sensor
 
-__all__ = ["MaskSettings", "clear_pixels", "mask_settings", "valid_pixels"]
+__all__ = ["MaskSettings", "clear_pixels", "mask_settings"]
 
 Mask = NDArray[np.bool_]
 
@@ -51,12 +50,6 @@ def _mask_settings(config: Config, key: str) -> MaskSettings:
     return MaskSettings(key, bands, cloud_band, cloud_bits=tuple(sorted(bits)), cloud_buffer_px=buffer)
 
 
-def valid_pixels(values: NDArray[Any], band: Band) -> Mask:
-    """Return where a band holds something: not the archive's nodata, and not NaN."""
-    mask: Mask = ~np.isnan(values) if np.isnan(band.nodata) else values != band.np_dtype.type(band.nodata)
-    return mask
-
-
 def clear_pixels(mask: NDArray[np.integer], settings: MaskSettings, sensor: Sensor) -> Mask:
     """Return where a mask band says that the ground is seen.
 
@@ -77,7 +70,7 @@ def clear_pixels(mask: NDArray[np.integer], settings: MaskSettings, sensor: Sens
         return clear
     cloudy: Mask = (mask & sum(1 << bit for bit in settings.cloud_bits)) != 0
     assert settings.cloud_band is not None
-    filled: Mask = (mask & int(sensor.band(settings.cloud_band).nodata)) != 0
+    filled = sensor.band(settings.cloud_band).is_nodata(mask)
     return ~(_grown(cloudy, settings.cloud_buffer_px) | filled)
 
 

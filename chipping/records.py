@@ -24,18 +24,25 @@ _WKT_DECIMALS = 9
 
 
 def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> Iterator[bytes]:
-    """Yield the table of all windows, AOI by AOI in the order of their index, from north to south and west to east.
+    """Yield the table of all windows: by AOI index, then from north to south and west to east.
 
     ``chip_index`` numbers the rows. Dates, and scene ids date by date, are joined by commas; the
     scenes of one date's mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326);
     ``left_m`` and ``top_m`` are edges of the sample window in ``epsg``. ``{sensor}_min_valid`` and
     ``{sensor}_min_clear`` are the worst date's shares.
+
+    Parameters
+    ----------
+    scores
+        Scores of all cubes.
+    verdicts
+        A verdict per window, such as :func:`chipping.choose.choose` returns.
     """
     yield _csv([_header(scores.sensors)])
     for number, table in enumerate(scores.tables):
         start = scores.starts[number]
         status = [scores.verdicts[code] for code in verdicts[start : start + len(table)].tolist()]
-        yield _csv(_rows(table, start, status, scores.sensors))
+        yield _csv(_window_rows(table, start, status, scores.sensors))
 
 
 def _csv(rows: Iterable[Sequence[object]]) -> bytes:
@@ -63,7 +70,7 @@ def _header(sensors: SensorTable) -> list[str]:
     ]
 
 
-def _rows(
+def _window_rows(
     table: ScoreTable, start: int, status: list[str], sensors: SensorTable
 ) -> Iterator[tuple[object, ...]]:
     cube = table.cube
@@ -87,8 +94,8 @@ def _rows(
         *(every(_scene_ids(table, key)) for key in sensors),
         left.tolist(),
         top.tolist(),
-        *(_worst(table, key, "valid") for key in sensors),
-        *(_worst(table, key, "clear") for key in sensors.series),
+        *(_worst_share(table, key, "valid") for key in sensors),
+        *(_worst_share(table, key, "clear") for key in sensors.series),
         strict=True,
     )
 
@@ -97,7 +104,7 @@ def _scene_ids(table: ScoreTable, key: str) -> str:
     return ",".join(table.cube.sensors[key].scene_ids) if key in table.cube.sensors else ""
 
 
-def _worst(table: ScoreTable, key: str, which: Which) -> list[object]:
+def _worst_share(table: ScoreTable, key: str, which: Which) -> list[object]:
     """Return the lowest share over a sensor's dates, or empty cells where it was not scored."""
     scored = {masks.sensor for masks in table.masks} & set(table.cube.sensors)
     if key not in scored:
@@ -107,7 +114,15 @@ def _worst(table: ScoreTable, key: str, which: Which) -> list[object]:
 
 
 def count_verdicts(scores: ScoreSet, verdicts: NDArray[np.int8]) -> dict[int, dict[str, int]]:
-    """Return, per AOI index, how many windows got each verdict, in the order of the rules."""
+    """Return, per AOI index, how many windows got each verdict, in the order of the rules.
+
+    Parameters
+    ----------
+    scores
+        Scores of all cubes.
+    verdicts
+        A verdict per window, such as :func:`chipping.choose.choose` returns.
+    """
     counts = {}
     names = scores.verdicts
     for number, table in enumerate(scores.tables):

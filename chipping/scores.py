@@ -31,7 +31,7 @@ from cube.windows.grid import BLOCK_M, Block
 from cube.windows.landcover import count_classes
 from cube.windows.lattice import Part, Spans, WindowGeometry, WindowLattice, windows_on
 
-from .masks import Mask, MaskSettings, clear_pixels, valid_pixels
+from .masks import Mask, MaskSettings, clear_pixels
 
 __all__ = ["ScoreTable", "ScoreTask", "Which", "load_or_make_scores", "scores_name"]
 
@@ -79,7 +79,7 @@ class ScoreTable:
         return self.columns["majority_px"] / np.float64(self.sample_px)
 
     def dates(self, sensor: str) -> tuple[str, ...]:
-        """Return the dates of a sensor, ``YYYYMMDD``; none where the cube lacks it, or has no time axis."""
+        """Return the dates of a sensor, ``YYYYMMDD``; none where the cube has none of it."""
         found = self.cube.sensors.get(sensor)
         return () if found is None or found.sensor.is_static else found.dates
 
@@ -89,11 +89,29 @@ class ScoreTable:
         return found is not None and (found.sensor.is_static or len(found.times) == self.ranges)
 
     def share(self, which: Which, sensor: str, date: int) -> NDArray[np.float64]:
-        """Return each chip's ``valid`` share, or each sample window's ``clear`` share, on one date."""
+        """Return the ``valid`` share of chips or the ``clear`` share of sample windows on a date.
+
+        Parameters
+        ----------
+        which
+            ``valid`` or ``clear``.
+        sensor
+            Key of a sensor that the cube has.
+        date
+            Position among its dates.
+        """
         return self.columns[f"{sensor}_{date}_{which}_px"] / np.float64(self.window_px(which, sensor))
 
     def window_px(self, which: Which, sensor: str) -> int:
-        """Return how many pixels a share is of: the chip's for ``valid``, the sample's for ``clear``."""
+        """Return the pixels that a share is of: a chip's for ``valid``, a sample's for ``clear``.
+
+        Parameters
+        ----------
+        which
+            ``valid`` or ``clear``.
+        sensor
+            Key of a sensor that the cube has.
+        """
         part: Part = "chip" if which == "valid" else "sample"
         return self.geometry.window_px(part, self.cube.sensors[sensor].resolution)
 
@@ -130,8 +148,8 @@ def scores_name(aoi_index: int) -> str:
 
 
 def load_or_make_scores(task: ScoreTask) -> ScoreTable:
-    """Return a cube's scores: those on disk if their key is the same, or else newly counted and written."""
-    found = _read_table(task)
+    """Return a cube's scores: those on disk if they are of the same key, or else new ones."""
+    found = _read_scores(task)
     if found is not None:
         return found
     table = ScoreTable(task.cube, task.geometry, task.masks, task.ranges, _score(task))
@@ -139,7 +157,7 @@ def load_or_make_scores(task: ScoreTask) -> ScoreTable:
     return table
 
 
-def _read_table(task: ScoreTask) -> ScoreTable | None:
+def _read_scores(task: ScoreTask) -> ScoreTable | None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -199,8 +217,8 @@ def _score_land_cover(task: ScoreTask, lattice: WindowLattice, layers: xr.Datase
     resolution = task.cube.sensors["lulc"].resolution
     side = BLOCK_M // resolution
     blocks = (
-        (block, _read(pixels["lulc"], task.cube.aoi_index, "lulc/lulc"))
-        for block, pixels in _walk(layers, "lulc", 0, side)
+        (block, _read_layer(pixels["lulc"], task.cube.aoi_index, "lulc/lulc"))
+        for block, pixels in _blocks_of(layers, "lulc", 0, side)
     )
     return count_classes(blocks, lattice, resolution, side)
 
@@ -222,7 +240,7 @@ def _score_sensor(
     not_fetched = np.zeros(lattice.shape, np.bool_)
     for date in range(len(found.times)):
         valid, clear = CellCounts(grid), CellCounts(grid)
-        for block, pixels in _walk(layers, masks.sensor, date, side):
+        for block, pixels in _blocks_of(layers, masks.sensor, date, side):
             if block.name in task.cube.not_fetched:
                 reach = windows_on(block, lattice, found.resolution, masks.cloud_buffer_px)
                 not_fetched[reach] = True
@@ -230,14 +248,14 @@ def _score_sensor(
             cut = grid.cut(block)
             if cut is None:
                 continue
-            seen = _valid(pixels, masks, found.sensor, block, digests)
+            seen = _valid_in(pixels, masks, found.sensor, block, digests)
             valid.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
             if masks.has_cloud_rule:
-                seen &= _clear(layers, masks, found.sensor, block, digests)
+                seen &= _clear_in(layers, masks, found.sensor, block, digests)
                 clear.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
-        scores[f"{masks.sensor}_{date}_valid_px"] = _column(valid, rows["chip"], columns["chip"])
+        scores[f"{masks.sensor}_{date}_valid_px"] = _window_counts(valid, rows["chip"], columns["chip"])
         counted = clear if masks.has_cloud_rule else valid
-        scores[f"{masks.sensor}_{date}_clear_px"] = _column(counted, rows["sample"], columns["sample"])
+        scores[f"{masks.sensor}_{date}_clear_px"] = _window_counts(counted, rows["sample"], columns["sample"])
     return {f"{masks.sensor}_not_fetched": not_fetched.ravel(), **scores}
 
 
@@ -249,28 +267,28 @@ def _no_windows(masks: MaskSettings, dates: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def _column(counts: CellCounts, rows: Spans, columns: Spans) -> Column:
+def _window_counts(counts: CellCounts, rows: Spans, columns: Spans) -> Column:
     return counts.windows(rows, columns).ravel().astype(np.int32)
 
 
-def _read(layer: xr.DataArray, aoi_index: int, path: str) -> NDArray[Any]:
+def _read_layer(layer: xr.DataArray, aoi_index: int, path: str) -> NDArray[Any]:
     with reading(aoi_index, path):
         values: NDArray[Any] = layer.values
     return values
 
 
-def _valid(
+def _valid_in(
     pixels: xr.Dataset, masks: MaskSettings, sensor: Sensor, block: Block, digests: BlockDigests
 ) -> Mask:
     mask = np.ones((block.height, block.width), np.bool_)
     for name in masks.bands:
-        values = _read(pixels[name], digests.aoi_index, f"{masks.sensor}/{name}")
+        values = _read_layer(pixels[name], digests.aoi_index, f"{masks.sensor}/{name}")
         digests.check(block, name, values)
-        mask &= valid_pixels(values, sensor.band(name))
+        mask &= ~sensor.band(name).is_nodata(values)
     return mask
 
 
-def _clear(
+def _clear_in(
     layers: xr.Dataset, masks: MaskSettings, sensor: Sensor, block: Block, digests: BlockDigests
 ) -> Mask:
     """Return where a block is clear, the buffer of clouds beyond its edge included."""
@@ -285,13 +303,13 @@ def _clear(
     inner = np.s_[
         block.row - top : block.row - top + block.height, block.col - left : block.col - left + block.width
     ]
-    values = _read(around, digests.aoi_index, f"{masks.sensor}/{masks.cloud_band}")
+    values = _read_layer(around, digests.aoi_index, f"{masks.sensor}/{masks.cloud_band}")
     digests.check(block, masks.cloud_band, values[inner])
     return clear_pixels(values, masks, sensor)[inner]
 
 
-def _walk(layers: xr.Dataset, sensor: str, date: int, side: int) -> Iterator[tuple[Block, xr.Dataset]]:
-    """Yield the blocks of one date, whole chunks each, and their pixels, which are read when they are used.
+def _blocks_of(layers: xr.Dataset, sensor: str, date: int, side: int) -> Iterator[tuple[Block, xr.Dataset]]:
+    """Yield the blocks of one date, whole chunks each, and their pixels, not yet read.
 
     xbatcher leaves out what does not fill a batch; so the edges, which are smaller, are walked by
     themselves.
@@ -300,15 +318,17 @@ def _walk(layers: xr.Dataset, sensor: str, date: int, side: int) -> Iterator[tup
 
     flat = layers.isel(time=date) if "time" in layers.dims else layers
     flat = flat.assign_coords(y=np.arange(flat.sizes["y"]), x=np.arange(flat.sizes["x"]))
-    for rows, columns in itertools.product(_even(flat.sizes["y"], side), _even(flat.sizes["x"], side)):
+    for rows, columns in itertools.product(
+        _even_parts(flat.sizes["y"], side), _even_parts(flat.sizes["x"], side)
+    ):
         part = flat.isel(y=slice(*rows[:2]), x=slice(*columns[:2]))
         for pixels in BatchGenerator(part, {"y": rows[2], "x": columns[2]}, preload_batch=False):
             row, col = int(pixels["y"][0]), int(pixels["x"][0])
             yield Block(sensor, date, row, col, rows[2], columns[2]), pixels
 
 
-def _even(length: int, side: int) -> list[tuple[int, int, int]]:
-    """Cut a length into a part that `side` divides and the rest: ``(start, stop, size of a batch)`` each."""
+def _even_parts(length: int, side: int) -> list[tuple[int, int, int]]:
+    """Cut a length into what `side` divides and the rest: start, stop, size of a batch each."""
     whole = length - length % side
     parts = [(0, whole, side), (whole, length, length - whole)]
     return [part for part in parts if part[0] < part[1]]

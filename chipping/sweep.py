@@ -72,12 +72,12 @@ class SweepResult:
     settings: tuple[Setting, ...]
 
     def loosest(self, want: int) -> Setting | None:
-        """Return the setting with most chips among those that give `want` of every kept class, or None."""
+        """Return the setting with most chips that gives `want` of every kept class, or None."""
         enough = [setting for setting in self.settings if setting.fewest >= want]
         return max(enough, key=lambda s: (s.total, -self._strictness(s)), default=None)
 
     def strictest(self, want: int) -> Setting | None:
-        """Return the setting with fewest chips that still gives `want` of every kept class, or None."""
+        """Return the setting with fewest chips that gives `want` of every kept class, or None."""
         enough = [setting for setting in self.settings if setting.fewest >= want]
         return min(enough, key=lambda s: (s.total, -self._strictness(s)), default=None)
 
@@ -86,7 +86,7 @@ class SweepResult:
         return sum(_strict_order(key, values).index(setting.values[key]) for key, values in self.grid.items())
 
     def to_csv(self) -> bytes:
-        """Return the table: a column per key and class, the total, and the fewest of a kept class."""
+        """Return the table: columns for keys, classes, the total, and a kept class's fewest."""
         buffer = io.StringIO(newline="")
         writer = csv.writer(buffer, lineterminator="\n")
         codes = [code for code in CLASS_NAMES if any(code in setting.chips for setting in self.settings)]
@@ -99,7 +99,7 @@ class SweepResult:
 
 
 def _strict_order(key: str, values: Sequence[Any]) -> list[Any]:
-    """Return a key's values from loose to strict: shares upwards, caps downwards, all else as given."""
+    """Return values from loose to strict: shares upwards, caps downwards, others as given."""
     if key == "chips.max_per_class":
         return sorted(values, key=lambda cap: np.inf if cap is None else cap, reverse=True)
     return sorted(values) if all(isinstance(value, (int, float)) for value in values) else list(values)
@@ -110,7 +110,14 @@ def _text(value: object) -> str:
 
 
 def parse_grid(options: Sequence[str], sensors: Collection[str]) -> dict[str, list[Any]]:
-    """Read ``key=value,value...`` options; `sensors` are the keys that thresholds may name.
+    """Read ``key=value,value...`` options.
+
+    Parameters
+    ----------
+    options
+        One per key to sweep.
+    sensors
+        Keys of sensors, which thresholds may name.
 
     Examples
     --------
@@ -224,6 +231,15 @@ def _count(scores: ScoreSet, chips: ChipsConfig, point: Mapping[str, Any], seed:
 def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResult:
     """Sweep a grid over all finished cubes; write ``sweep.csv`` and ``sweep.png`` beside the chips.
 
+    Parameters
+    ----------
+    config
+        The dataset version; its settings are those that the grid does not name.
+    grid
+        Values by dotted key, such as :func:`parse_grid` returns.
+    engine
+        What runs the work; by default what :func:`chipping.chip.engine_for` gives.
+
     Raises
     ------
     CubeNotSealedError
@@ -245,7 +261,7 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
 
 
 def _plot(result: SweepResult, config: Config) -> bytes:
-    """Draw chips per class against each key, from loose to strict; the others are at the config's own values."""
+    """Draw chips per class against each key, the others at the config's own values."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -264,7 +280,7 @@ def _plot(result: SweepResult, config: Config) -> bytes:
 
 
 def _own_values(result: SweepResult, config: Config) -> dict[str, Any]:
-    """Return, for each key, the config's own value where the grid has it, or else the grid's first."""
+    """Return each key's value in the config where the grid has it, or else the grid's first."""
     dumped = config.chips.model_dump()
     own = {}
     for key, values in result.grid.items():

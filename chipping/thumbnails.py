@@ -1,4 +1,4 @@
-"""Small pictures of chips, stretched the same way for every chip of a sensor, so that pictures compare.
+"""Small pictures of chips, stretched alike for every chip of a sensor, so that they compare.
 
 Reflectance goes through a logarithmic curve over its whole range: water at 0.02 and snow at 0.9
 both keep their shades, which no linear stretch does. Backscatter is shown in decibels between fixed
@@ -74,7 +74,7 @@ def render(sensor: Sensor, bands: Mapping[str, NDArray[np.generic]]) -> Bytes:
     else:
         names = (next(iter(bands)),)
         layers = [_shade(bands[names[0]], sensor.band(names[0]))] * 3
-    empty = [_is_empty(bands[name], sensor.band(name)) for name in names]
+    empty = [sensor.band(name).is_nodata(bands[name]) for name in names]
     alpha = np.where(np.logical_or.reduce(empty), np.uint8(0), np.uint8(255))
     picture = np.stack([*layers, alpha], axis=-1)
     picture[alpha == 0] = 0
@@ -88,11 +88,6 @@ def encode_png(picture: Bytes) -> bytes:
     image = Image.fromarray(np.ascontiguousarray(picture[..., :3]) if opaque else picture)
     image.save(buffer, "PNG", compress_type=_PNG_STRATEGY)
     return buffer.getvalue()
-
-
-def _is_empty(values: NDArray[np.generic], band: Band) -> NDArray[np.bool_]:
-    nothing: NDArray[np.bool_] = np.isnan(values) if np.isnan(band.nodata) else values == band.nodata
-    return nothing
 
 
 def _shade(values: NDArray[np.generic], band: Band) -> Bytes:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["lot"]
+__all__ = ["draw", "lot"]
 
 
 def lot(seed: int, *names: object) -> str:
-    """Return a number drawn for `names`, as 64 hexadecimal digits: the same for the same seed, everywhere."""
-    return hashlib.sha256(":".join(map(str, (seed, *names))).encode()).hexdigest()
+    """Return the number that `names` draw with a seed, as 64 hexadecimal digits."""
+    return draw(":".join(map(str, (seed, *names))))
+
+
+def draw(text: str) -> str:
+    """Return the number that a text draws, as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import geopandas as gpd
 
 from cube.config.sensors import CLASS_NAMES
 
 from .recipe import Recipe
 from .select import Selection
+from .templates import fill_template
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, tracker_fields
 
 __all__ = ["CARD_NAME", "SPLIT_NOTE", "make_card"]
@@ -43,181 +46,84 @@ _PATTERN_NOTES = {
     "_thumbs": "pictures, one per date, comma-joined",
     "_paths": "rasters, one per date, comma-joined",
 }
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (float("inf"), "100K<n<1M"))
+"""Hugging Face's words for how many chips there are, each with the number they stay below."""
+
+Row = tuple[object, ...]
+"""Cells of a table."""
 
 
 def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -> bytes:
-    """Write the card: what the release is, how it was made, whose data it is, and what it cannot do."""
-    sections = [
-        _front_matter(recipe, len(tracker)),
-        _what(tracker, recipe),
-        _classes(selection),
-        _splits(tracker),
-        _files(recipe),
-        _fields(tracker, recipe),
-        _load(recipe),
-        _how(selection, recipe),
-        _sources(recipe),
-        _LIMITS,
-    ]
-    return ("\n\n".join(section.strip() for section in sections if section) + "\n").encode()
+    """Write the card: what the release is, how it was made, whose data it is, and its limits.
 
-
-def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    Parameters
+    ----------
+    selection
+        What was kept, and why the rest was not.
+    tracker
+        The release's table.
+    recipe
+        Settings, and what the rasters are.
+    """
+    series = recipe.series
+    codes = sorted(set(tracker["lulc"]), key=int)
+    return fill_template(
+        "card.md.j2",
+        recipe=recipe,
+        selection=selection,
+        chips=len(tracker),
+        areas=tracker["aoi_index"].nunique(),
+        size_category=next(text for limit, text in _SIZES if len(tracker) < limit),
+        sensors=list(_sensor_rows(recipe)),
+        classes=list(_class_rows(selection)),
+        split_note=SPLIT_NOTE,
+        split_classes=[CLASS_NAMES[int(code)] for code in codes],
+        splits=list(_split_rows(tracker, codes)),
+        series_keys=", ".join(f"`{key}`" for key in series) or "no sensor",
+        static_names=", ".join(f"`{key}_{{id:06}}.tif`" for key in recipe.rasters if key not in series),
+        names={"geojson": GEOJSON_NAME, "csv": CSV_NAME, "parquet": PARQUET_NAME},
+        fields=list(_field_rows(tracker, recipe)),
+        example=series[0] if series else "lulc",
+        sources=[
+            (row.title, recipe.config[key]["collection"], row.licence, row.attribution)
+            for key, row in recipe.table.items()
+            if key in recipe.rasters
+        ],
     )
 
 
-def _front_matter(recipe: Recipe, count: int) -> str:
-    size = next(text for limit, text in _SIZES if count < limit)
-    return f"""---
-pretty_name: {recipe.name} {recipe.version}
-license: other
-task_categories: [image-classification]
-tags: [earth-observation, land-cover, sentinel-1, sentinel-2, landsat, stac, croissant]
-size_categories: [{size}]
----"""
-
-
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (float("inf"), "100K<n<1M"))
-
-
-def _what(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
-    rows: list[tuple[object, ...]] = [
-        (
+def _sensor_rows(recipe: Recipe) -> Iterator[Row]:
+    for key, spec in recipe.rasters.items():
+        yield (
             recipe.table[key].title,
             f"`{key}`",
             len(recipe.ranges) if key in recipe.series else 1,
-            ", ".join(layout.bands),
-            f"{layout.resolution} m",
-            f"{layout.size_px} x {layout.size_px}",
-            layout.dtype,
-            "none" if layout.nodata is None else f"{layout.nodata:g}",
+            ", ".join(spec.bands),
+            f"{spec.resolution} m",
+            f"{spec.size_px} x {spec.size_px}",
+            spec.dtype,
+            "none" if spec.nodata is None else f"{spec.nodata:g}",
         )
-        for key, layout in recipe.layout.items()
-    ]
-    head = ("sensor", "key", "dates", "bands", "pixel", "size", "dtype", "nodata")
-    return f"""# {recipe.name} {recipe.version}
-
-{len(tracker):,} chips of {recipe.chips.chip_size} m a side, from {tracker["aoi_index"].nunique():,} areas of
-interest. Each shows one land cover, seen by every sensor below at the same place, on the same grid corners,
-once in each of {len(recipe.ranges)} time ranges: {", ".join(map(str, recipe.ranges)) or "none"}.
-Made for embedding and benchmarking geospatial foundation models. `report.html` shows it.
-
-{_table(head, rows)}"""
 
 
-def _classes(selection: Selection) -> str:
+def _class_rows(selection: Selection) -> Iterator[Row]:
     total = sum(selection.after.values())
-    rows: list[tuple[object, ...]] = [
-        (code, CLASS_NAMES[code], selection.before[code], count, f"{count / total:.1%}")
-        for code, count in selection.after.items()
-    ]
-    return "## Classes\n\n" + _table(("code", "class", "before balancing", "chips", "share"), rows)
+    for code, count in selection.after.items():
+        yield code, CLASS_NAMES[code], selection.before[code], count, f"{count / total:.1%}"
 
 
-def _splits(tracker: gpd.GeoDataFrame) -> str:
-    names = sorted(set(tracker["split"]) - {""})
-    if not names:
-        return ""
-    codes = sorted(set(tracker["lulc"]), key=int)
-    rows: list[tuple[object, ...]] = []
-    for name in names:
+def _split_rows(tracker: gpd.GeoDataFrame, codes: list[str]) -> Iterator[Row]:
+    for name in sorted(set(tracker["split"]) - {""}):
         part = tracker.loc[tracker["split"] == name, "lulc"]
-        rows.append((name, len(part), *(int((part == code).sum()) for code in codes)))
-    head = ("split", "chips", *(CLASS_NAMES[int(code)] for code in codes))
-    return f"## Splits\n\n{SPLIT_NOTE}\n\n" + _table(head, rows)
+        yield name, len(part), *(int((part == code).sum()) for code in codes)
 
 
-def _files(recipe: Recipe) -> str:
-    series = ", ".join(f"`{key}`" for key in recipe.series)
-    static = ", ".join(f"`{key}_{{id:06}}.tif`" for key in recipe.layout if key not in recipe.series)
-    return f"""## Files
-
-- `{{sensor}}_{{id:06}}_{{date}}.tif` and `.png` for {series or "no sensor"}; {static}
-- `{GEOJSON_NAME}`, and the same table as `{CSV_NAME}` and `{PARQUET_NAME}` (GeoParquet)
-- `catalog.json`, `collection.json`, `items.parquet`: a static STAC catalog, its items as stac-geoparquet
-- `croissant.json`: the release for ML data loaders
-- `aois.geojson`: every area of interest and what became of it (if it was recorded)
-- `config.json`: the settings, and what each raster is
-- `report.html`: pictures, counts and reasons on one page
-- `SHA256SUMS`: `sha256sum -c SHA256SUMS` checks every file"""
-
-
-def _fields(tracker: gpd.GeoDataFrame, recipe: Recipe) -> str:
+def _field_rows(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[Row]:
     fields = tracker_fields(recipe.table)
-    rows: list[tuple[object, ...]] = []
     for name in fields:
-        pattern = next((text for end, text in _PATTERN_NOTES.items() if name.endswith(end)), "")
-        rows.append((f"`{name}`", _FIELD_NOTES.get(name, pattern)))
-    further = [name for name in tracker.columns if name not in (*fields, "geometry")]
-    rows.extend((f"`{name}`", "as recorded when the chip was scored") for name in further)
-    rows.append(("`geometry`", "the chip's footprint, EPSG:4326"))
-    return "## Fields of the tracker\n\n" + _table(("field", "what it is"), rows)
-
-
-def _load(recipe: Recipe) -> str:
-    key = recipe.series[0] if recipe.series else "lulc"
-    return f"""## Loading
-
-```python
-import release
-
-opened = release.open_release("{recipe.name}_{recipe.version}.zip")   # or the folder
-opened.table                                    # a GeoDataFrame, a row per chip
-opened.chip(0)["{key}"]                         # a lazy xarray.DataArray (time, band, y, x)
-data = release.torch_dataset(opened, sensors=["{key}"], split=None)
-data[0]["image_{key}"].shape                    # (time, band, height, width)
-```
-
-Without this project: split the comma lists of `{{sensor}}_paths`, open each with rioxarray, stack."""
-
-
-def _how(selection: Selection, recipe: Recipe) -> str:
-    chips = recipe.chips
-    factor = recipe.sampling_factor
-    balance = (
-        f"The largest class holds at most {factor} times the smallest; chips given up were drawn by lot "
-        f"(seed {recipe.release.seed}), from the areas that had most of their class."
-        if factor
-        else "Classes are not balanced."
-    )
-    reasons = ", ".join(f"{count:,} {name}" for name, count in selection.funnel) or "none"
-    named = ", ".join(map(str, chips.forbidden))
-    forbidden = f"no pixel of class {named}" if named else "pixels of any class beside"
-    return f"""## How it was made
-
-One aligned cube per area of interest; every window of {recipe.chips.sample_size} m scored; chosen by these rules:
-purity at least {chips.min_purity:g}, classes {", ".join(map(str, chips.classes))}, {forbidden},
-and the clear and valid shares in `config.json`.
-{balance}
-
-Of {selection.windows:,} windows, {selection.windows - len(selection.chips):,} are not here: {reasons}.
-
-Numbers, names and bytes follow from the configuration and the source scenes alone: the same release can be
-made again."""
-
-
-def _sources(recipe: Recipe) -> str:
-    rows: list[tuple[object, ...]] = [
-        (row.title, recipe.config[key]["collection"], row.licence, row.attribution)
-        for key, row in recipe.table.items()
-        if key in recipe.layout
-    ]
-    head = ("source", "collection", "licence", "attribution")
-    return f"""## Licences and attribution
-
-Each source keeps its own licence; name them when you publish.
-
-{_table(head, rows)}"""
-
-
-_LIMITS = """## Known limits
-
-- The land cover map is itself a model's output, of one year; a chip's class is that map's, not a survey's.
-- Classes, places and seasons follow the areas of interest and what skies allowed; shares estimate no area.
-- Chips touch: neighbours share an edge. For training and testing apart, use `split`, or split by `aoi_index`.
-- Footprints are four corners in degrees; the exact square is `epsg`, `left_m`, `top_m` and the chip's size.
-- `lat` is the latitude and `lon` the longitude; GELOS's own trackers have them swapped.
-- Sentinel-2 bands of 20 m and 60 m repeat their pixels at 10 m; other sensors are warped onto the grid."""
+        by_ending = next((text for end, text in _PATTERN_NOTES.items() if name.endswith(end)), "")
+        yield f"`{name}`", _FIELD_NOTES.get(name, by_ending)
+    for name in tracker.columns:
+        if name not in (*fields, "geometry"):
+            yield f"`{name}`", "as recorded when the chip was scored"
+    yield "`geometry`", "the chip's footprint, EPSG:4326"

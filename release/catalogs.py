@@ -1,4 +1,4 @@
-"""The release for today's tools: a static STAC catalog (items as stac-geoparquet) and a Croissant file."""
+"""A static STAC catalog of the release, its items as stac-geoparquet, and its Croissant file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, Raster
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Sensor
 
 from .croissant import make_croissant
-from .recipe import Recipe, SensorLayout
+from .recipe import RasterSpec, Recipe
 from .tracker import GEOJSON_NAME, rows_of, static_name
 
 __all__ = [
@@ -40,27 +40,15 @@ __all__ = [
 ]
 
 CATALOG_NAME = "catalog.json"
-
-
 COLLECTION_NAME = "collection.json"
-
-
 ITEMS_NAME = "items.parquet"
-
-
 CROISSANT_NAME = "croissant.json"
-
-
 _GEOTIFF = "image/tiff; application=geotiff"
-
-
-_ITEMS_PER_CHUNK = 128
-
-
-_ITEMS_PER_BATCH = 16
-
-
 _PARQUET = "application/vnd.apache.parquet"
+_ITEMS_PER_CHUNK = 128
+"""Items that are turned into Arrow at once."""
+_ITEMS_PER_BATCH = 16
+"""Items that are turned back at once."""
 
 
 def make_catalogs(
@@ -104,8 +92,15 @@ def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, 
 
     Asset keys are the same for every chip, so that the items make one table: ``{sensor}_{n}`` and
     ``{sensor}_{n}_thumbnail`` for the n-th time range, ``dem`` and ``lulc``.
+
+    Parameters
+    ----------
+    tracker
+        The release's table.
+    recipe
+        Name, version, bands and time ranges.
     """
-    template = json.dumps(_template(recipe))
+    template = json.dumps(_item_template(recipe))
     shapes = tracker.geometry.to_numpy()
     rows = rows_of(tracker, list(tracker.columns.drop("geometry")))
     for row, shape in zip(rows, shapes, strict=True):
@@ -113,7 +108,13 @@ def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, 
 
 
 def read_items(data: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the STAC items of a stac-geoparquet file."""
+    """Yield the STAC items of a stac-geoparquet file.
+
+    Parameters
+    ----------
+    data
+        What ``items.parquet`` holds.
+    """
     with pq.ParquetFile(io.BytesIO(data)) as file:
         batches = file.iter_batches(_ITEMS_PER_BATCH)
         yield from stac_geoparquet.arrow.stac_table_to_items(
@@ -122,7 +123,7 @@ def read_items(data: bytes) -> Iterator[dict[str, Any]]:
 
 
 def item_facts(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a STAC item says of its chip, without what the libraries that write items say of themselves."""
+    """Return what a STAC item says of its chip, and nothing that libraries add by version."""
     properties = item["properties"]
     return {
         **{name: item[name] for name in ("id", "collection", "geometry", "bbox")},
@@ -137,17 +138,17 @@ def item_facts(item: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _template(recipe: Recipe) -> dict[str, Any]:
-    """Return an item with everything that all chips share, made through pystac's extension classes."""
+def _item_template(recipe: Recipe) -> dict[str, Any]:
+    """Return an item with what all chips share, made through pystac's extension classes."""
     nowhere = {"type": "Point", "coordinates": [0.0, 0.0]}
-    start, end = _period(recipe, {})
+    start, end = _time_span(recipe, {})
     item = pystac.Item("template", nowhere, [0.0] * 4, None, {}, start, end, collection=recipe.name)
     ProjectionExtension.ext(item, add_if_missing=True).apply(code="EPSG:4326")
-    for key, layout in recipe.layout.items():
+    for key, spec in recipe.rasters.items():
         for name in _asset_keys(key, recipe):
             asset = pystac.Asset(name, title=recipe.table[key].title, media_type=_GEOTIFF, roles=["data"])
             item.add_asset(name, asset)
-            _describe(asset, recipe.table[key], layout)
+            _describe_asset(asset, recipe.table[key], spec)
             if not recipe.table[key].is_static:
                 picture = pystac.Asset(name, media_type=pystac.MediaType.PNG, roles=["thumbnail"])
                 item.add_asset(f"{name}_thumbnail", picture)
@@ -160,12 +161,12 @@ def _asset_keys(key: str, recipe: Recipe) -> list[str]:
     return [f"{key}_{number}" for number, _ in enumerate(recipe.ranges, start=1)]
 
 
-def _describe(asset: pystac.Asset, sensor: Sensor, layout: SensorLayout) -> None:
-    bands = [sensor.band(name) for name in layout.bands]
-    size = layout.size_px
+def _describe_asset(asset: pystac.Asset, sensor: Sensor, spec: RasterSpec) -> None:
+    bands = [sensor.band(name) for name in spec.bands]
+    size = spec.size_px
     grid = ProjectionExtension.ext(asset)
     grid.shape, grid.transform = [size, size], [0.0] * 6
-    RasterExtension.ext(asset, add_if_missing=True).bands = [_raster_band(band, layout) for band in bands]
+    RasterExtension.ext(asset, add_if_missing=True).bands = [_raster_band(band, spec) for band in bands]
     if any(band.kind in (BandKind.REFLECTANCE, BandKind.BACKSCATTER) for band in bands):
         EOExtension.ext(asset, add_if_missing=True).bands = [
             EoBand.create(name=band.name, description=band.long_name) for band in bands
@@ -188,15 +189,13 @@ def _class(sensor: Sensor, code: int, meaning: str) -> Classification:
     )
 
 
-def _raster_band(band: Band, layout: SensorLayout) -> RasterBand:
-    holds_archive_integers = not layout.dtype.startswith("float")
-    nodata = (
-        NoDataStrings.NAN if layout.nodata is not None and layout.nodata != layout.nodata else layout.nodata
-    )
+def _raster_band(band: Band, spec: RasterSpec) -> RasterBand:
+    holds_archive_integers = not spec.dtype.startswith("float")
+    nodata = NoDataStrings.NAN if spec.nodata is not None and spec.nodata != spec.nodata else spec.nodata
     return RasterBand.create(
         nodata=nodata,
-        data_type=DataType(layout.dtype),
-        spatial_resolution=layout.resolution,
+        data_type=DataType(spec.dtype),
+        spatial_resolution=spec.resolution,
         unit=band.units,
         scale=band.scale if holds_archive_integers and band.scale != 1 else None,
         offset=band.offset if holds_archive_integers and band.offset else None,
@@ -205,7 +204,7 @@ def _raster_band(band: Band, layout: SensorLayout) -> RasterBand:
 
 def _item(template: str, row: Mapping[str, Any], shape: shapely.Polygon, recipe: Recipe) -> dict[str, Any]:
     item: dict[str, Any] = json.loads(template)
-    start, end = _period(recipe, row)
+    start, end = _time_span(recipe, row)
     item["id"] = f"{recipe.name}-{recipe.version}-{row['id']:06}"
     item["geometry"] = json.loads(shapely.to_geojson(shape))
     item["bbox"] = list(shape.bounds)
@@ -222,10 +221,10 @@ def _item(template: str, row: Mapping[str, Any], shape: shapely.Polygon, recipe:
         "gelos:split": row["split"],
     }
     box = recipe.bounds(row)
-    for key, layout in recipe.layout.items():
+    for key, spec in recipe.rasters.items():
         hrefs = _hrefs(key, row, recipe)
         for name, (raster, picture) in zip(_asset_keys(key, recipe), hrefs, strict=True):
-            step = float(layout.resolution)
+            step = float(spec.resolution)
             item["assets"][name] |= {
                 "href": f"./{raster}",
                 "proj:transform": [step, 0.0, float(box.left), 0.0, -step, float(box.top)],
@@ -241,7 +240,7 @@ def _hrefs(key: str, row: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, 
     return [(path, path.removesuffix("tif") + "png") for path in row[f"{key}_paths"].split(",")]
 
 
-def _period(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]:
+def _time_span(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]:
     """First and last day of a chip's images, or the land cover's year."""
     dates = sorted(d for key in recipe.series for d in str(row.get(f"{key}_dates", "")).split(",") if d)
     if dates:
@@ -274,18 +273,22 @@ def _catalog(recipe: Recipe) -> dict[str, Any]:
     return data
 
 
-def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
+def _extent(tracker: gpd.GeoDataFrame, recipe: Recipe) -> pystac.Extent:
+    """Return the box around all chips, and the time from the first image to the last."""
     west, south, east, north = (float(value) for value in tracker.total_bounds)
     dates = [f"{key}_dates" for key in recipe.series]
-    periods = [_period(recipe, row) for row in rows_of(tracker, ["id", *dates])]
-    extent = pystac.Extent(
+    periods = [_time_span(recipe, row) for row in rows_of(tracker, ["id", *dates])]
+    return pystac.Extent(
         pystac.SpatialExtent([[west, south, east, north]]),
         pystac.TemporalExtent([[min(p[0] for p in periods), max(p[1] for p in periods)]]),
     )
+
+
+def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
     collection = pystac.Collection(
         recipe.name,
         f"{recipe.name} {recipe.version}: {len(tracker)} aligned chips of one land cover each; see README.md",
-        extent,
+        _extent(tracker, recipe),
         title=f"{recipe.name} {recipe.version}",
         license="other",
         keywords=["land cover", "Sentinel-1", "Sentinel-2", "Landsat", "benchmark"],
@@ -293,7 +296,7 @@ def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
             pystac.Provider(
                 recipe.table[key].title, recipe.table[key].attribution, [pystac.ProviderRole.PRODUCER]
             )
-            for key in recipe.layout
+            for key in recipe.rasters
         ],
         summaries=pystac.Summaries(
             {

@@ -57,7 +57,17 @@ _CONTEXT: dict[str, Any] = {
 
 
 def make_croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, Any]:
-    """Return the Croissant 1.0 description of a release's tables and rasters, as JSON-LD."""
+    """Return the Croissant 1.0 description of a release's tables and rasters, as JSON-LD.
+
+    Parameters
+    ----------
+    tracker
+        The release's table.
+    recipe
+        Name, version and sensors.
+    sums
+        SHA-256 of the tracker's files, by name.
+    """
     columns = [*tracker.columns.drop("geometry"), "geometry"]
     return {
         "@context": _CONTEXT,
@@ -66,14 +76,14 @@ def make_croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str,
         "name": recipe.name,
         "version": recipe.version.removeprefix("v"),
         "description": f"{len(tracker)} aligned, multi-sensor, multi-season chips of one land cover each.",
-        "license": list(dict.fromkeys(recipe.table[key].licence for key in recipe.layout)),
+        "license": list(dict.fromkeys(recipe.table[key].licence for key in recipe.rasters)),
         "citeAs": f"{recipe.name}, version {recipe.version}",
         "isLiveDataset": False,
         "distribution": [
             _file_object(CSV_NAME, "text/csv", sums[CSV_NAME]),
             _file_object(GEOJSON_NAME, "application/geo+json", sums[GEOJSON_NAME]),
             _file_object(PARQUET_NAME, "application/x-parquet", sums[PARQUET_NAME]),
-            *(_file_set(recipe.table[key]) for key in recipe.layout),
+            *(_file_set(recipe.table[key]) for key in recipe.rasters),
         ],
         "recordSet": [
             {

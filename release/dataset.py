@@ -22,7 +22,7 @@ from .opening.checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
 from .opening.faults import ReleaseError, first_line
 from .opening.files import MOST_BYTES, open_files
 from .opening.table import read_parquet
-from .recipe import RECIPE_NAME, Recipe, SensorLayout, parse_recipe
+from .recipe import RECIPE_NAME, RasterSpec, Recipe, parse_recipe
 from .select import dates_fit
 from .tracker import PARQUET_NAME, image_names
 from .verify.tracker import table_problems
@@ -70,7 +70,7 @@ class Release:
     @property
     def sensors(self) -> tuple[str, ...]:
         """Sensors that the chips have."""
-        return tuple(self.recipe.layout)
+        return tuple(self.recipe.rasters)
 
     def bounds(self, chip_id: int) -> Bounds:
         """Return the chip's box in its UTM zone, metres."""
@@ -85,7 +85,7 @@ class Release:
 
     def paths(self, chip_id: int, sensor: str) -> list[str]:
         """Return the names of a sensor's rasters, one per date."""
-        self._layout(sensor)
+        self._raster_spec(sensor)
         row = self.row(chip_id)
         if sensor in self.recipe.series and not dates_fit(row[f"{sensor}_dates"], self.recipe.ranges):
             raise ReleaseError(
@@ -117,15 +117,15 @@ class Release:
         ndarray
             ``(time, band, height, width)``, as stored; nodata is not masked.
         """
-        indexes, layout = self.band_indexes(sensor, bands), self._layout(sensor)
+        indexes, spec = self.band_indexes(sensor, bands), self._raster_spec(sensor)
         return np.stack(
-            [_pixels(name, self.read_file(name), indexes, layout) for name in self.paths(chip_id, sensor)]
+            [_pixels(name, self.read_file(name), indexes, spec) for name in self.paths(chip_id, sensor)]
         )
 
-    def _layout(self, sensor: str) -> SensorLayout:
-        if sensor not in self.recipe.layout:
+    def _raster_spec(self, sensor: str) -> RasterSpec:
+        if sensor not in self.recipe.rasters:
             raise ReleaseError(f"no sensor {sensor!r} in this release; it has {', '.join(self.sensors)}")
-        return self.recipe.layout[sensor]
+        return self.recipe.rasters[sensor]
 
     def read_file(self, name: str) -> bytes:
         """Read a file of the release."""
@@ -145,7 +145,7 @@ class Release:
 
     def band_indexes(self, sensor: str, bands: Sequence[str] = ()) -> list[int]:
         """Return the places of bands in a sensor's rasters, from 1; empty: of all."""
-        there = self._layout(sensor).bands
+        there = self._raster_spec(sensor).bands
         if unknown := [band for band in bands if band not in there]:
             raise ReleaseError(f"{sensor} has no band {unknown[0]!r}; it has {', '.join(there)}")
         return [there.index(band) + 1 for band in bands or there]
@@ -165,27 +165,27 @@ class Release:
         import dask.array
         from dask.delayed import delayed
 
-        layout, bounds = self.recipe.layout[sensor], self.bounds(chip_id)
-        names, size = self.paths(chip_id, sensor), layout.size_px
+        spec, bounds = self.recipe.rasters[sensor], self.bounds(chip_id)
+        names, size = self.paths(chip_id, sensor), spec.size_px
         indexes = self.band_indexes(sensor)
         layers = [
             dask.array.from_delayed(
-                delayed(_read_pixels)(self, name, indexes, layout),
-                (len(layout.bands), size, size),
-                layout.dtype,
+                delayed(_read_pixels)(self, name, indexes, spec),
+                (len(spec.bands), size, size),
+                spec.dtype,
             )
             for name in names
         ]
-        centres = (np.arange(size) + 0.5) * layout.resolution
+        centres = (np.arange(size) + 0.5) * spec.resolution
         row = self.row(chip_id)
         coords: dict[str, Any] = {
-            "band": list(layout.bands),
+            "band": list(spec.bands),
             "y": bounds.top - centres,
             "x": bounds.left + centres,
         }
         attrs = {
             "crs": f"EPSG:{row['epsg']}",
-            "nodata": layout.nodata,
+            "nodata": spec.nodata,
             "scene_ids": row[f"{sensor}_scene_ids"],
         }
         if self.recipe.table[sensor].is_static:
@@ -207,18 +207,18 @@ def _read_table(data: bytes, most_rows: int, recipe: Recipe) -> gpd.GeoDataFrame
     return table.set_index("id", drop=False)
 
 
-def _read_pixels(opened: Release, name: str, indexes: list[int], layout: SensorLayout) -> NDArray[Any]:
-    return _pixels(name, opened.read_file(name), indexes, layout)
+def _read_pixels(opened: Release, name: str, indexes: list[int], spec: RasterSpec) -> NDArray[Any]:
+    return _pixels(name, opened.read_file(name), indexes, spec)
 
 
-def _pixels(name: str, data: bytes, indexes: list[int], layout: SensorLayout) -> NDArray[Any]:
+def _pixels(name: str, data: bytes, indexes: list[int], spec: RasterSpec) -> NDArray[Any]:
     if not data:  # rasterio would take it for a raster that is to be written
         raise ReleaseError(f"{name}: is empty; verify the release")
     try:
         with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             found = (raster.descriptions, raster.width, raster.height, set(raster.dtypes))
-            expected = (layout.bands, layout.size_px, layout.size_px, {layout.dtype})
-            is_right = found == expected and layout.allows_block(*raster.block_shapes[0])
+            expected = (spec.bands, spec.size_px, spec.size_px, {spec.dtype})
+            is_right = found == expected and spec.allows_block(*raster.block_shapes[0])
             pixels: NDArray[Any] | None = raster.read(indexes) if is_right else None
     except (RasterioError, ValueError, MemoryError) as error:
         raise ReleaseError(f"{name}: cannot be read ({first_line(error)}); verify the release") from None

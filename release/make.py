@@ -6,59 +6,50 @@ import contextlib
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any
 
 import geopandas as gpd
 import pandas as pd
 
-from chipping.export import CHIP_SEAL
+from chipping.chip import OnProgress
 from chipping.records import CHIP_METADATA
 from cube.config.models import Config
 from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import hold
 from cube.run.status import AOI_METADATA
 from cube.run.storage import STAGING_PREFIX, DiskFolder, Folder, disk_errors, open_folder
-from cube.windows.lattice import WindowGeometry
 
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
+from .chosen import READ_THREADS, ChosenChips, batches, find_chips
 from .memory import give_back
-from .opening.checksums import SUMS_NAME, Checksums, Names, format_sums, is_digest, sha256, sha256_of
+from .opening.checksums import SUMS_NAME, Checksums, Names, format_sums, sha256, sha256_of
 from .opening.faults import ReleaseError
 from .opening.files import FolderFiles
 from .opening.table import to_parquet
 from .opening.zips import zip_chunks, zip_equals
-from .recipe import RECIPE_NAME, Recipe, layout_of, make_recipe
+from .recipe import RECIPE_NAME, RasterSpec, make_recipe, raster_spec_of
 from .report import REPORT_NAME, Thumbnails, make_report, measures_of
 from .select import Selection, select
 from .tracker import (
     CSV_NAME,
     GEOJSON_NAME,
     PARQUET_NAME,
-    chip_files,
     read_metadata,
     to_csv,
     to_geojson,
     tracker_table,
 )
 
-__all__ = ["AOIS_NAME", "Progress", "ReleaseSummary", "make_release"]
+__all__ = ["AOIS_NAME", "ReleaseSummary", "make_release"]
 
 AOIS_NAME = "aois.geojson"
 _AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips")
 """What a release says of an AOI: what became of it, not how many tries it took."""
-_READ_THREADS = 8
-_BATCH = 16
-"""Chips, or files, in flight at once."""
-
-Item = TypeVar("Item")
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -84,56 +75,9 @@ class ReleaseSummary:
     """SHA-256 of SHA256SUMS: equal for equal releases."""
 
 
-class _Source(NamedTuple):
-    """A file of a chip in the working folder, and its name in the release."""
-
-    cell: str
-    name: str
-    target: str
-
-
-@dataclass(frozen=True)
-class _Chips:
-    """The files of the chosen chips. Only their checksums are held: a release has hundreds of thousands."""
-
-    folder: Folder
-    table: pd.DataFrame
-    """Such as :attr:`release.select.Selection.chips`."""
-    config: Config
-    sums: Checksums = field(default_factory=Checksums)
-    """By name in the release, as ``chip.json`` gives it; in the end, of every file of the
-    release."""
-
-    def sources(self, row: int) -> list[_Source]:
-        """Name the files of the chip in a row of the table (which is its id)."""
-        chip = self.row(row)
-        return [_Source(chip["cell"], *names) for names in chip_files(chip, self.config).items()]
-
-    def row(self, row: int) -> dict[str, Any]:
-        """Return a row of the table."""
-        return {str(name): value for name, value in self.table.iloc[row].items()}
-
-    def read(self, source: _Source) -> bytes:
-        """Read a file, and check that it is what chip.json says."""
-        folder = self.folder / source.cell
-        try:
-            data = folder.read(source.name)
-        except FileNotFoundError:
-            raise ReleaseError(f"chip {source.cell}: {source.name} is missing; run chip.py again") from None
-        if sha256(data) != self.sums[source.target]:
-            raise ReleaseError(
-                f"chip {source.cell}: {source.name} is not what its chip.json says; remove the folder "
-                f"{folder} and run chip.py again"
-            )
-        return data
-
-    def read_target(self, target: str) -> bytes:
-        """Read a file by its name in the release."""
-        row = int(target.split("_")[1].partition(".")[0])
-        return self.read(next(source for source in self.sources(row) if source.target == target))
-
-
-def make_release(config: Config, *, force: bool = False, progress: Progress | None = None) -> ReleaseSummary:
+def make_release(
+    config: Config, *, force: bool = False, progress: OnProgress | None = None
+) -> ReleaseSummary:
     """Clean, balance, split, number, describe and package the chips of a dataset version.
 
     Parameters
@@ -155,25 +99,44 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
     ReleaseError
         If the chips do not allow the release, or a different one of this version is there.
     """
-    working, output = _folders(config)
-    selection, measures = _choose(working, config)
-    chips = _find_chips(working / "chips", selection, config)
+    working = Layout.of(config).root
+    output = open_folder(config.directory.output, config.directory.storage_options)
+    selection, measures = _choose_chips(working, config)
+    chips = find_chips(working / "chips", selection, config)
     output.make()
     with hold(output):
         output.sweep()
         with _document_folder(output) as documents:
-            _describe(working, measures, selection, chips, documents)
-            pairs = itertools.chain(chips.sums.pairs(), documents.sums.items())
-            chips = replace(chips, sums=Checksums(pairs))
-            paths = tuple(documents.folder / name for name in documents.sums)
-            plan = _Plan(chips, paths, sha256_of(format_sums(chips.sums)))
-            written = _write(output, plan, force=force, progress=progress)
-    return _summary(output, selection, config, plan.fingerprint, written=written)
+            _write_documents(working, measures, selection, chips, documents)
+            contents = _gather(chips, documents)
+            written = _write_release(output, contents, force=force, progress=progress)
+    return _summary(output, selection, config, contents.fingerprint, written=written)
+
+
+def _choose_chips(working: Folder, config: Config) -> tuple[Selection, pd.DataFrame]:
+    """Choose the chips, and keep the measures of every window, for the report."""
+    windows = _read_windows(working, config)
+    selection, measures = select(windows, config), measures_of(windows)
+    del windows
+    give_back()
+    return selection, measures
+
+
+def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
+    if working.exists(EXPORTING):
+        raise ReleaseError(f"{working}: its chips are unfinished; run chip.py to the end")
+    try:
+        with working.open(CHIP_METADATA) as file:
+            return read_metadata(file, config.table)
+    except FileNotFoundError:
+        raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run chip.py first") from None
+    except ReleaseError as error:
+        raise ReleaseError(f"{working}/{error}") from None
 
 
 @dataclass
 class _DocumentFolder:
-    """Every file of a release that is no chip's, kept on disk: together they are larger than the table."""
+    """The files of a release that are no chip's, on disk: in all they are larger than the table."""
 
     folder: Path
     sums: dict[str, str] = field(default_factory=dict)
@@ -194,155 +157,29 @@ def _written(file: IO[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _document_folder(output: Folder) -> Iterator[_DocumentFolder]:
-    """Keep documents beside the release to be, where the next run sweeps what a killed one leaves."""
+    """Keep documents beside the release, where the next run sweeps what a killed one leaves."""
     place = output.path if isinstance(output, DiskFolder) else None
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=place) as folder:
         yield _DocumentFolder(Path(folder))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What a release is to hold."""
-
-    chips: _Chips
-    documents: tuple[Path, ...]
-    """The files that are no chip's."""
-    fingerprint: str
-    """SHA-256 of SHA256SUMS."""
-
-    @property
-    def names(self) -> Names:
-        """All files but the seal."""
-        return self.chips.sums.names
-
-
-def _choose(working: Folder, config: Config) -> tuple[Selection, pd.DataFrame]:
-    """Choose the chips, and keep the measures of every window, for the report."""
-    windows = _read_windows(working, config)
-    selection, measures = select(windows, config), measures_of(windows)
-    del windows
-    give_back()
-    return selection, measures
-
-
-def _write(output: Folder, plan: _Plan, *, force: bool, progress: Progress | None) -> bool:
-    """Write folder and zip where they are not there yet; return True where something was written."""
-    config = plan.chips.config
-    release, archive = output / config.dataset.version, _zip_name(config)
-    found = _is_there(release, plan)
-    if found is False:
-        _check_is_release(release, plan.names)
-        if not force:
-            raise ReleaseError(
-                f"{release}: a different release of this version is there; give --force to replace it"
-            )
-        output.remove(archive)  # it is the zip of the other
-    if not found:
-        _write_folder(output, plan, progress)
-    zip_written = config.directory.zip_output and _write_zip(output, archive, release, plan, force=force)
-    return not found or zip_written
-
-
-def _folders(config: Config) -> tuple[Folder, Folder]:
-    output = open_folder(config.directory.output, config.directory.storage_options)
-    return Layout.of(config).root, output
-
-
-def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
-    if working.exists(EXPORTING):
-        raise ReleaseError(f"{working}: its chips are unfinished; run chip.py to the end")
-    try:
-        with working.open(CHIP_METADATA) as file:
-            return read_metadata(file, config.table)
-    except FileNotFoundError:
-        raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run chip.py first") from None
-    except ReleaseError as error:
-        raise ReleaseError(f"{working}/{error}") from None
-
-
-def _find_chips(folder: Folder, selection: Selection, config: Config) -> _Chips:
-    """Find every file of every chip, with the checksum that its ``chip.json`` gives."""
-    chips = _Chips(folder, selection.chips, config)
-
-    def find(row: int) -> list[tuple[str, str]]:
-        chip, sources = chips.row(row), chips.sources(row)
-        cell = str(chip["cell"])
-        own = folder / cell
-        there = set(own.names())
-        for name in (CHIP_SEAL, *(source.name for source in sources)):
-            if name not in there:
-                raise ReleaseError(f"chip {cell}: {own}/{name} is missing; run chip.py again")
-        record = _read_seal(own, cell)
-        _check_seal(record, chip, config)
-        digests = {source.name: str(record["files"].get(source.name)) for source in sources}
-        if unknown := [name for name, digest in digests.items() if not is_digest(digest)]:
-            raise ReleaseError(f"chip {cell}: chip.json has no sha256 of {unknown[0]}; run chip.py again")
-        return [(source.target, digests[source.name]) for source in sources]
-
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        batches = (pool.map(find, batch) for batch in _batches(range(len(selection.chips))))
-        pairs = itertools.chain.from_iterable(itertools.chain.from_iterable(batches))
-        return replace(chips, sums=Checksums(pairs))
-
-
-def _read_seal(folder: Folder, cell: str) -> dict[str, Any]:
-    try:
-        record = json.loads(folder.read(CHIP_SEAL))
-        return {name: record[name] for name in ("cell", "bounds")} | {
-            "files": dict(record["files"]),
-            "dates": {key: ",".join(sensor["dates"]) for key, sensor in record["sensors"].items()},
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReleaseError(
-            f"chip {cell}: {folder}/chip.json cannot be read ({error}); run chip.py again"
-        ) from None
-
-
-def _check_seal(record: Mapping[str, Any], chip: Mapping[str, Any], config: Config) -> None:
-    """Check that a chip is the one that its row of the table tells of."""
-    box = WindowGeometry.from_config(config.chips).bounds("chip", int(chip["left_m"]), int(chip["top_m"]))
-    facts = [
-        ("cell", record["cell"], chip["cell"]),
-        ("bounds", record["bounds"], [box.left, box.bottom, box.right, box.top]),
-        *((f"{key} dates", record["dates"].get(key), chip[f"{key}_dates"]) for key in config.series),
-    ]
-    for what, found, expected in facts:
-        if found != expected:
-            raise ReleaseError(
-                f"chip {chip['cell']}: its chip.json has {what} {found}, and {CHIP_METADATA} {expected}; "
-                "run chip.py again"
-            )
-
-
-def _recipe(chips: _Chips, selection: Selection) -> Recipe:
-    layout, sources = {}, chips.sources(0)
-    for key in chips.config.sensors:
-        own = [source for source in sources if source.name.partition(".")[0].partition("_")[0] == key]
-        raster = next(source for source in own if source.name.endswith(".tif"))
-        pictures = [chips.read(source) for source in own if source.name.endswith(".png")]
-        where = f"{chips.folder}/{raster.cell}/{raster.name}"
-        picture = pictures[0] if pictures else None
-        layout[key] = layout_of(key, chips.read(raster), picture, chips.config, where)
-    return make_recipe(chips.config, layout, selection.before)
-
-
-def _describe(
+def _write_documents(
     working: Folder,
     measures: pd.DataFrame,
     selection: Selection,
-    chips: _Chips,
+    chips: ChosenChips,
     documents: _DocumentFolder,
 ) -> None:
-    """Make every file of the release that is no chip's."""
-    tracker, recipe = tracker_table(selection.chips, chips.config), _recipe(chips, selection)
+    """Write every file of the release that is no chip's."""
+    tracker = tracker_table(selection.chips, chips.config)
+    recipe = make_recipe(chips.config, _raster_specs(chips), selection.before)
     documents.add(GEOJSON_NAME, to_geojson(tracker))
     documents.add(CSV_NAME, to_csv(tracker))
     documents.add(PARQUET_NAME, [to_parquet(tracker)])
     documents.add(RECIPE_NAME, [recipe.to_json()])
-    aois = None
-    if working.exists(AOI_METADATA):
-        aois = _aois(working)
-        documents.add(AOIS_NAME, [_geojson(aois)])
+    aois = _read_aois(working) if working.exists(AOI_METADATA) else None
+    if aois is not None:
+        documents.add(AOIS_NAME, [_aois_geojson(aois)])
     for name, data in make_catalogs(tracker, recipe, documents.sums, documents.folder).items():
         documents.add(name, [data])
     documents.add(CARD_NAME, [make_card(selection, tracker, recipe)])
@@ -351,8 +188,21 @@ def _describe(
     documents.add(REPORT_NAME, [make_report(selection, tracker, measures, aois, recipe, thumbnails, names)])
 
 
-def _aois(working: Folder) -> dict[str, Any]:
-    """Return the AOIs and what became of them, without what differs between two runs of the same outcome."""
+def _raster_specs(chips: ChosenChips) -> dict[str, RasterSpec]:
+    """Say what each sensor's rasters are: all are what the first chip's are."""
+    specs, sources = {}, chips.sources(0)
+    for key in chips.config.sensors:
+        own = [source for source in sources if source.name.partition(".")[0].partition("_")[0] == key]
+        raster = next(source for source in own if source.name.endswith(".tif"))
+        pictures = [chips.read(source) for source in own if source.name.endswith(".png")]
+        where = f"{chips.folder}/{raster.cell}/{raster.name}"
+        picture = pictures[0] if pictures else None
+        specs[key] = raster_spec_of(key, chips.read(raster), picture, chips.config, where)
+    return specs
+
+
+def _read_aois(working: Folder) -> dict[str, Any]:
+    """Return the AOIs and what became of them, without what differs between two such runs."""
     try:
         features = [
             {
@@ -369,33 +219,76 @@ def _aois(working: Folder) -> dict[str, Any]:
     return {"type": "FeatureCollection", "features": features}
 
 
-def _geojson(collection: Mapping[str, Any]) -> bytes:
+def _aois_geojson(collection: Mapping[str, Any]) -> bytes:
     lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in collection["features"])
     return f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'.encode()
 
 
-def _is_there(release: Folder, plan: _Plan) -> bool | None:
+@dataclass(frozen=True)
+class _Contents:
+    """What a release is to hold."""
+
+    chips: ChosenChips
+    documents: tuple[Path, ...]
+    """The files that are no chip's."""
+    sums: Checksums
+    """Of every file but SHA256SUMS, by name."""
+    fingerprint: str
+    """SHA-256 of SHA256SUMS."""
+
+    @property
+    def names(self) -> Names:
+        """All files but SHA256SUMS."""
+        return self.sums.names
+
+
+def _gather(chips: ChosenChips, documents: _DocumentFolder) -> _Contents:
+    """Put the chips' files and the documents together."""
+    sums = Checksums(itertools.chain(chips.sums.pairs(), documents.sums.items()))
+    paths = tuple(documents.folder / name for name in documents.sums)
+    return _Contents(chips, paths, sums, sha256_of(format_sums(sums)))
+
+
+def _write_release(output: Folder, contents: _Contents, *, force: bool, progress: OnProgress | None) -> bool:
+    """Write folder and zip where they are not there yet; tell whether one was written."""
+    config = contents.chips.config
+    release, archive = output / config.dataset.version, _zip_name(config)
+    found = _is_there(release, contents)
+    if found is False:
+        _check_is_release(release, contents.names)
+        if not force:
+            raise ReleaseError(
+                f"{release}: a different release of this version is there; give --force to replace it"
+            )
+        output.remove(archive)  # it is the zip of the other
+    if not found:
+        _write_folder(output, contents, progress)
+    zip_written = config.directory.zip_output and _write_zip(output, archive, release, contents, force=force)
+    return not found or zip_written
+
+
+def _is_there(release: Folder, contents: _Contents) -> bool | None:
     """Tell whether this very release is there (True), a different one (False), or none (None)."""
     names = Names(release.files())
     if not len(names):
         return None
-    expected = itertools.chain([SUMS_NAME], plan.names)
-    if len(names) != 1 + len(plan.names) or not all(name in names for name in expected):
+    expected = itertools.chain([SUMS_NAME], contents.names)
+    if len(names) != 1 + len(contents.names) or not all(name in names for name in expected):
         return False
-    if sha256(release.read(SUMS_NAME)) != plan.fingerprint:
+    if sha256(release.read(SUMS_NAME)) != contents.fingerprint:
         return False
 
     def is_whole(name: str) -> bool:
-        return sha256(release.read(name)) == plan.chips.sums[name]
+        return sha256(release.read(name)) == contents.sums[name]
 
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return all(all(pool.map(is_whole, batch)) for batch in _batches(plan.names))
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return all(all(pool.map(is_whole, batch)) for batch in batches(contents.names))
 
 
 def _check_is_release(release: Folder, names: Names) -> None:
     """Refuse to take a folder for a release, and so to replace it, that is none.
 
-    An object store may hold the files of this release without their seal: those of a run that was
+    An object store may hold files of this release without SHA256SUMS: those of a run that was
     stopped.
     """
     if release.exists(SUMS_NAME) or (
@@ -408,37 +301,30 @@ def _check_is_release(release: Folder, names: Names) -> None:
     )
 
 
-def _write_folder(output: Folder, plan: _Plan, progress: Progress | None) -> None:
+def _write_folder(output: Folder, contents: _Contents, progress: OnProgress | None) -> None:
     """Fill the release folder; it appears whole."""
-    chips = plan.chips
+    chips = contents.chips
     rows = range(len(chips.table))
     with (
         output.staged(chips.config.dataset.version, SUMS_NAME) as put,
-        ThreadPoolExecutor(_READ_THREADS) as pool,
+        ThreadPoolExecutor(READ_THREADS) as pool,
     ):
-        for batch in _batches(rows):
+        for batch in batches(rows):
             sources = [source for row in batch for source in chips.sources(row)]
             for source, data in zip(sources, pool.map(chips.read, sources), strict=True):
                 put(source.target, data)
             if progress is not None:
                 progress("chips", batch[-1] + 1, len(rows))
-        for path in plan.documents:
+        for path in contents.documents:
             put(path.name, path.read_bytes())
-        put(SUMS_NAME, b"".join(format_sums(chips.sums)))
-
-
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Cut work into pieces, so that no more than one of them is in memory."""
-    rest = iter(items)
-    while batch := list(itertools.islice(rest, _BATCH)):
-        yield batch
+        put(SUMS_NAME, b"".join(format_sums(contents.sums)))
 
 
 def _zip_name(config: Config) -> str:
     return f"{config.dataset.name}_{config.dataset.version}.zip"
 
 
-def _write_zip(output: Folder, archive: str, release: Folder, plan: _Plan, *, force: bool) -> bool:
+def _write_zip(output: Folder, archive: str, release: Folder, contents: _Contents, *, force: bool) -> bool:
     """Zip the release folder, unless the very same zip is there.
 
     Returns
@@ -446,24 +332,24 @@ def _write_zip(output: Folder, archive: str, release: Folder, plan: _Plan, *, fo
     bool
         True where a zip was written.
     """
-    chunks = _zip_of(release, plan)
+    chunks = _zip_of(release, contents)
     if output.exists(archive):
         with output.open(archive) as there:
             if zip_equals(there, chunks):
                 return False
         if not force:
             raise ReleaseError(f"{output}/{archive}: differs from {release}; give --force to replace it")
-        chunks = _zip_of(release, plan)
+        chunks = _zip_of(release, contents)
     with output.stream(archive) as file:
         for chunk in chunks:
             file.write(chunk)
     return True
 
 
-def _zip_of(release: Folder, plan: _Plan) -> Iterator[bytes]:
+def _zip_of(release: Folder, contents: _Contents) -> Iterator[bytes]:
     """Yield the bytes of a release folder's zip."""
-    dataset = plan.chips.config.dataset
-    return zip_chunks(f"{dataset.name}_{dataset.version}", plan.names, FolderFiles(release).read)
+    dataset = contents.chips.config.dataset
+    return zip_chunks(f"{dataset.name}_{dataset.version}", contents.names, FolderFiles(release).read)
 
 
 def _summary(

@@ -1,4 +1,4 @@
-"""``config.json``: what a release was made with, and what its rasters are; no path, host or clock."""
+"""``config.json``: what a release was made with, and what its rasters are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cube.windows.lattice import WindowGeometry
 
 from .opening.faults import UNREADABLE, ReleaseError, first_line
 
-__all__ = ["RECIPE_NAME", "Recipe", "SensorLayout", "layout_of", "make_recipe", "parse_recipe"]
+__all__ = ["RECIPE_NAME", "RasterSpec", "Recipe", "make_recipe", "parse_recipe", "raster_spec_of"]
 
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
@@ -47,7 +47,7 @@ Section = TypeVar("Section", ChipsConfig, ReleaseConfig)
 
 
 @dataclass(frozen=True, slots=True)
-class SensorLayout:
+class RasterSpec:
     """What every raster of a sensor is."""
 
     bands: tuple[str, ...]
@@ -68,11 +68,25 @@ class SensorLayout:
         return len(self.bands) * self.size_px**2 * np.dtype(self.dtype).itemsize
 
     def allows_block(self, height: int, width: int) -> bool:
-        """Tell whether a raster may be stored in blocks of this size, pixels: GDAL unpacks whole ones."""
+        """Tell whether a raster may have blocks of this size, pixels: GDAL unpacks whole ones.
+
+        Parameters
+        ----------
+        height
+            Rows of a block.
+        width
+            Columns of a block.
+        """
         return height * width <= max(self.size_px**2, _BLOCK_PX)
 
     def is_nodata(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Where there is no value."""
+        """Return where there is no value.
+
+        Parameters
+        ----------
+        values
+            Pixels of any of its bands.
+        """
         if self.nodata is None:
             return np.zeros(values.shape, dtype=bool)
         empty = np.isnan(values) if math.isnan(self.nodata) else values == self.nodata
@@ -95,7 +109,7 @@ class Recipe:
     """Of the land cover."""
     sampling_factor: int | None
     """The largest class holds at most this many times the smallest."""
-    layout: Mapping[str, SensorLayout]
+    rasters: Mapping[str, RasterSpec]
     before: Mapping[int, int]
     """Chips per class before balancing."""
     table: SensorTable
@@ -107,39 +121,60 @@ class Recipe:
         return geometry.bounds("chip", int(row["left_m"]), int(row["top_m"]))
 
     def raster_settings(self, key: str) -> RasterSettings:
-        """Return how a sensor's rasters were written."""
-        layout = self.layout[key]
-        nodata = math.nan if layout.nodata is None else layout.nodata
-        return RasterSettings(self.table[key], layout.bands, layout.dtype, nodata)
+        """Return how a sensor's rasters were written.
+
+        Parameters
+        ----------
+        key
+            The sensor.
+        """
+        spec = self.rasters[key]
+        nodata = math.nan if spec.nodata is None else spec.nodata
+        return RasterSettings(self.table[key], spec.bands, spec.dtype, nodata)
 
     @property
     def row_bytes(self) -> int:
-        """Memory that a row of the tracker may take, several times what it does: it names scenes and files by date."""
+        """Memory that a row of the tracker may take: several times what scenes and files do."""
         return _ROW_BYTES_PER_DATE * (_ROW_DATES + len(self.ranges))
 
     @property
     def series(self) -> tuple[str, ...]:
         """Sensors with dates."""
-        return tuple(key for key in self.layout if not self.table[key].is_static)
+        return tuple(key for key in self.rasters if not self.table[key].is_static)
 
     def to_json(self) -> bytes:
         """Write ``config.json``."""
-        layout = {
-            key: {**asdict(one), "nodata": _nodata_text(one.nodata)} for key, one in self.layout.items()
+        specs = {
+            key: {**asdict(one), "nodata": _nodata_text(one.nodata)} for key, one in self.rasters.items()
         }
         data = {
             "schema_version": _SCHEMA_VERSION,
             "name": self.name,
             "version": self.version,
             "config": self.config,
-            "layout": layout,
+            "layout": specs,
             "chips_per_class_before_balancing": {str(code): count for code, count in self.before.items()},
         }
         return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def make_recipe(config: Config, layout: Mapping[str, SensorLayout], before: Mapping[int, int]) -> Recipe:
-    """Gather what a release was made with."""
+def make_recipe(config: Config, specs: Mapping[str, RasterSpec], before: Mapping[int, int]) -> Recipe:
+    """Gather what a release was made with: no path, host or clock.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
+    specs
+        What the rasters are, by sensor.
+    before
+        Chips per class before balancing.
+
+    Raises
+    ------
+    ReleaseError
+        If readers would refuse it.
+    """
     settings: dict[str, Any] = config.model_dump(mode="json", exclude=_NO_PART)
     settings["aoi"]["path"] = config.aoi.path.rsplit("/", 1)[-1]
     # A row writes its NaN, which JSON has not, as text; but only into JSON text.
@@ -149,16 +184,16 @@ def make_recipe(config: Config, layout: Mapping[str, SensorLayout], before: Mapp
     for key, sensor in config.sensors.items():
         settings[key] = {**sensor.model_dump(mode="json"), "bands": list(config.bands(key))}
     settings["time_ranges"] = [str(one) for one in config.ranges]
-    recipe = _of_settings(config.dataset, settings, layout, before)
+    recipe = _parse_settings(config.dataset, settings, specs, before)
     if problem := next(_problems(recipe), None):
         raise ReleaseError(f"{config.path}: no release can be made of this ({problem})")
     return recipe
 
 
-def _of_settings(
+def _parse_settings(
     dataset: DatasetConfig,
     settings: Mapping[str, Any],
-    layout: Mapping[str, SensorLayout],
+    specs: Mapping[str, RasterSpec],
     before: Mapping[int, int],
 ) -> Recipe:
     """Read the settings that readers of a release rely on, by the config's own rules."""
@@ -167,18 +202,18 @@ def _of_settings(
         dataset.name,
         dataset.version,
         settings,
-        _section(ChipsConfig, settings["chips"]),
-        _section(ReleaseConfig, settings["release"]),
+        _known_settings(ChipsConfig, settings["chips"]),
+        _known_settings(ReleaseConfig, settings["release"]),
         tuple(TimeRange.parse(text) for text in settings["time_ranges"]),
         TimeRange.parse(lulc["year"]),
         None if lulc.get("sampling_factor") is None else int(lulc["sampling_factor"]),
-        layout,
+        specs,
         before,
-        _table(settings),
+        _sensor_table(settings),
     )
 
 
-def _table(settings: Mapping[str, Any]) -> SensorTable:
+def _sensor_table(settings: Mapping[str, Any]) -> SensorTable:
     return SENSORS.extended(sensor_rows(settings.get("extra_sensors", {})))
 
 
@@ -188,13 +223,18 @@ def _check_rows(rows: Mapping[str, Any]) -> None:
         raise ValueError(msg)
 
 
-def _section(model: type[Section], settings: Mapping[str, Any]) -> Section:
+def _known_settings(model: type[Section], settings: Mapping[str, Any]) -> Section:
     """Leave out keys that a later version may have added."""
     return model.model_validate({key: settings[key] for key in settings if key in model.model_fields})
 
 
 def parse_recipe(data: bytes) -> Recipe:
     """Read ``config.json``, which may be anybody's.
+
+    Parameters
+    ----------
+    data
+        What the file holds.
 
     Raises
     ------
@@ -204,11 +244,11 @@ def parse_recipe(data: bytes) -> Recipe:
     try:
         raw = json.loads(data)
         _check_rows(raw.get("config", {}).get("extra_sensors", {}))
-        known = _table(raw.get("config", {}))
-        layout = {key: _layout(one) for key, one in raw["layout"].items() if key in known}
+        known = _sensor_table(raw.get("config", {}))
+        specs = {key: _parse_spec(one) for key, one in raw["layout"].items() if key in known}
         before = {int(code): int(n) for code, n in raw["chips_per_class_before_balancing"].items()}
         dataset = DatasetConfig(name=raw["name"], version=raw["version"])
-        recipe = _of_settings(dataset, raw["config"], layout, before)
+        recipe = _parse_settings(dataset, raw["config"], specs, before)
         problem = next(_problems(recipe), None)
     except ValidationError as error:
         first = error.errors()[0]
@@ -223,11 +263,11 @@ def parse_recipe(data: bytes) -> Recipe:
     return recipe
 
 
-def _layout(raw: Mapping[str, Any]) -> SensorLayout:
+def _parse_spec(raw: Mapping[str, Any]) -> RasterSpec:
     if raw["dtype"] not in _DTYPES:  # numpy would parse it as an expression
         msg = f"{raw['dtype']!r} is no dtype of a raster"
         raise ValueError(msg)
-    return SensorLayout(
+    return RasterSpec(
         tuple(map(str, raw["bands"])),
         raw["dtype"],
         _nodata_value(raw["nodata"]),
@@ -239,9 +279,9 @@ def _layout(raw: Mapping[str, Any]) -> SensorLayout:
 
 
 def _problems(recipe: Recipe) -> Iterator[str]:
-    """Say where numbers of a recipe do not fit together, or would take more memory than any chip should."""
+    """Say where numbers of a recipe do not fit together, or would take too much memory."""
     chips, settings = recipe.chips, recipe.release
-    if "lulc" not in recipe.layout:
+    if "lulc" not in recipe.rasters:
         yield "it has no layer lulc"
     if unknown := sorted(set(recipe.before) - set(chips.classes)):
         yield f"class {unknown[0]} is counted, but not kept"
@@ -253,39 +293,39 @@ def _problems(recipe: Recipe) -> Iterator[str]:
         yield f"block_m {settings.block_m} is smaller than a chip"
     if len(settings.splits or {}) > _MOST_SPLITS:
         yield f"there are {len(settings.splits or {})} splits, more than {_MOST_SPLITS}"
-    if lacking := sorted(key for key in recipe.table if (key in recipe.config) != (key in recipe.layout)):
+    if lacking := sorted(key for key in recipe.table if (key in recipe.config) != (key in recipe.rasters)):
         yield f"{lacking[0]} is not in both its config and its layout"
-    for key, layout in recipe.layout.items():
-        yield from (f"{key}: {text}" for text in _layout_problems(key, layout, recipe))
+    for key, spec in recipe.rasters.items():
+        yield from (f"{key}: {text}" for text in _spec_problems(key, spec, recipe))
 
 
-def _layout_problems(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator[str]:
+def _spec_problems(key: str, spec: RasterSpec, recipe: Recipe) -> Iterator[str]:
     sensor = recipe.table[key]
     chip_m, dates = recipe.chips.chip_size, 1 if sensor.is_static else len(recipe.ranges)
-    if layout.resolution < 1 or layout.resolution * layout.size_px != chip_m:
-        yield f"{layout.size_px} px of {layout.resolution} m are no chip of {chip_m} m"
-    if layout.raster_bytes > _MOST_RASTER_BYTES or (layout.thumbnail_px or 0) > _MOST_THUMBNAIL_PX:
-        yield f"a raster of {layout.raster_bytes:,} bytes, a picture of {layout.thumbnail_px} px a side"
-    if len(layout.min_valid) != dates:
-        yield f"{len(layout.min_valid)} valid shares for {dates} dates"
-    if unknown := sorted(set(layout.bands) - {band.name for band in sensor.bands}):
+    if spec.resolution < 1 or spec.resolution * spec.size_px != chip_m:
+        yield f"{spec.size_px} px of {spec.resolution} m are no chip of {chip_m} m"
+    if spec.raster_bytes > _MOST_RASTER_BYTES or (spec.thumbnail_px or 0) > _MOST_THUMBNAIL_PX:
+        yield f"a raster of {spec.raster_bytes:,} bytes, a picture of {spec.thumbnail_px} px a side"
+    if len(spec.min_valid) != dates:
+        yield f"{len(spec.min_valid)} valid shares for {dates} dates"
+    if unknown := sorted(set(spec.bands) - {band.name for band in sensor.bands}):
         yield f"there is no band {unknown[0]}"
-    for name, found, expected in _layout_facts(key, layout, recipe):
+    for name, found, expected in _spec_and_settings(key, spec, recipe):
         if found != expected:
             yield f"{name} is {found}, its config stands for {expected}"
 
 
-def _layout_facts(key: str, layout: SensorLayout, recipe: Recipe) -> Iterator[tuple[str, object, object]]:
-    """Yield what a layout says, and what the settings that it was made with say of the same."""
+def _spec_and_settings(key: str, spec: RasterSpec, recipe: Recipe) -> Iterator[tuple[str, object, object]]:
+    """Yield a name, what the rasters are, and what the settings that made them stand for."""
     sensor, settings = recipe.table[key], recipe.config[key]
     bands = sensor.exported(settings["bands"])
-    yield "bands", layout.bands, bands
-    yield "dtype", layout.dtype, settings["dtype"]
-    yield "resolution", layout.resolution, settings["resolution"]
+    yield "bands", spec.bands, bands
+    yield "dtype", spec.dtype, settings["dtype"]
+    yield "resolution", spec.resolution, settings["resolution"]
     na_value = settings["na_value"] if settings["fill_na"] else None
-    nodata = exported_nodata(sensor, bands, layout.dtype, na_value)
-    yield "nodata", "none" if layout.nodata is None else f"{layout.nodata:g}", f"{nodata:g}"
-    yield "min_valid", layout.min_valid, _min_valid(sensor, recipe.chips, len(recipe.ranges))
+    nodata = exported_nodata(sensor, bands, spec.dtype, na_value)
+    yield "nodata", "none" if spec.nodata is None else f"{spec.nodata:g}", f"{nodata:g}"
+    yield "min_valid", spec.min_valid, _min_valid(sensor, recipe.chips, len(recipe.ranges))
 
 
 def _nodata_text(value: float | None) -> float | str | None:
@@ -296,8 +336,21 @@ def _nodata_value(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def layout_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, where: str) -> SensorLayout:
-    """Return what a sensor's rasters are, from the config, one of its files and that one's picture.
+def raster_spec_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, where: str) -> RasterSpec:
+    """Return what a sensor's rasters are.
+
+    Parameters
+    ----------
+    key
+        The sensor.
+    data
+        One of its GeoTIFFs.
+    thumbnail
+        That one's picture, if it has one.
+    config
+        What the rasters were asked to be.
+    where
+        Names the GeoTIFF in messages.
 
     Raises
     ------
@@ -320,7 +373,7 @@ def layout_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, wh
         )
     min_valid = _min_valid(config.table[key], config.chips, len(config.ranges))
     picture = None if thumbnail is None else _side_px(thumbnail, where)
-    return SensorLayout(bands, settings.dtype, nodata, settings.resolution, size, min_valid, picture)
+    return RasterSpec(bands, settings.dtype, nodata, settings.resolution, size, min_valid, picture)
 
 
 def _side_px(thumbnail: bytes, where: str) -> int:

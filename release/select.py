@@ -77,7 +77,7 @@ def select(windows: pd.DataFrame, config: Config) -> Selection:
     if len(chips) > len(balanced):
         dropped["unbalanced"] = len(chips) - len(balanced)
     numbered = number(balanced)
-    numbered["split"] = _splits(numbered, config)
+    numbered["split"] = _assign_splits(numbered, config)
     warnings += _split_warnings(numbered)
     funnel = tuple(sorted(dropped.items(), key=lambda item: (-item[1], item[0])))
     return Selection(numbered, funnel, before, _counts(numbered, config.chips.classes), warnings)
@@ -85,6 +85,13 @@ def select(windows: pd.DataFrame, config: Config) -> Selection:
 
 def clean(windows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.Series]:
     """Keep the successful windows of a kept class that have exactly one date per range and sensor.
+
+    Parameters
+    ----------
+    windows
+        A row per window scored.
+    config
+        ``chips.classes``, the time ranges and the sensors are used.
 
     Returns
     -------
@@ -112,12 +119,20 @@ def clean(windows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.Serie
 
 
 def dates_fit(text: str, ranges: Sequence[TimeRange]) -> bool:
-    """Tell whether comma-joined dates (YYYYMMDD) are one per range, in the ranges' order."""
+    """Tell whether comma-joined dates (YYYYMMDD) are one per range, in the ranges' order.
+
+    Parameters
+    ----------
+    text
+        Dates as the table has them; may be empty.
+    ranges
+        Time ranges.
+    """
     dates = text.split(",") if text else []
-    return len(dates) == len(ranges) and all(map(_within, dates, ranges))
+    return len(dates) == len(ranges) and all(map(_is_within, dates, ranges))
 
 
-def _within(text: str, period: TimeRange) -> bool:
+def _is_within(text: str, period: TimeRange) -> bool:
     try:
         day = date.fromisoformat(text if len(text) == 8 and text.isdecimal() else "")
     except ValueError:
@@ -167,7 +182,7 @@ def drop_counts(counts: Mapping[int, int], factor: int) -> dict[int, int]:
 
 
 def balance(chips: pd.DataFrame, factor: int, seed: int) -> pd.DataFrame:
-    """Drop chips of large classes: by lot, and always from the AOI that has the most of that class left.
+    """Drop chips of large classes by lot, each from the AOI that has most of its class left.
 
     Parameters
     ----------
@@ -192,13 +207,19 @@ def balance(chips: pd.DataFrame, factor: int, seed: int) -> pd.DataFrame:
 
 
 def number(chips: pd.DataFrame) -> pd.DataFrame:
-    """Give ids 0..n-1 in the order of ``chip_index``."""
+    """Give ids 0..n-1 in the order of ``chip_index``.
+
+    Parameters
+    ----------
+    chips
+        Chosen chips, in any order.
+    """
     ordered = chips.sort_values("chip_index").reset_index(drop=True)
     ordered["id"] = range(len(ordered))
     return ordered
 
 
-def _splits(chips: pd.DataFrame, config: Config) -> pd.Series:
+def _assign_splits(chips: pd.DataFrame, config: Config) -> pd.Series:
     shares = config.release.splits
     if not shares:
         return pd.Series("", index=chips.index, dtype=object)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
-from pyproj import Transformer
 
 from cube.lots import lot
+from cube.windows.projection import to_lonlat
 
 __all__ = ["NO_SPLIT", "split"]
 
@@ -79,7 +79,7 @@ def split(
 def _clusters(
     blocks: Sequence[_Block], shares: Mapping[str, float], side_m: int, block_m: int
 ) -> dict[_Block, _Block]:
-    """Say of each block which cluster it goes with: that of all blocks it hangs together with, or itself.
+    """Return each block's cluster, named by one of its blocks: all that hang together, or itself.
 
     A cluster that holds more than a part of the smallest split's chips is taken apart, since one
     like it could fill, or miss, a split.
@@ -90,11 +90,11 @@ def _clusters(
     for first in sorted(count):
         if first in found:
             continue
-        cluster, ahead = {first}, [first]
-        while ahead:
-            near = {one for one in _neighbours(ahead.pop(), side_m, block_m) if one in count} - cluster
+        cluster, frontier = {first}, [first]
+        while frontier:
+            near = {one for one in _neighbours(frontier.pop(), side_m, block_m) if one in count} - cluster
             cluster |= near
-            ahead.extend(near)
+            frontier.extend(near)
         together = sum(count[block] for block in cluster) <= most
         found.update({block: first if together else block for block in cluster})
     return found
@@ -108,7 +108,7 @@ def _neighbours(block: _Block, side_m: int, block_m: int) -> Iterator[_Block]:
 
 
 def _gap(block: _Block, block_m: int, left: float, top: float, side_m: int) -> float:
-    """Distance between a chip and a block of the same zone, along the axis where it is larger, metres."""
+    """Return the distance of a chip and a block, metres, along the axis where it is larger."""
     west, south = block.column * block_m, block.row * block_m
     across = max(west - (left + side_m), left - (west + block_m))
     along = max(south - top, (top - side_m) - (south + block_m))
@@ -122,7 +122,10 @@ def _assign(
     shares: Mapping[str, float],
     seed: int,
 ) -> dict[_Block, str]:
-    """Stratify: clusters that hold most of a class first, each to the split whose lack of classes it fits best."""
+    """Give each cluster to the split whose lack of classes it fits best.
+
+    Those that hold most of a class come first.
+    """
     total = Counter(classes)
     content: dict[_Block, Counter[int]] = defaultdict(Counter)
     for block, code in zip(blocks, classes, strict=True):
@@ -135,7 +138,7 @@ def _assign(
     assigned: dict[_Block, str] = {}
 
     def misfit(name: str, cluster: _Block) -> float:
-        """By how much the squares of what is lacking grow, each class and split by its own size."""
+        """Return by how much the squares of what is lacking grow, each by its own size."""
         held, lack = content[cluster], lacking[name]
         return (
             sum(n * (n - 2 * lack[code]) / total[code] ** 2 for code, n in sorted(held.items()))
@@ -153,7 +156,7 @@ def _assign(
 
 
 def _near_across_zones(chips: pd.DataFrame, splits: pd.Series, side_m: int) -> list[bool]:
-    """Chips of different splits and different UTM zones that are nearer than a chip's side."""
+    """Tell which chips are nearer than a chip's side to one of another split and UTM zone."""
     limit = side_m * (1 + math.sqrt(2))  # between centres, whatever way the two squares are turned
     points = _centres_xyz(chips, side_m)
     cells: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -177,11 +180,10 @@ def _near_across_zones(chips: pd.DataFrame, splits: pd.Series, side_m: int) -> l
 
 
 def _centres_xyz(chips: pd.DataFrame, side_m: int) -> list[tuple[float, float, float]]:
-    """Centres of chips on a sphere, metres: distances hold over zone borders and the antimeridian."""
+    """Return centres of chips on a sphere, metres: so distances hold across zones."""
     points: dict[object, tuple[float, float, float]] = {}
     for epsg, group in chips.groupby("epsg", sort=True):
-        to_lonlat = Transformer.from_crs(int(str(epsg)), 4326, always_xy=True)
-        lons, lats = to_lonlat.transform(
+        lons, lats = to_lonlat(int(str(epsg))).transform(
             (group["left_m"] + side_m / 2).to_numpy(), (group["top_m"] - side_m / 2).to_numpy()
         )
         for index, lon, lat in zip(group.index, lons, lats, strict=True):

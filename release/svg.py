@@ -1,4 +1,4 @@
-"""Small drawings as SVG text: bars, a calendar strip, a map frame. Same input, same text."""
+"""Small drawings as SVG text: bars, a calendar strip, a map. Same input, same text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from html import escape
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ["Frame", "graticule", "histogram", "map_frame", "outline", "picture", "strip"]
+__all__ = ["Frame", "graticule", "histogram", "map_frame", "outline", "picture", "square", "strip"]
 
 _MAP_WIDTH = 960.0
 _MIN_SPAN_DEG = 0.2
@@ -18,48 +18,76 @@ _STEPS_DEG = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 
 
 def picture(width: float, height: float, body: str, label: str) -> str:
-    """Wrap drawing commands; the picture scales with the page."""
+    """Wrap what the functions of this module draw into a picture that scales with the page.
+
+    Parameters
+    ----------
+    width, height
+        Size in drawing units.
+    body
+        SVG elements; texts in them are escaped already.
+    label
+        What is read out instead of the picture.
+    """
     return (
-        f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{escape(label)}" '
+        f'<svg viewBox="0 0 {_number(width)} {_number(height)}" role="img" aria-label="{escape(label)}" '
         f'preserveAspectRatio="xMidYMid meet">{body}</svg>'
     )
 
 
-def _n(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
-def histogram(counts: Sequence[int], name: str, color: str = "var(--accent)") -> str:
-    """Draw a histogram: bars of equal width, each with a tooltip, on a line."""
+def histogram(counts: Sequence[int], name: str, css: str = "bar") -> str:
+    """Draw bars of equal width, each with a tooltip, on a line.
+
+    Parameters
+    ----------
+    counts
+        Heights of the bars.
+    name
+        What is read out instead of the picture.
+    css
+        CSS class of the bars.
+    """
     width, height = 320.0, 100.0
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
     bars = "".join(
-        f'<rect x="{_n(i * step + 0.5)}" y="{_n(height - tall)}" width="{_n(step - 1)}" '
-        f'height="{_n(tall)}" fill="{color}"><title>{count}</title></rect>'
+        f'<rect x="{_number(i * step + 0.5)}" y="{_number(height - tall)}" width="{_number(step - 1)}" '
+        f'height="{_number(tall)}" class="{css}"><title>{count}</title></rect>'
         for i, count in enumerate(counts)
         if (tall := max(count / top * 92, 1.5 * bool(count)))
     )
-    line = f'<line x1="0" x2="{_n(width)}" y1="{_n(height)}" y2="{_n(height)}" class="axis"/>'
+    line = f'<line x1="0" x2="{_number(width)}" y1="{_number(height)}" y2="{_number(height)}" class="axis"/>'
     return picture(width, height, bars + line, name)
 
 
-def strip(
-    counts: Sequence[int], edges: Sequence[tuple[float, float, str]], name: str, color: str = "var(--accent)"
-) -> str:
-    """Draw counts along a calendar; `edges` are shaded periods as shares of the width, with their label."""
+def strip(counts: Sequence[int], edges: Sequence[tuple[float, float, str]], name: str) -> str:
+    """Draw counts along a calendar.
+
+    Parameters
+    ----------
+    counts
+        Heights of the bars, one per step of time.
+    edges
+        Shaded periods: start and end as shares of the width, and their label.
+    name
+        What is read out instead of the picture.
+    """
     width, base, height = 960.0, 64.0, 94.0
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
     shades = "".join(
-        f'<rect x="{_n(start * width)}" y="0" width="{_n(max((end - start) * width - 2, 1))}" '
-        f'height="{_n(base)}" class="shade"/>'
-        f'<text x="{_n((start + end) / 2 * width)}" y="90" text-anchor="middle">{escape(label)}</text>'
+        f'<rect x="{_number(start * width)}" y="0" width="{_number(max((end - start) * width - 2, 1))}" '
+        f'height="{_number(base)}" class="shade"/>'
+        f'<text x="{_number((start + end) / 2 * width)}" y="90" text-anchor="middle">{escape(label)}</text>'
         for start, end, label in edges
     )
     bars = "".join(
-        f'<rect x="{_n(i * step)}" y="{_n(base - count / top * 58)}" width="{_n(max(step - 1, 1))}" '
-        f'height="{_n(count / top * 58)}" fill="{color}"><title>{count}</title></rect>'
+        f'<rect x="{_number(i * step)}" y="{_number(base - count / top * 58)}" width="{_number(max(step - 1, 1))}" '
+        f'height="{_number(count / top * 58)}" class="bar"><title>{count}</title></rect>'
         for i, count in enumerate(counts)
         if count
     )
@@ -86,12 +114,18 @@ class Frame:
         return (self.north - self.south) * self.scale
 
     def point(self, lon: float, lat: float) -> tuple[float, float]:
-        """Place of a position on the drawing."""
+        """Return where a position lies on the drawing."""
         return (lon - self.west) * self.scale, (self.north - lat) * self.scale
 
 
 def map_frame(bounds: tuple[float, float, float, float]) -> Frame:
-    """Return a frame around `bounds` (west, south, east, north), with some air and a readable shape."""
+    """Return a frame around bounds, with some air and a readable shape.
+
+    Parameters
+    ----------
+    bounds
+        West, south, east and north, degrees.
+    """
     west, south, east, north = bounds
     span = max(east - west, 2 * (north - south), _MIN_SPAN_DEG) * 1.12
     middle_lon, middle_lat = (west + east) / 2, (south + north) / 2
@@ -102,20 +136,30 @@ def map_frame(bounds: tuple[float, float, float, float]) -> Frame:
 
 
 def graticule(frame: Frame) -> str:
-    """Draw labelled meridians and parallels."""
+    """Draw labelled meridians and parallels.
+
+    Parameters
+    ----------
+    frame
+        What the map shows.
+    """
     step = next((s for s in _STEPS_DEG if (frame.east - frame.west) / s <= 9), _STEPS_DEG[-1])
     parts = []
     for lon in _multiples(frame.west, frame.east, step):
         x, _ = frame.point(lon, 0)
         label = f"{abs(lon):g}°{'E' if lon > 0 else 'W' if lon < 0 else ''}"
-        parts.append(f'<line x1="{_n(x)}" x2="{_n(x)}" y1="0" y2="{_n(frame.height)}" class="grid"/>')
+        parts.append(
+            f'<line x1="{_number(x)}" x2="{_number(x)}" y1="0" y2="{_number(frame.height)}" class="grid"/>'
+        )
         if x < _MAP_WIDTH * 0.92:
-            parts.append(f'<text x="{_n(x + 3)}" y="{_n(frame.height - 4)}">{label}</text>')
+            parts.append(f'<text x="{_number(x + 3)}" y="{_number(frame.height - 4)}">{label}</text>')
     for lat in _multiples(frame.south, frame.north, step):
         _, y = frame.point(0, lat)
         label = f"{abs(lat):g}°{'N' if lat > 0 else 'S' if lat < 0 else ''}"
-        parts.append(f'<line x1="0" x2="{_n(_MAP_WIDTH)}" y1="{_n(y)}" y2="{_n(y)}" class="grid"/>')
-        parts.append(f'<text x="3" y="{_n(y - 3)}">{label}</text>')
+        parts.append(
+            f'<line x1="0" x2="{_number(_MAP_WIDTH)}" y1="{_number(y)}" y2="{_number(y)}" class="grid"/>'
+        )
+        parts.append(f'<text x="3" y="{_number(y - 3)}">{label}</text>')
     return "".join(parts)
 
 
@@ -125,21 +169,51 @@ def _multiples(low: float, high: float, step: float) -> list[float]:
 
 
 def outline(frame: Frame, geometry: BaseGeometry, css: str, title: str) -> str:
-    """Draw a polygon's outline; one too small to see becomes a ring."""
+    """Draw a polygon's outline; one too small to see becomes a ring.
+
+    Parameters
+    ----------
+    frame
+        What the map shows.
+    geometry
+        Polygons in longitude and latitude.
+    css
+        CSS class of the line.
+    title
+        Tooltip.
+    """
     west, south, east, north = geometry.bounds
     if max(east - west, north - south) * frame.scale < 8:
         x, y = frame.point((west + east) / 2, (south + north) / 2)
-        return (
-            f'<circle cx="{_n(x)}" cy="{_n(y)}" r="5" class="{css}"><title>{escape(title)}</title></circle>'
-        )
-    path = "".join(_path(frame, part.exterior.coords) for part in _polygons(geometry))
+        return f'<circle cx="{_number(x)}" cy="{_number(y)}" r="5" class="{css}"><title>{escape(title)}</title></circle>'
+    path = "".join(_ring_path(frame, part.exterior.coords) for part in _polygons(geometry))
     return f'<path d="{path}" class="{css}"><title>{escape(title)}</title></path>'
+
+
+def square(x: float, y: float, color: str, title: str) -> str:
+    """Draw a small square around a point of the drawing; `title` is its tooltip.
+
+    Parameters
+    ----------
+    x
+        Middle, drawing units from the left.
+    y
+        Middle, drawing units from the top.
+    color
+        CSS colour of the inside.
+    title
+        Tooltip.
+    """
+    return (
+        f'<rect x="{_number(x - 2)}" y="{_number(y - 2)}" width="4" height="4" fill="{escape(color)}" class="chip">'
+        f"<title>{escape(title)}</title></rect>"
+    )
 
 
 def _polygons(geometry: BaseGeometry) -> list[shapely.Polygon]:
     return [part for part in shapely.get_parts(geometry) if isinstance(part, shapely.Polygon)]
 
 
-def _path(frame: Frame, coords: Iterable[Sequence[float]]) -> str:
+def _ring_path(frame: Frame, coords: Iterable[Sequence[float]]) -> str:
     points = (frame.point(one[0], one[1]) for one in coords)
-    return "M" + "L".join(f"{_n(x)},{_n(y)}" for x, y in points) + "Z"
+    return "M" + "L".join(f"{_number(x)},{_number(y)}" for x, y in points) + "Z"

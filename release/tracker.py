@@ -1,4 +1,4 @@
-"""The tracker: a row per chip, with GELOS's fields, types and string forms first and ours after them."""
+"""The tracker: a row per chip, GELOS's fields with their types and forms first, then ours."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from pyproj import Transformer
 
 from cube.config.models import Config
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, SensorTable
+from cube.windows.projection import to_lonlat
 
 from .opening.faults import ReleaseError
 from .recipe import Recipe
@@ -41,13 +41,8 @@ __all__ = [
 ]
 
 GEOJSON_NAME = "gelos_chip_tracker.geojson"
-
-
 CSV_NAME = "gelos_chip_tracker.csv"
-
-
 PARQUET_NAME = "gelos_chip_tracker.parquet"
-
 
 GELOS_FIELDS = (
     "original_id",
@@ -77,34 +72,26 @@ GELOS_FIELDS = (
     "dem_paths",
 )
 """GELOS's fields in GELOS's order; ``geometry`` comes last in every file."""
-
-
 OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
 """Fields that follow GELOS's, before whatever further columns the chips came with."""
-
-
 _CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
-
-
 _ROWS = 500
 """Turned into Python objects at once, or back."""
-
-
 _WINDOWS = 5000
 """Rows of ``chip_metadata.csv`` read at once."""
-
-
 _GEOJSON_HEAD = b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
-
-
 _GEOJSON_TAIL = b"]\n}\n"
-
-
 _INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
 
 
 def tracker_fields(table: SensorTable) -> tuple[str, ...]:
-    """Return the fields that every tracker begins with: GELOS's, ours, and those of the table's further sensors."""
+    """Return the fields that every tracker begins with: GELOS's, ours, further sensors'.
+
+    Parameters
+    ----------
+    table
+        Rows of the sensors.
+    """
     further = []
     for sensor in (row for key, row in table.items() if key not in SENSORS):
         kinds = ("scene_ids", "paths") if sensor.is_static else ("dates", "scene_ids", "thumbs", "paths")
@@ -118,11 +105,18 @@ def _text_columns(sensors: SensorTable) -> tuple[str, ...]:
 
 
 def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
-    """Return ``chip_metadata.csv``, which has columns of these sensors, as a table with typed columns and footprints.
+    """Return ``chip_metadata.csv`` as a table with typed columns and footprints.
 
     It is read piece by piece, and of a window that is no chip only its status, class and measures
     are kept (its cell, dates, scenes and footprint are empty): for every chip there may be a
     hundred of them.
+
+    Parameters
+    ----------
+    file
+        ``chip_metadata.csv``, opened.
+    sensors
+        Rows of the sensors that it has columns of.
 
     Raises
     ------
@@ -161,7 +155,7 @@ def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
 
 
 def _typed(column: pd.Series, *, required: bool) -> pd.Series:
-    """Numbers where every value is one (or empty, where that is allowed), text otherwise."""
+    """Return numbers where every value is one (or empty, if not required), or else the text."""
     if required:
         return column.replace("", "-1").astype("int64")
     numbers = pd.to_numeric(column.where(column != "", None), errors="coerce")
@@ -171,6 +165,13 @@ def _typed(column: pd.Series, *, required: bool) -> pd.Series:
 
 def chip_files(chip: Mapping[str, Any], config: Config) -> dict[str, str]:
     """Name every file of a chip.
+
+    Parameters
+    ----------
+    chip
+        A row of the numbered chips: ``id``, and each sensor's dates.
+    config
+        Which sensors there are.
 
     Returns
     -------
@@ -190,12 +191,32 @@ def chip_files(chip: Mapping[str, Any], config: Config) -> dict[str, str]:
 
 
 def series_name(key: str, chip_id: int, date: str, suffix: str) -> str:
-    """Name of a file of one date."""
+    """Name a file of one date.
+
+    Parameters
+    ----------
+    key
+        The sensor.
+    chip_id
+        Number of the chip.
+    date
+        ``YYYYMMDD``.
+    suffix
+        ``tif`` or ``png``.
+    """
     return f"{key}_{chip_id:06}_{date}.{suffix}"
 
 
 def static_name(key: str, chip_id: int) -> str:
-    """Name of a raster without a date."""
+    """Name the raster of a sensor without dates.
+
+    Parameters
+    ----------
+    key
+        The sensor.
+    chip_id
+        Number of the chip.
+    """
     return f"{key}_{chip_id:06}.tif"
 
 
@@ -252,8 +273,7 @@ def _centres(table: pd.DataFrame, config: Config) -> tuple[pd.Series, pd.Series]
     lat = pd.Series(0.0, index=table.index)
     lon = pd.Series(0.0, index=table.index)
     for epsg, group in table.groupby("epsg", sort=True):
-        to_lonlat = Transformer.from_crs(int(str(epsg)), 4326, always_xy=True)
-        x, y = to_lonlat.transform(
+        x, y = to_lonlat(int(str(epsg))).transform(
             (group["left_m"] + half).to_numpy(dtype=float), (group["top_m"] - half).to_numpy(dtype=float)
         )
         lon[group.index], lat[group.index] = x.round(7), y.round(7)
@@ -261,13 +281,27 @@ def _centres(table: pd.DataFrame, config: Config) -> tuple[pd.Series, pd.Series]
 
 
 def rows_of(table: pd.DataFrame, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the named fields of each row, one by one: all rows at once as dicts would take many times the table."""
+    """Yield rows as dicts, one by one: all at once would take many times the table.
+
+    Parameters
+    ----------
+    table
+        Any table.
+    names
+        The columns that are wanted.
+    """
     for values in zip(*(table[name] for name in names), strict=True):
         yield dict(zip(names, values, strict=True))
 
 
 def to_geojson(table: gpd.GeoDataFrame) -> Iterator[bytes]:
-    """Yield a GeoJSON FeatureCollection piece by piece, a feature per line."""
+    """Yield a GeoJSON FeatureCollection piece by piece, a feature per line.
+
+    Parameters
+    ----------
+    table
+        The tracker.
+    """
     yield _GEOJSON_HEAD
     for number, feature in enumerate(_features(table)):
         line = json.dumps(feature, ensure_ascii=False, allow_nan=False)
@@ -277,7 +311,7 @@ def to_geojson(table: gpd.GeoDataFrame) -> Iterator[bytes]:
 
 def _features(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
     """Yield rows as features of plain values; an absent number is None."""
-    for part in _parts(table):
+    for part in _pieces(table):
         plain = pd.DataFrame(part.drop(columns="geometry")).astype(object)
         records = rows_of(plain.where(plain.notna(), None), list(plain.columns))
         shapes = shapely.to_geojson(part.geometry.to_numpy())
@@ -285,26 +319,38 @@ def _features(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
             yield {"type": "Feature", "properties": properties, "geometry": json.loads(shape)}
 
 
-def _parts(table: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
-    """Cut a table into pieces: the plain values of all its rows at once would take several times the table."""
+def _pieces(table: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
+    """Cut a table into pieces: all rows' plain values would take several times the table."""
     for start in range(0, len(table), _ROWS):
         yield table.iloc[start : start + _ROWS]
 
 
 def to_csv(table: gpd.GeoDataFrame) -> Iterator[bytes]:
-    """Yield CSV piece by piece, the footprint as WKT."""
+    """Yield CSV piece by piece, the footprint as WKT.
+
+    Parameters
+    ----------
+    table
+        The tracker.
+    """
     columns = [*table.columns.drop("geometry"), "geometry"]
     yield pd.DataFrame(columns=columns).to_csv(index=False, lineterminator="\n").encode()
-    for part in _parts(table):
+    for part in _pieces(table):
         plain = pd.DataFrame(part.drop(columns="geometry"))
         plain["geometry"] = shapely.to_wkt(part.geometry.to_numpy(), rounding_precision=-1)
         yield plain.to_csv(index=False, header=False, lineterminator="\n").encode()
 
 
 def read_tracker(data: bytes) -> gpd.GeoDataFrame:
-    """Return the tracker from its GeoJSON, with the types it was written with."""
+    """Return the tracker from its GeoJSON, with the types it was written with.
+
+    Parameters
+    ----------
+    data
+        What the tracker's GeoJSON holds.
+    """
     parts, shapes = [pd.DataFrame()], [np.array([], dtype=object)]
-    features = _read_features(data)
+    features = _parse_features(data)
     while batch := list(itertools.islice(features, _ROWS)):
         # Types are inferred from whole columns: beside numbers in another batch, True would become
         # 1.
@@ -316,8 +362,8 @@ def read_tracker(data: bytes) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(table, geometry=np.concatenate(shapes), crs=4326)
 
 
-def _read_features(data: bytes) -> Iterator[dict[str, Any]]:
-    """Yield features: line by line from a file of ours, which takes a fraction of the memory of reading it at once."""
+def _parse_features(data: bytes) -> Iterator[dict[str, Any]]:
+    """Yield features; of a file of ours line by line, in a fraction of the memory."""
     if not (data.startswith(_GEOJSON_HEAD) and data.endswith(b"\n" + _GEOJSON_TAIL)):
         collection = json.loads(data)
         if "crs" in collection:  # many readers would believe it
@@ -337,8 +383,18 @@ def _read_features(data: bytes) -> Iterator[dict[str, Any]]:
 
 
 def image_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:
-    """Return the names of a sensor's rasters that a row's id and dates stand for."""
-    if key not in recipe.layout:
+    """Return the names of a sensor's rasters that a row's id and dates stand for.
+
+    Parameters
+    ----------
+    row
+        A row of the tracker.
+    key
+        The sensor.
+    recipe
+        Which sensors the release has.
+    """
+    if key not in recipe.rasters:
         return []
     if recipe.table[key].is_static:
         return [static_name(key, row["id"])]

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "CLASS_COLORS",
@@ -93,6 +94,12 @@ class Band:
     def np_dtype(self) -> np.dtype[np.generic]:
         """Dtype in the cube."""
         return np.dtype(self.dtype)
+
+    def is_nodata(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return where `values` of this band hold nothing: of bit fields, where the bit of fill is set."""
+        if self.kind is BandKind.FLAGS:
+            return np.asarray((values & int(self.nodata)) != 0)
+        return np.asarray(np.isnan(values) if np.isnan(self.nodata) else values == self.nodata)
 
     @property
     def compressor(self) -> Literal["lz4", "zstd"]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pyproj import Transformer
 from shapely import box, transform
 from shapely.geometry.base import BaseGeometry
 
@@ -24,7 +23,7 @@ from cube.config.sensor_models import (
 from cube.config.sensors import ChoiceRule
 from cube.errors import GridError, ItemError
 from cube.windows.grid import Bounds, aoi_bounds, overlap_bounds
-from cube.windows.projection import local_equal_area, project, split_at_antimeridian, utm_epsg
+from cube.windows.projection import local_equal_area, project, split_at_antimeridian, to_lonlat, utm_epsg
 
 from .catalog import Catalog, Query
 from .choose import SceneSet, SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
@@ -136,7 +135,7 @@ class _Planner:
             crs = local_equal_area(self.aoi.geometry)
             centre = project(self.aoi.geometry, crs).envelope.centroid
             square = centre.buffer(side / 2, cap_style="square")
-            shared = shared.intersection(_to_lonlat(square, crs))
+            shared = shared.intersection(_geometry_to_lonlat(square, crs))
         return _with_ground(shared)
 
     def _sentinel2(self, choices: dict[str, SensorChoice]) -> SensorChoice | None:
@@ -235,9 +234,8 @@ def _with_ground(shared: BaseGeometry) -> BaseGeometry:
 def _outline(bounds: Bounds, epsg: int, margin_m: float) -> BaseGeometry:
     """Return a lattice box and a margin around it in EPSG:4326, its edges bent as the projection bends them."""
     square = box(bounds.left, bounds.bottom, bounds.right, bounds.top).buffer(margin_m, join_style="mitre")
-    return _to_lonlat(square.segmentize(bounds.width / 8), epsg)
+    return _geometry_to_lonlat(square.segmentize(bounds.width / 8), epsg)
 
 
-def _to_lonlat(geometry: BaseGeometry, crs: int | str) -> BaseGeometry:
-    to_lonlat = Transformer.from_crs(crs, 4326, always_xy=True)
-    return split_at_antimeridian(transform(geometry, to_lonlat.transform, interleaved=False))
+def _geometry_to_lonlat(geometry: BaseGeometry, crs: int | str) -> BaseGeometry:
+    return split_at_antimeridian(transform(geometry, to_lonlat(crs).transform, interleaved=False))

@@ -11,7 +11,7 @@ from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 from shapely.validation import make_valid
 
-__all__ = ["eastward", "local_equal_area", "project", "split_at_antimeridian", "utm_epsg"]
+__all__ = ["eastward", "local_equal_area", "project", "split_at_antimeridian", "to_lonlat", "utm_epsg"]
 
 _SEGMENT_DEG = 0.01
 """Longest edge before a geometry is projected, degrees, so that its straight edges bend as they
@@ -20,13 +20,19 @@ should."""
 
 def project(geometry: BaseGeometry, epsg: int | str) -> BaseGeometry:
     """Project a lon/lat geometry, its edges bent as the projection bends them."""
-    transformer = _transformer(str(epsg))
-    return transform(segmentize(geometry, _SEGMENT_DEG), transformer.transform, interleaved=False)
+    bent = segmentize(geometry, _SEGMENT_DEG)
+    return transform(bent, _from_lonlat(epsg).transform, interleaved=False)
 
 
 @lru_cache(maxsize=256)
-def _transformer(crs: str) -> Transformer:
-    return Transformer.from_crs(4326, int(crs) if crs.isdigit() else crs, always_xy=True)
+def _from_lonlat(crs: int | str) -> Transformer:
+    return Transformer.from_crs(4326, crs, always_xy=True)
+
+
+@lru_cache(maxsize=256)
+def to_lonlat(crs: int | str) -> Transformer:
+    """Return what transforms x and y of a CRS (an EPSG code, or PROJ's text) to longitude and latitude."""
+    return Transformer.from_crs(crs, 4326, always_xy=True)
 
 
 def split_at_antimeridian(geometry: BaseGeometry) -> BaseGeometry:
@@ -50,7 +56,7 @@ def _cut(polygon: BaseGeometry) -> BaseGeometry:
 
 
 def eastward(geometry: BaseGeometry) -> BaseGeometry:
-    """Count the longitudes of a geometry at the antimeridian on beyond 180."""
+    """Count the longitudes of a geometry, or of an array of them, on beyond 180."""
     return transform(
         geometry, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]])
     )

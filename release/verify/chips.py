@@ -25,7 +25,7 @@ from cube.config.sensors import CLASS_NAMES, BandKind
 from release.opening.checksums import SUMS_NAME, sha256
 from release.opening.faults import Fault
 from release.opening.files import MOST_BYTES, Files
-from release.recipe import Recipe, SensorLayout
+from release.recipe import RasterSpec, Recipe
 
 from .alignment import Alignment, Edges, edges, surface
 
@@ -107,7 +107,7 @@ def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings
                         findings.images.append((look, name))
                     looks.add(look)
                 if task.is_aligned and _may_align(values, kinds, recipe):
-                    size = recipe.layout["s2l2a"].size_px
+                    size = recipe.rasters["s2l2a"].size_px
                     images[what.sensor, what.index] = edges(_contrast(values, kinds), size)
         if wrong:
             findings.faults.append(Fault(name, "; ".join(wrong)))
@@ -138,22 +138,22 @@ class _ChipFile:
     sensor: str
     index: int
     """Of the time range; 0 for a layer without dates."""
-    layout: SensorLayout
+    spec: RasterSpec
 
     @classmethod
     def of(cls, name: str, row: Mapping[str, Any], recipe: Recipe) -> _ChipFile | None:
         """Read a file's name; None where the tracker's row knows no such file."""
         sensor, _, rest = name.partition("_")
-        if sensor not in recipe.layout:
+        if sensor not in recipe.rasters:
             return None
         dates = [""] if recipe.table[sensor].is_static else row[f"{sensor}_dates"].split(",")
         date = rest.rpartition(".")[0].partition("_")[2]
-        return cls(sensor, dates.index(date), recipe.layout[sensor]) if date in dates else None
+        return cls(sensor, dates.index(date), recipe.rasters[sensor]) if date in dates else None
 
     @property
     def most_bytes(self) -> int:
         """Size that neither the raster nor the picture exceeds, however badly it is compressed."""
-        return 2 * (self.layout.raster_bytes + 4 * (self.layout.thumbnail_px or 0) ** 2) + _ROOM_BYTES
+        return 2 * (self.spec.raster_bytes + 4 * (self.spec.thumbnail_px or 0) ** 2) + _ROOM_BYTES
 
 
 def _file_problems(
@@ -163,11 +163,11 @@ def _file_problems(
     if not data:  # rasterio would take it for a raster that is to be written
         return ["is empty"], None
     if name.endswith(".png"):
-        return _picture_problems(data, what.layout), None
+        return _picture_problems(data, what.spec), None
     try:
         with warnings.catch_warnings(), MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # _grid_problems says so
-            wrong = _grid_problems(raster, row, recipe, what.layout)
+            wrong = _grid_problems(raster, row, recipe, what.spec)
             wrong += _scaling_problems(raster, recipe.raster_settings(what.sensor))
             wrong += _origin_problems(raster, what, row, recipe)
             if wrong:
@@ -178,7 +178,7 @@ def _file_problems(
     return _value_problems(values, what, row, recipe), values
 
 
-def _picture_problems(data: bytes, layout: SensorLayout) -> list[str]:
+def _picture_problems(data: bytes, spec: RasterSpec) -> list[str]:
     unreadable = ["is not a picture that can be read"]
     try:
         with warnings.catch_warnings():
@@ -186,32 +186,32 @@ def _picture_problems(data: bytes, layout: SensorLayout) -> list[str]:
             picture = Image.open(io.BytesIO(data))
         with picture:
             kind, size = picture.format, picture.size
-            if (kind, size) == ("PNG", (layout.thumbnail_px, layout.thumbnail_px)):
+            if (kind, size) == ("PNG", (spec.thumbnail_px, spec.thumbnail_px)):
                 picture.load()
                 return []
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):
         return unreadable
-    return [f"is {kind} of {size[0]} x {size[1]} px, expected PNG of {layout.thumbnail_px} px a side"]
+    return [f"is {kind} of {size[0]} x {size[1]} px, expected PNG of {spec.thumbnail_px} px a side"]
 
 
 def _grid_problems(
-    raster: DatasetReader, row: Mapping[str, Any], recipe: Recipe, layout: SensorLayout
+    raster: DatasetReader, row: Mapping[str, Any], recipe: Recipe, spec: RasterSpec
 ) -> list[str]:
-    box, step = recipe.bounds(row), layout.resolution
+    box, step = recipe.bounds(row), spec.resolution
     epsg = raster.crs.to_epsg() if raster.crs else None
     pairs = {
         "CRS": (epsg, row["epsg"]),
-        "size": ((raster.width, raster.height), (layout.size_px, layout.size_px)),
+        "size": ((raster.width, raster.height), (spec.size_px, spec.size_px)),
         "place": (tuple(raster.transform)[:6], tuple(from_origin(box.left, box.top, step, step))[:6]),
-        "bands": (tuple(raster.descriptions), layout.bands),
-        "dtype": (set(raster.dtypes), {layout.dtype}),
-        "nodata": (_nodata_text(raster.nodata), _nodata_text(layout.nodata)),
+        "bands": (tuple(raster.descriptions), spec.bands),
+        "dtype": (set(raster.dtypes), {spec.dtype}),
+        "nodata": (_nodata_text(raster.nodata), _nodata_text(spec.nodata)),
     }
     wrong = [
         f"{what} is {found}, expected {wanted}" for what, (found, wanted) in pairs.items() if found != wanted
     ]
     height, width = raster.block_shapes[0]
-    if not layout.allows_block(height, width):
+    if not spec.allows_block(height, width):
         wrong.append(f"is stored in blocks of {width} x {height} px, larger than it is")
     return wrong
 
@@ -250,13 +250,13 @@ def _origin_problems(
 def _value_problems(
     values: NDArray[Any], what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
 ) -> list[str]:
-    key, layout = what.sensor, what.layout
+    key, spec = what.sensor, what.spec
     if key == "lulc":
         return _class_problems(values[0], row, recipe)
-    missing = layout.is_nodata(values).any(axis=0)
+    missing = spec.is_nodata(values).any(axis=0)
     valid = 1 - float(missing.mean())
     wrong = []
-    if valid < layout.min_valid[what.index] - 1e-9:
+    if valid < spec.min_valid[what.index] - 1e-9:
         wrong.append(f"{1 - valid:.1%} of it has no data")
     kinds = _kinds(key, recipe)
     may_be_flat = kinds == {BandKind.CLASSES} or (
@@ -271,13 +271,13 @@ def _value_problems(
 
 def _kinds(key: str, recipe: Recipe) -> set[BandKind]:
     """Return what the numbers of a sensor's rasters are."""
-    return {recipe.table[key].band(name).kind for name in recipe.layout[key].bands}
+    return {recipe.table[key].band(name).kind for name in recipe.rasters[key].bands}
 
 
 def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Measure majority class and purity again, over the sample window."""
-    layout, chips = recipe.layout["lulc"], recipe.chips
-    margin, side = chips.margin_m // layout.resolution, chips.sample_size // layout.resolution
+    spec, chips = recipe.rasters["lulc"], recipe.chips
+    margin, side = chips.margin_m // spec.resolution, chips.sample_size // spec.resolution
     window = codes[margin : margin + side, margin : margin + side]
     counts = Counter(window.ravel().tolist())
     code, most = int(row["lulc"]), max(counts.values())
@@ -296,7 +296,7 @@ def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe)
 
 def _may_align(values: NDArray[Any], kinds: set[BandKind], recipe: Recipe) -> bool:
     """Tell whether an image can be laid upon the Sentinel-2 images, pixel on whole pixels."""
-    size = recipe.layout["s2l2a"].size_px if "s2l2a" in recipe.layout else 0
+    size = recipe.rasters["s2l2a"].size_px if "s2l2a" in recipe.rasters else 0
     is_sized = _MIN_ALIGNED_PX <= size <= _MAX_ALIGNED_PX and size % values.shape[-1] == 0
     return is_sized and BandKind.ELEVATION not in kinds
 

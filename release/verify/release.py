@@ -143,7 +143,7 @@ class _Tasks:
 
 def _compared_fields(recipe: Recipe) -> list[str]:
     dates = [f"{key}_dates" for key in recipe.series]
-    scenes = [f"{key}_scene_ids" for key in recipe.layout]
+    scenes = [f"{key}_scene_ids" for key in recipe.rasters]
     return ["id", "epsg", "left_m", "top_m", "lulc", "purity", *dates, *scenes]
 
 
@@ -259,8 +259,8 @@ def _check_alignment(alignments: Mapping[tuple[str, int], Alignment], recipe: Re
     faults = []
     for (key, index), alignment in sorted(alignments.items()):
         assert recipe is not None
-        reference = recipe.layout["s2l2a"].resolution
-        offset = alignment.offset(_MISALIGNED_PX * recipe.layout[key].resolution // reference)
+        reference = recipe.rasters["s2l2a"].resolution
+        offset = alignment.offset(_MISALIGNED_PX * recipe.rasters[key].resolution // reference)
         if offset is not None:
             when = f" in {recipe.ranges[index]}" if key in recipe.series else ""
             faults.append(

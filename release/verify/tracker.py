@@ -110,7 +110,7 @@ def _sensor_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterat
         return
     yield from _names_problem(row, f"{key}_thumbs", _picture_names(row, key, recipe))
     dates = row[f"{key}_dates"]
-    if key not in recipe.layout:
+    if key not in recipe.rasters:
         if dates:
             yield f"{key}_dates is {dates!r}, but the release has no {key}"
         return
@@ -133,7 +133,7 @@ def _names_problem(row: Mapping[str, Any], field: str, expected: Sequence[str]) 
 
 
 def _picture_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:
-    if key not in recipe.layout:
+    if key not in recipe.rasters:
         return []
     prefix = recipe.release.thumbnail_url.rstrip("/")
     start = f"{prefix}/" if prefix else ""
@@ -142,7 +142,7 @@ def _picture_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str
 
 def chip_names(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     """Yield the names of the files that a row stands for."""
-    for key in recipe.layout:
+    for key in recipe.rasters:
         if recipe.table[key].is_static:
             yield static_name(key, row["id"])
             continue

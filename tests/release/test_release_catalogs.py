@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from pystac.validation import validate_dict
 
 from cube.config.models import Config
 from cube.config.sensors import SENSORS
-from release import tracker
+from release import open_release, tracker
+from release.card import make_card
+from release.select import Selection
 from release.tracker import GELOS_FIELDS, read_metadata, read_tracker, to_csv
 
 
@@ -199,6 +202,17 @@ def test_the_card_says_what_how_and_whose(folder: Path) -> None:
     ):
         assert text.lower() in card.lower(), text
     assert card.startswith("---\npretty_name: tiny v0.1\n")
+
+
+def test_no_sensors_row_breaks_the_cards_tables(folder: Path) -> None:
+    opened = open_release(folder)
+    row = replace(opened.recipe.table["dem"], title="Heights | of\n# nowhere", attribution="a\n\n---\nb")
+    recipe = replace(opened.recipe, table=opened.recipe.table.extended([row]))
+    counts = dict.fromkeys(recipe.before, 1)
+    card = make_card(Selection(opened.table, (), counts, counts, ()), opened.table, recipe).decode()
+    assert "| Heights \\| of # nowhere | `dem` |" in card
+    assert "| a --- b |" in card
+    assert card.count("\n---\n") == 1  # the end of the front matter
 
 
 def test_the_report_needs_nothing_else(folder: Path) -> None:

@@ -19,11 +19,10 @@ import pytest
 import release_landscape
 from release_landscape import LAND, SETTINGS, VERSION, Land, working_folder, write_chip_json, write_config
 
-import release.make as verb
 from cube.config.models import Config
 from cube.errors import GelosError
 from cube.run.storage import open_folder
-from release import ReleaseError, make_release, open_release, verify
+from release import ReleaseError, chosen, make_release, open_release, verify
 from release.tracker import GELOS_FIELDS, read_tracker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,16 +145,16 @@ def test_killed_at_any_file_nothing_is_seen_and_a_rerun_completes(
 ) -> None:
     config = working_folder(tmp_path, Land({1: 3}))
     output = Path(config.directory.output)
-    read = verb._Chips.read
+    read = chosen.ChosenChips.read
     seen: list[str] = []
 
-    def dies(chips: verb._Chips, source: verb._Source) -> bytes:
+    def dies(chips: chosen.ChosenChips, source: chosen.Source) -> bytes:
         seen.append(str(source))
         if len(seen) > 20:
             raise KeyboardInterrupt
         return read(chips, source)
 
-    monkeypatch.setattr(verb._Chips, "read", dies)
+    monkeypatch.setattr(chosen.ChosenChips, "read", dies)
     with pytest.raises(KeyboardInterrupt):
         make_release(config)
     assert digests(output) == {}
@@ -344,4 +343,4 @@ def test_sensors_whose_names_begin_alike(tmp_path: Path, monkeypatch: pytest.Mon
     settings = {f"extra_sensors.{key}": row for key, row in rows.items()}
     made = make_release(working_folder(tmp_path, Land({1: 2, 2: 2}, sensors=tuple(bands)), settings))
     assert verify(made.folder) == []
-    assert {key: one.bands for key, one in open_release(made.folder).recipe.layout.items()} == bands
+    assert {key: one.bands for key, one in open_release(made.folder).recipe.rasters.items()} == bands

@@ -1,0 +1,156 @@
+"""The chosen chips' files in the working folder: which there are, and whether they are whole."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
+
+import pandas as pd
+
+from chipping.export import CHIP_RECORD
+from chipping.records import CHIP_METADATA
+from cube.config.models import Config
+from cube.run.storage import Folder
+from cube.windows.lattice import WindowGeometry
+
+from .opening.checksums import Checksums, is_digest, sha256
+from .opening.faults import ReleaseError
+from .select import Selection
+from .tracker import chip_files, chip_id_of
+
+__all__ = ["READ_THREADS", "ChosenChips", "Source", "batches", "find_chips"]
+
+READ_THREADS = 8
+_BATCH = 16
+"""Chips, or files, in flight at once."""
+
+Item = TypeVar("Item")
+
+
+class Source(NamedTuple):
+    """A file of a chip in the working folder, and its name in the release."""
+
+    cell: str
+    name: str
+    target: str
+
+
+@dataclass(frozen=True)
+class ChosenChips:
+    """The files of the chosen chips, of which only checksums are held: there are many."""
+
+    folder: Folder
+    table: pd.DataFrame
+    """Such as :attr:`release.select.Selection.chips`."""
+    config: Config
+    sums: Checksums = field(default_factory=Checksums)
+    """By name in the release, as ``chip.json`` gives them."""
+
+    def sources(self, row: int) -> list[Source]:
+        """Name the files of the chip in a row of the table (which is its id)."""
+        chip = self.row(row)
+        return [Source(chip["cell"], *names) for names in chip_files(chip, self.config).items()]
+
+    def row(self, row: int) -> dict[str, Any]:
+        """Return a row of the table."""
+        return {str(name): value for name, value in self.table.iloc[row].items()}
+
+    def find_digests(self, row: int) -> list[tuple[str, str]]:
+        """Check that the chip in a row of the table is whole; return names and checksums."""
+        chip, sources = self.row(row), self.sources(row)
+        cell = str(chip["cell"])
+        own = self.folder / cell
+        there = set(own.names())
+        for name in (CHIP_RECORD, *(source.name for source in sources)):
+            if name not in there:
+                raise ReleaseError(f"chip {cell}: {own}/{name} is missing; run chip.py again")
+        record = _read_record(own, cell)
+        _check_record(record, chip, self.config)
+        digests = {source.name: str(record["files"].get(source.name)) for source in sources}
+        if unknown := [name for name, digest in digests.items() if not is_digest(digest)]:
+            raise ReleaseError(f"chip {cell}: chip.json has no sha256 of {unknown[0]}; run chip.py again")
+        return [(source.target, digests[source.name]) for source in sources]
+
+    def read(self, source: Source) -> bytes:
+        """Read a file, and check that it is what chip.json says."""
+        folder = self.folder / source.cell
+        try:
+            data = folder.read(source.name)
+        except FileNotFoundError:
+            raise ReleaseError(f"chip {source.cell}: {source.name} is missing; run chip.py again") from None
+        if sha256(data) != self.sums[source.target]:
+            raise ReleaseError(
+                f"chip {source.cell}: {source.name} is not what its chip.json says; remove the folder "
+                f"{folder} and run chip.py again"
+            )
+        return data
+
+    def read_target(self, target: str) -> bytes:
+        """Read a file by its name in the release."""
+        row = chip_id_of(target)
+        assert row is not None
+        return self.read(next(source for source in self.sources(row) if source.target == target))
+
+
+def find_chips(folder: Folder, selection: Selection, config: Config) -> ChosenChips:
+    """Find every file of every chosen chip, with the checksum that its ``chip.json`` gives.
+
+    Parameters
+    ----------
+    folder
+        Where chips lie, each in a folder called by its cell.
+    selection
+        The chosen chips.
+    config
+        The dataset version that they were made for.
+
+    Raises
+    ------
+    ReleaseError
+        If a file is missing, or a chip is not the one that the selection tells of.
+    """
+    chips = ChosenChips(folder, selection.chips, config)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        rows = batches(range(len(selection.chips)))
+        digests = itertools.chain.from_iterable(pool.map(chips.find_digests, batch) for batch in rows)
+        return replace(chips, sums=Checksums(itertools.chain.from_iterable(digests)))
+
+
+def _read_record(folder: Folder, cell: str) -> dict[str, Any]:
+    try:
+        record = json.loads(folder.read(CHIP_RECORD))
+        return {name: record[name] for name in ("cell", "bounds")} | {
+            "files": dict(record["files"]),
+            "dates": {key: ",".join(sensor["dates"]) for key, sensor in record["sensors"].items()},
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReleaseError(
+            f"chip {cell}: {folder}/chip.json cannot be read ({error}); run chip.py again"
+        ) from None
+
+
+def _check_record(record: Mapping[str, Any], chip: Mapping[str, Any], config: Config) -> None:
+    """Check that a chip is the one that its row of the table tells of."""
+    box = WindowGeometry.from_config(config.chips).bounds("chip", int(chip["left_m"]), int(chip["top_m"]))
+    facts = [
+        ("cell", record["cell"], chip["cell"]),
+        ("bounds", record["bounds"], [box.left, box.bottom, box.right, box.top]),
+        *((f"{key} dates", record["dates"].get(key), chip[f"{key}_dates"]) for key in config.series),
+    ]
+    for what, found, expected in facts:
+        if found != expected:
+            raise ReleaseError(
+                f"chip {chip['cell']}: its chip.json has {what} {found}, and {CHIP_METADATA} {expected}; "
+                "run chip.py again"
+            )
+
+
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Cut work into pieces, so that no more than one of them is in memory."""
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, _BATCH)):
+        yield batch

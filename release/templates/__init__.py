@@ -1,0 +1,47 @@
+"""The pages of a release as jinja2 templates, and the one way to fill them in."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+__all__ = ["fill_template"]
+
+
+def fill_template(template: str, **values: object) -> bytes:
+    """Fill in a template; equal values give equal bytes.
+
+    Parameters
+    ----------
+    template
+        Name of a file beside this one. What goes into a ``.html.j2`` is escaped, but for drawings
+        (:mod:`release.svg`), which the template calls safe.
+    **values
+        What the template names; one that is missing is an error.
+
+    Returns
+    -------
+    bytes
+        The page, UTF-8.
+    """
+    return _environment().get_template(template).render(values).encode()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("release"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": _cell, "thousands": "{:,}".format, "percent": "{:.1%}".format}
+    return environment
+
+
+def _cell(value: object) -> str:
+    """Write a value so that it stays within its cell of a Markdown table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
