@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, cast
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.warp
 import rasterio.windows
 from affine import Affine
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from odc.geo.overlap import compute_reproject_roi
+from odc.geo.roi import roi_pad
 from odc.geo.warp import resampling_s2rio
 
 from cube.config.sensors import Band
+from cube.retry import Refused
 
-__all__ = ["apply_affine", "fits", "nested_pixels", "onto_grid", "read_window", "zero_filled"]
+__all__ = ["apply_affine", "fits", "read_onto_grid", "read_window"]
 
 _SNAP = 1e-4
 """Grids that agree to this part of a pixel are one grid (records round their coordinates)."""
 _WARP_MARGIN_PX = 4
-"""Pixels of the file that a warp wants around its grid; cubic takes two."""
+"""Pixels of the file, or of the grid if those are larger, that a warp wants around its grid; cubic
+takes two."""
 _REQUEST_PX = 512
 """Rows that a request is made for at least, where the file's own tiles are lower."""
 
@@ -31,29 +38,114 @@ def fits(there: np.dtype[Any], here: np.dtype[Any]) -> bool:
     return there.kind in "iuf" if here.kind == "f" else np.can_cast(there, here)
 
 
-def onto_grid(
-    source: rasterio.DatasetReader, band: Band, geobox: GeoBox, nodata: float, method: str
+def read_onto_grid(
+    source: rasterio.DatasetReader,
+    band: Band,
+    geobox: GeoBox,
+    nodata: float,
+    method: str,
+    *,
+    zero_is_nodata: bool,
 ) -> NDArray[Any]:
-    """Copy pixels where the grid nests in the file's, else warp onto the whole grid."""
+    """Read a file's pixels under a grid, and copy or warp them onto it.
+
+    Parameters
+    ----------
+    source
+        The opened file; its first band is read.
+    band
+        Says dtype and nodata of the result.
+    geobox
+        The grid.
+    nodata
+        What the file has where it has nothing.
+    method
+        GDAL resampling where the grid does not nest in the file's.
+    zero_is_nodata
+        True where the file has unmarked zeros, too, where it has nothing.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(y, x)``; ``band.nodata`` where the file has nothing, and beyond it.
+
+    Raises
+    ------
+    Refused
+        If the file does not say where it lies.
+    """
     values = np.full(geobox.shape, band.nodata, band.np_dtype)
-    nested = nested_pixels(source, geobox, method)
+    nested = _nested_pixels(source, geobox, method)
     if nested is not None:
-        _copy_nested(source, band, nodata, nested, values)
+        _copy(source, band, nodata, nested, values)
+        zero = values == 0
+    elif (patch := _read_around(source, geobox)) is None:
         return values
-    _fill_cache(source, geobox)
+    else:
+        _warp(patch, geobox, nodata, method, band, values)
+        zero = np.zeros(values.shape, np.bool_)
+        if zero_is_nodata and (values == 0).any():
+            nearest = np.full(geobox.shape, band.nodata, band.np_dtype)
+            _warp(patch, geobox, nodata, "nearest", band, nearest)
+            zero = _grown(nearest == 0)  # the warp has mixed them into their neighbours
+    if zero_is_nodata:
+        values[zero] = band.nodata
+    return values
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """Pixels of a file, and where they lie: a transform, or ground control points."""
+
+    pixels: NDArray[Any]
+    crs: Any
+    transform: Affine | None = None
+    gcps: Sequence[Any] | None = None
+
+
+def _read_around(source: rasterio.DatasetReader, geobox: GeoBox) -> _Patch | None:
+    """Read what a warp onto a grid looks at; None where the grid lies beside the file."""
+    whole = rasterio.windows.Window(0, 0, source.width, source.height)
+    if source.crs is None:
+        gcps, crs = source.gcps
+        if crs is None:
+            raise Refused("the file names no CRS")
+        return _Patch(read_window(source, whole), crs, gcps=gcps)
+    there = GeoBox(source.shape, source.transform, str(source.crs))
+    found = compute_reproject_roi(there, geobox, padding=0)
+    margin = _WARP_MARGIN_PX * max(1, math.ceil(found.scale))
+    window = rasterio.windows.Window.from_slices(*roi_pad(found.roi_src, margin, there.shape.yx))
+    if not (window.width > 0 and window.height > 0):
+        return None
+    transform = source.transform @ Affine.translation(window.col_off, window.row_off)
+    return _Patch(read_window(source, window), source.crs, transform)
+
+
+def _warp(
+    patch: _Patch, geobox: GeoBox, nodata: float, method: str, band: Band, values: NDArray[Any]
+) -> None:
     rasterio.warp.reproject(
-        rasterio.band(source, 1),
+        patch.pixels,
         values,
+        src_crs=patch.crs,
+        src_transform=patch.transform,
+        gcps=patch.gcps,
         src_nodata=nodata,
         dst_crs=str(geobox.crs),
         dst_transform=geobox.transform,
         dst_nodata=band.nodata,
         resampling=resampling_s2rio(method),
     )
-    return values
 
 
-def nested_pixels(
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Spread True to the eight pixels around it."""
+    padded = np.pad(mask, 1)
+    around = sliding_window_view(padded, (3, 3))
+    return np.asarray(around.any(axis=(2, 3)))
+
+
+def _nested_pixels(
     source: rasterio.DatasetReader, geobox: GeoBox, method: str
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
     """Return the file's row of every grid row, and its column of every grid column, if each grid pixel lies in one.
@@ -84,14 +176,14 @@ def nested_pixels(
     return rows, columns
 
 
-def _copy_nested(
+def _copy(
     source: rasterio.DatasetReader,
     band: Band,
     nodata: float,
     pixels: tuple[NDArray[np.intp], NDArray[np.intp]],
     values: NDArray[Any],
 ) -> None:
-    inside = [_within(index, size) for index, size in zip(pixels, source.shape, strict=True)]
+    inside = [_part_inside(index, size) for index, size in zip(pixels, source.shape, strict=True)]
     rows, columns = (index[keep] for index, keep in zip(pixels, inside, strict=True))
     if not (rows.size and columns.size):
         return
@@ -99,8 +191,8 @@ def _copy_nested(
         int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
     )
     found = read_window(source, window)
-    if not _same(nodata, band.nodata):
-        empty = _is_nodata(found, nodata)
+    if not np.array_equal(nodata, band.nodata, equal_nan=True):
+        empty = np.isnan(found) if np.isnan(nodata) else found == nodata
         found = found.astype(band.np_dtype, copy=False)
         found[empty] = band.nodata
     if found.shape != (rows.size, columns.size):
@@ -108,7 +200,7 @@ def _copy_nested(
     values[tuple(inside)] = found
 
 
-def _within(index: NDArray[np.intp], size: int) -> slice:
+def _part_inside(index: NDArray[np.intp], size: int) -> slice:
     """Return which of ascending pixel numbers are those of a file of a size."""
     first, stop = np.searchsorted(index, [0, size])
     return slice(int(first), int(stop))
@@ -140,60 +232,6 @@ def _strips(
         yield rasterio.windows.Window(window.col_off, top, window.width, min(row + step, stop) - top)
 
 
-def _fill_cache(source: rasterio.DatasetReader, geobox: GeoBox) -> None:
-    """Read what a warp will ask for, so that it finds the tiles in GDAL's cache: it would ask for all of them at once."""
-    window = _window_of(source, geobox)
-    if window is not None:
-        for strip in _strips(source, window):
-            source.read(1, window=strip)
-
-
-def _window_of(source: rasterio.DatasetReader, geobox: GeoBox) -> rasterio.windows.Window | None:
-    """Return the file's pixels around a grid, or None where the grid is beyond the file or what its CRS can tell."""
-    if source.crs is None or not source.transform.is_rectilinear:
-        return None
-    box: Any = geobox.boundingbox
-    left, bottom, right, top = rasterio.warp.transform_bounds(str(geobox.crs), source.crs, *box.bbox)
-    if not np.isfinite([left, bottom, right, top]).all() or left >= right:
-        return None
-    columns, rows = apply_affine(~source.transform, np.array([left, right]), np.array([top, bottom]))
-    (west, east), (north, south) = (
-        np.clip([np.floor(c.min()) - _WARP_MARGIN_PX, np.ceil(c.max()) + _WARP_MARGIN_PX], 0, size).astype(
-            int
-        )
-        for c, size in ((columns, source.width), (rows, source.height))
-    )
-    if west >= east or north >= south:
-        return None
-    return rasterio.windows.Window(west, north, east - west, south - north)
-
-
-def zero_filled(
-    source: rasterio.DatasetReader,
-    band: Band,
-    geobox: GeoBox,
-    nodata: float,
-    method: str,
-    values: NDArray[Any],
-) -> NDArray[np.bool_]:
-    """Where zeros stand for nothing; after a warp a pixel around, too, since the warp has mixed them in."""
-    if nested_pixels(source, geobox, method) is not None:
-        return cast("NDArray[np.bool_]", values == 0)
-    zero: NDArray[np.bool_] = onto_grid(source, band, geobox, nodata, "nearest") == 0
-    for axis in (0, 1):
-        padded = np.pad(zero, [(1, 1) if axis == a else (0, 0) for a in (0, 1)])
-        zero = np.any([np.take(padded, range(k, k + zero.shape[axis]), axis) for k in range(3)], axis=0)
-    return zero
-
-
 def apply_affine(affine: Affine, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return points ``(x, y)`` where an affine maps them."""
     return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
-
-
-def _is_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
-    return np.isnan(values) if np.isnan(nodata) else cast("NDArray[np.bool_]", values == nodata)
-
-
-def _same(one: float, other: float) -> bool:
-    return one == other or (np.isnan(one) and np.isnan(other))

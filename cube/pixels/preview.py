@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 import numpy as np
-import rasterio
-import rasterio.warp
-import rasterio.windows
+import odc.stac
+import pystac
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from cube.scenes.explain import Acquisition
-from cube.windows.projection import project
+from cube.scenes.items import Scene
+from cube.windows.projection import project, utm_epsg
 
 from .access import Access, patiently
 
 __all__ = ["clear_share"]
 
-_OVERVIEW = 4
-"""SCL is looked at with every fourth pixel (80 m) when scenes are ranked over an AOI."""
+_LOOK_M = 80
+"""Pixel size at which SCL is looked at when scenes are ranked over an AOI: every fourth of its own."""
 
 
 def clear_share(
@@ -43,17 +46,19 @@ def clear_share(
     float
         Share of clear pixels, 0 to 1; pixels without data are not clear.
     """
-    best: NDArray[np.bool_] | None = None
+    epsg = acquisition.scenes[0].epsg or utm_epsg(aoi)
+    geobox = GeoBox.from_bbox(project(aoi, epsg).bounds, epsg, resolution=_LOOK_M)
+    best = np.zeros(geobox.shape, np.bool_)
     for scene in acquisition.scenes:
-        asset = scene.assets["SCL"]
-        seen = patiently(scene, asset, access, lambda url: _clear_overview(url, aoi, clear))
-        best = seen if best is None or best.shape != seen.shape else best | seen
-    return 0.0 if best is None else float(best.mean())
+        read = partial(_read_codes, scene=scene, geobox=geobox)
+        best |= np.isin(patiently(scene, scene.assets["SCL"], access, read), list(clear))
+    return float(best.mean())
 
 
-def _clear_overview(url: str, aoi: BaseGeometry, clear: Collection[int]) -> NDArray[np.bool_]:
-    with rasterio.open(url, sharing=False) as source:
-        window = rasterio.windows.from_bounds(*project(aoi, source.crs.to_epsg()).bounds, source.transform)
-        shape = (max(round(window.height / _OVERVIEW), 1), max(round(window.width / _OVERVIEW), 1))
-        codes = source.read(1, window=window, out_shape=shape, boundless=True, fill_value=0)
-    return np.isin(codes, list(clear))
+def _read_codes(url: str, scene: Scene, geobox: GeoBox) -> NDArray[np.uint8]:
+    """Read SCL onto a coarse grid, 0 where there is nothing; odc-stac takes the overview that fits."""
+    left, bottom, right, top = scene.geometry.bounds
+    item = pystac.Item(scene.id, mapping(scene.geometry), [left, bottom, right, top], scene.datetime, {})
+    item.add_asset("SCL", pystac.Asset(url, media_type=pystac.MediaType.COG, roles=["data"]))
+    looks = odc.stac.load([item], "SCL", geobox=geobox, dtype="uint8", nodata=0, resampling="nearest")
+    return np.asarray(looks["SCL"][0])

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -29,7 +29,7 @@ from cube.retry import Refused
 from cube.scenes.items import Scene
 
 from .access import Access, patiently
-from .onto_grid import apply_affine, fits, onto_grid, read_window, zero_filled
+from .onto_grid import apply_affine, fits, read_onto_grid, read_window
 
 __all__ = ["harmonize_dn", "read_band", "read_bands", "read_scene"]
 
@@ -111,7 +111,7 @@ def _mosaic(
         if whole is not None and whole.all():
             break
         layers = dict(zip(names, pool.map(lambda name, one=scene: read(name, (one,)), names), strict=True))
-        filled = [~_empty(values, sensor.band(name)) for name, values in layers.items()]
+        filled = [~sensor.band(name).is_nodata(values) for name, values in layers.items()]
         every, some = np.logical_and.reduce(filled), np.logical_or.reduce(filled)
         if whole is None or partly is None:
             mosaic, whole, partly = layers, every, some
@@ -167,7 +167,7 @@ def read_band(
     """
     mosaic: NDArray[Any] | None = None
     for scene in scenes:
-        if mosaic is not None and not _empty(mosaic, band).any():
+        if mosaic is not None and not band.is_nodata(mosaic).any():
             break
         values = read_scene(scene, sensor, band, geobox, access, resampling=resampling)
         if harmonize and band.kind is BandKind.REFLECTANCE:
@@ -175,7 +175,7 @@ def read_band(
         if mosaic is None:
             mosaic = values
         else:
-            np.copyto(mosaic, values, where=_empty(mosaic, band))
+            np.copyto(mosaic, values, where=band.is_nodata(mosaic))
     if mosaic is None:
         mosaic = np.full(geobox.shape, band.nodata, band.np_dtype)
     if band.kind is BandKind.ELEVATION and len(scenes) > 1:
@@ -203,14 +203,6 @@ def harmonize_dn(values: NDArray[Any], scene: Scene) -> NDArray[Any]:
         return values
     lowered = np.maximum(values, _OFFSET_DN + 1) - _OFFSET_DN
     return np.where(values == 0, 0, lowered).astype(values.dtype)
-
-
-def _empty(values: NDArray[Any], band: Band) -> NDArray[np.bool_]:
-    if values.dtype.kind == "f":
-        return cast("NDArray[np.bool_]", np.isnan(values))
-    if band.kind is BandKind.FLAGS:
-        return np.asarray(values & int(band.nodata), bool)
-    return cast("NDArray[np.bool_]", values == band.nodata)
 
 
 def read_scene(
@@ -248,10 +240,7 @@ def _read_file(
         if not fits(np.dtype(source.dtypes[0]), band.np_dtype):
             raise Refused(f"the file is {source.dtypes[0]}, whose numbers {band.dtype} cannot all hold")
         nodata = source.nodata if source.nodata is not None else nodata_fallback
-        values = onto_grid(source, band, geobox, nodata, method)
-        if zero_is_nodata and (values == 0).any():
-            values[zero_filled(source, band, geobox, nodata, method, values)] = band.nodata
-    return values
+        return read_onto_grid(source, band, geobox, nodata, method, zero_is_nodata=zero_is_nodata)
 
 
 def _close_seams(
@@ -262,7 +251,7 @@ def _close_seams(
     Tiles of an elevation model have their pixels on whole seconds: where one ends and the next
     begins, up to a pixel may belong to neither.
     """
-    rows, columns = np.nonzero(_empty(mosaic, band))
+    rows, columns = np.nonzero(band.is_nodata(mosaic))
     if not rows.size:
         return
     points = np.stack(apply_affine(geobox.affine, columns + 0.5, rows + 0.5))
