@@ -231,7 +231,7 @@ def _imagery_rules(table: ScoreTable, chips: ChipsConfig) -> Iterator[tuple[str,
         else:
             yield missing(key), np.ones(len(table), np.bool_)
     for masks in table.masks:
-        if masks.has_cloud_rule and table.has(masks.sensor):
+        if masks.cloud_rule and table.has(masks.sensor):
             yield from (
                 (cloudy(masks.sensor), broken)
                 for broken in _below_threshold(table, chips, masks.sensor, "clear")

@@ -103,11 +103,10 @@ def _cube_and_config(
 ) -> Iterator[tuple[str, object, object]]:
     """Yield key, found and expected value of what a cube and a config both say of a sensor."""
     sensor = info.sensor
-    harmonize = sensor.baseline_offset and bool(getattr(settings, "harmonize", False))
     yield "collection", ", ".join(info.collections), settings.collection
     yield "resolution", info.resolution, settings.resolution
     yield "resampling", info.resampling, settings.resampling or sensor.resampling
-    yield "harmonize", info.harmonize, harmonize
+    yield "harmonize", info.harmonize, config.harmonizes(sensor.key)
     if sensor.is_static:
         return
     expected = ", ".join(map(str, config.ranges))

@@ -21,6 +21,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cube.config.sensor_models import CloudRule
 from cube.config.sensors import Sensor
 from cube.errors import StoreError
 from cube.run.storage import Folder
@@ -205,7 +206,7 @@ def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
 
 
 def _check_bands(cube: CubeInfo, masks: MaskSettings) -> None:
-    wanted = {*masks.bands, *([masks.cloud_band] if masks.cloud_band else [])}
+    wanted = {*masks.bands, *([masks.cloud_rule.band] if masks.cloud_rule else [])}
     if lacking := sorted(wanted - set(cube.sensors[masks.sensor].bands)):
         raise StoreError(
             f"AOI {cube.aoi_index}: its cube has no {masks.sensor} {', '.join(lacking)}; "
@@ -242,7 +243,9 @@ def _score_sensor(
         valid, clear = CellCounts(grid), CellCounts(grid)
         for block, pixels in _blocks_of(layers, masks.sensor, date, side):
             if block.name in task.cube.not_fetched:
-                reach = windows_on(block, lattice, found.resolution, masks.cloud_buffer_px)
+                reach = windows_on(
+                    block, lattice, found.resolution, masks.cloud_rule.buffer_px if masks.cloud_rule else 0
+                )
                 not_fetched[reach] = True
                 continue
             cut = grid.cut(block)
@@ -250,11 +253,11 @@ def _score_sensor(
                 continue
             seen = _valid_in(pixels, masks, found.sensor, block, digests)
             valid.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
-            if masks.has_cloud_rule:
-                seen &= _clear_in(layers, masks, found.sensor, block, digests)
+            if masks.cloud_rule:
+                seen &= _clear_in(layers, masks.cloud_rule, found.sensor, block, digests)
                 clear.put(cut.cells, count_true(seen, cut.row_edges, cut.column_edges))
         scores[f"{masks.sensor}_{date}_valid_px"] = _window_counts(valid, rows["chip"], columns["chip"])
-        counted = clear if masks.has_cloud_rule else valid
+        counted = clear if masks.cloud_rule else valid
         scores[f"{masks.sensor}_{date}_clear_px"] = _window_counts(counted, rows["sample"], columns["sample"])
     return {f"{masks.sensor}_not_fetched": not_fetched.ravel(), **scores}
 
@@ -289,13 +292,12 @@ def _valid_in(
 
 
 def _clear_in(
-    layers: xr.Dataset, masks: MaskSettings, sensor: Sensor, block: Block, digests: BlockDigests
+    layers: xr.Dataset, rule: CloudRule, sensor: Sensor, block: Block, digests: BlockDigests
 ) -> Mask:
     """Return where a block is clear, the buffer of clouds beyond its edge included."""
-    buffer = masks.cloud_buffer_px
+    buffer = rule.buffer_px
     top, left = max(block.row - buffer, 0), max(block.col - buffer, 0)
-    assert masks.cloud_band is not None
-    around = layers[masks.cloud_band].isel(
+    around = layers[rule.band].isel(
         time=block.time,
         y=slice(top, block.row + block.height + buffer),
         x=slice(left, block.col + block.width + buffer),
@@ -303,9 +305,9 @@ def _clear_in(
     inner = np.s_[
         block.row - top : block.row - top + block.height, block.col - left : block.col - left + block.width
     ]
-    values = _read_layer(around, digests.aoi_index, f"{masks.sensor}/{masks.cloud_band}")
-    digests.check(block, masks.cloud_band, values[inner])
-    return clear_pixels(values, masks, sensor)[inner]
+    values = _read_layer(around, digests.aoi_index, f"{sensor.key}/{rule.band}")
+    digests.check(block, rule.band, values[inner])
+    return clear_pixels(values, rule, sensor)[inner]
 
 
 def _blocks_of(layers: xr.Dataset, sensor: str, date: int, side: int) -> Iterator[tuple[Block, xr.Dataset]]:

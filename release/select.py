@@ -70,7 +70,7 @@ def select(windows: pd.DataFrame, config: Config) -> Selection:
     """
     chips, reasons = clean(windows, config)
     before = _counts(chips, config.chips.classes)
-    factor = getattr(config.sensors["lulc"], "sampling_factor", None)
+    factor = config.land_cover.sampling_factor
     warnings = _missing_classes(before, factor, allowed=config.release.allow_missing_classes)
     balanced = balance(chips, factor, config.release.seed) if factor else chips
     dropped = Counter(reasons)

@@ -64,6 +64,5 @@ def needed_blocks(classes: NDArray[np.uint8], plan: CubePlan, config: Config) ->
 
 
 def _cloud_buffer_px(config: Config, sensor: str) -> int:
-    settings = config.sensors[sensor]
-    has_cloud_rule = getattr(settings, "cloud_band", None) is not None
-    return getattr(settings, "cloud_buffer_px", 0) if has_cloud_rule else 0
+    rule = config.sensors[sensor].cloud_rule
+    return rule.buffer_px if rule else 0

@@ -51,15 +51,15 @@ def _band_problems(config: Config, key: str, settings: SensorConfig) -> Iterator
             yield f"{key}.bands: {band!r} is not a band of {sensor.title}; it has {', '.join(names)}"
     if settings.bands and not sensor.exported(settings.bands):
         yield f"{key}.bands: {', '.join(settings.bands)} is a mask, and masks are not exported; add a band"
-    cloud_band = getattr(settings, "cloud_band", None)
+    rule = settings.cloud_rule
     masks = [band.name for band in sensor.bands if band.kind is _MASK_KINDS.get(sensor.mask)]
-    if cloud_band is not None and cloud_band not in masks:
+    if rule and rule.band not in masks:
         there = ", ".join(masks) or f"none, since its row says mask: {sensor.mask}"
-        yield f"{key}.cloud_band: {cloud_band!r} is not a mask of {sensor.title}; it has {there}"
-    elif cloud_band is not None:
-        last = 8 * sensor.band(cloud_band).np_dtype.itemsize - 1
-        if beyond := [bit for bit in getattr(settings, "cloud_bits", ()) if bit > last]:
-            yield f"{key}.cloud_bits: {cloud_band} has bits 0 to {last}, found {beyond[0]}"
+        yield f"{key}.cloud_band: {rule.band!r} is not a mask of {sensor.title}; it has {there}"
+    elif rule:
+        last = 8 * sensor.band(rule.band).np_dtype.itemsize - 1
+        if beyond := [bit for bit in rule.cloudy_bits if bit > last]:
+            yield f"{key}.cloud_bits: {rule.band} has bits 0 to {last}, found {beyond[0]}"
     ranked = isinstance(settings, Sentinel2Config) and settings.rank == "aoi"
     if ranked and not set(masks) & set(config.bands(key)):
         yield f"{key}.rank: aoi needs {key}.cloud_band: {masks[0]}"

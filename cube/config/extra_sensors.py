@@ -64,9 +64,11 @@ class BandRow(_Row):
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Of reflectance: physical = scale * number + offset."""
     offset: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """As scale."""
+    """Of reflectance: what is added to scale * number."""
     flags: dict[int, str] = {}
     """Meaning of every class code, or of every bit mask."""
+    pixel_m: Annotated[int, Field(gt=0)] | None = None
+    """Pixel size of the archive's files, metres, for the estimate of costs (empty: the sensor's resolution)."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -106,6 +108,7 @@ class BandRow(_Row):
             self.scale,
             self.offset,
             tuple(sorted(self.flags.items())),
+            self.pixel_m,
         )
 
 

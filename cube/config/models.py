@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from dask.utils import parse_bytes
 from pydantic import (
@@ -38,7 +38,7 @@ from .fields import (
     number_to_text,
     one_or_many,
 )
-from .sensor_models import SensorConfig, SeriesConfig
+from .sensor_models import LandCoverConfig, SensorConfig, Sentinel2Config, SeriesConfig
 from .sensors import CLASS_NAMES, SENSORS, SensorTable
 from .shipped import CONFIGS
 
@@ -292,8 +292,19 @@ class Config(Section):
         """Bands that the cube holds of a sensor: those wanted and its cloud band, in table order."""
         bands = self.table[key].bands
         wanted = set(self.sensors[key].bands or (band.name for band in bands))
-        cloud_band = getattr(self.sensors[key], "cloud_band", None)
-        return tuple(b.name for b in bands if b.name in wanted or b.name == cloud_band)
+        rule = self.sensors[key].cloud_rule
+        return tuple(b.name for b in bands if b.name in wanted or (rule and b.name == rule.band))
+
+    def harmonizes(self, key: str) -> bool:
+        """Tell whether the +1000 offset of processing baseline 04.00 is taken off a sensor's DN."""
+        settings = self.sensors[key]
+        is_wanted = isinstance(settings, Sentinel2Config) and settings.harmonize
+        return is_wanted and self.table[key].baseline_offset
+
+    @property
+    def land_cover(self) -> LandCoverConfig:
+        """The section that no config lacks."""
+        return cast("LandCoverConfig", self.sensors["lulc"])
 
     @property
     def aoi_path(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from .fields import Metres, Percent, Section, TimeRange, one_or_many
 from .sensors import ChoiceRule, Sensor
 
 __all__ = [
+    "CloudRule",
     "DemConfig",
     "LandCoverConfig",
     "LandsatConfig",
@@ -22,6 +24,20 @@ __all__ = [
     "SeriesConfig",
     "sensor_model",
 ]
+
+
+@dataclass(frozen=True)
+class CloudRule:
+    """What makes a valid pixel clear, as a sensor's mask band tells."""
+
+    band: str
+    """Name of the mask band."""
+    clear_codes: tuple[int, ...] = ()
+    """Of a classification: codes that count as clear."""
+    cloudy_bits: tuple[int, ...] = ()
+    """Of a bit field: bits that make a pixel cloudy."""
+    buffer_px: int = 0
+    """A pixel is clear only if all pixels this far around are."""
 
 
 class SensorConfig(Section):
@@ -43,6 +59,11 @@ class SensorConfig(Section):
     """Exported dtype: integers hold the archive's numbers, floats physical values."""
     resampling: Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average"] | None = None
     """GDAL resampling of continuous bands where grids differ (empty: the sensor table's)."""
+
+    @property
+    def cloud_rule(self) -> CloudRule | None:
+        """The rule of this sensor; None where clear means valid."""
+        return None
 
     @model_validator(mode="after")
     def _na_value_fits(self) -> Self:
@@ -100,6 +121,12 @@ class Sentinel2Config(SeriesConfig):
     clear: tuple[Annotated[int, Field(ge=1, le=11)], ...] = (2, 4, 5, 6, 11)
     """SCL codes that count as clear."""
 
+    @property
+    def cloud_rule(self) -> CloudRule | None:
+        """SCL's codes; None without ``cloud_band``."""
+        band = self.cloud_band
+        return None if band is None else CloudRule(band, clear_codes=tuple(sorted(self.clear)))
+
 
 class Sentinel1Config(SeriesConfig):
     """Sentinel-1 RTC: one pass per time range, all of one relative orbit."""
@@ -133,6 +160,14 @@ class LandsatConfig(SeriesConfig):
     """Bits of the quality band that make a pixel cloudy."""
     cloud_buffer_px: Annotated[int, Field(ge=0, le=10)] = 1
     """A pixel is clear only if all pixels this far around are (qa_pixel is nearest-resampled)."""
+
+    @property
+    def cloud_rule(self) -> CloudRule | None:
+        """The quality band's bits; None without ``cloud_band``."""
+        if self.cloud_band is None:
+            return None
+        bits, buffer = tuple(sorted(self.cloud_bits)), self.cloud_buffer_px
+        return CloudRule(self.cloud_band, cloudy_bits=bits, buffer_px=buffer)
 
 
 class PeriodConfig(SensorConfig):

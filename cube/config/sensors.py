@@ -79,6 +79,8 @@ class Band:
     offset: float = 0.0
     flags: tuple[tuple[int, str], ...] = ()
     """CF ``flag_values`` (codes) or ``flag_masks`` (bit fields) and their meanings."""
+    pixel_m: int | None = None
+    """Pixel size of the archive's files, metres (None: the sensor's default resolution)."""
 
     @property
     def asset_key(self) -> str:
@@ -258,6 +260,9 @@ _S2_NAMES = {
     "B11": "short-wave infrared 1, 1614 nm",
     "B12": "short-wave infrared 2, 2202 nm",
 }
+_S2_PIXEL_M = dict.fromkeys(("B01", "B09"), 60) | dict.fromkeys(
+    ("B05", "B06", "B07", "B8A", "B11", "B12", "SCL"), 20
+)
 _LANDSAT_NAMES = {
     "coastal": "coastal aerosol, 443 nm",
     "blue": "blue, 482 nm",
@@ -269,8 +274,11 @@ _LANDSAT_NAMES = {
 }
 
 
-def _reflectance(name: str, long_name: str, scale: float, offset: float) -> Band:
-    return Band(name, BandKind.REFLECTANCE, "uint16", 0, "1", long_name, scale=scale, offset=offset)
+def _reflectance(name: str, long_name: str, scale: float, offset: float = 0.0) -> Band:
+    pixel_m = _S2_PIXEL_M.get(name)
+    return Band(
+        name, BandKind.REFLECTANCE, "uint16", 0, "1", long_name, scale=scale, offset=offset, pixel_m=pixel_m
+    )
 
 
 SENSORS = SensorTable(
@@ -284,8 +292,17 @@ SENSORS = SensorTable(
             resolution=10,
             # Sentinel-2 products: reflectance = DN / 10000 once the baseline's offset is taken off.
             bands=(
-                *(_reflectance(name, text, 1e-4, 0.0) for name, text in _S2_NAMES.items()),
-                Band("SCL", BandKind.CLASSES, "uint8", 0, "1", "scene classification", flags=_SCL_FLAGS),
+                *(_reflectance(name, text, 1e-4) for name, text in _S2_NAMES.items()),
+                Band(
+                    "SCL",
+                    BandKind.CLASSES,
+                    "uint8",
+                    0,
+                    "1",
+                    "scene classification",
+                    flags=_SCL_FLAGS,
+                    pixel_m=_S2_PIXEL_M["SCL"],
+                ),
             ),
             source_nodata=0,
             baseline_offset=True,
@@ -319,8 +336,7 @@ SENSORS = SensorTable(
             choice=ChoiceRule.PATH,
             mask=MaskRule.BITS,
             resolution=30,
-            # Landsat Collection 2 Level-2 Science Product Guide: reflectance = DN * 0.0000275 -
-            # 0.2.
+            # Landsat Collection 2 Level-2 Science Product Guide: DN * 0.0000275 - 0.2.
             bands=(
                 *(_reflectance(name, text, 2.75e-5, -0.2) for name, text in _LANDSAT_NAMES.items()),
                 Band("qa_pixel", BandKind.FLAGS, "uint16", 1, "1", "pixel quality bits", flags=_QA_FLAGS),

@@ -96,6 +96,7 @@ def choose_tile(
     rule = Rule(
         "s2l2a",
         "tile",
+        _tile,
         eligible,
         lambda one, _: (one.cloud_cover, one.time, one.name),
         "less cloudy",
@@ -168,6 +169,7 @@ def choose_orbit(
     rule = Rule(
         sensor,
         "orbit",
+        _orbit,
         eligible,
         lambda one, index: (-round(one.coverage, 1), days(one, index), one.time, one.name),
         "nearer in time, or covers more",
@@ -221,6 +223,7 @@ def choose_path(
     rule = Rule(
         sensor,
         "path",
+        _path,
         eligible,
         lambda one, _: (one.tier, -round(one.coverage, 1), one.cloud_cover, one.time, one.name),
         "of a better tier, covers more, or is less cloudy",
@@ -386,7 +389,7 @@ def _choose(
     for index, span in enumerate(ranges):
         for scene, why in rejected:
             if span.start <= scene.datetime <= span.end:
-                found[index][_group_of(rule, scene)].append(why)
+                found[index][rule.group_of(scene)].append(why)
         for one in acquisitions:
             if not span.start <= one.time <= span.end:
                 continue
@@ -417,13 +420,9 @@ def _group_order(rule: Rule, group: str, picks: Sequence[Acquisition]) -> tuple[
 
 def _refused(rule: Rule, rejected: Sequence[tuple[Scene, Rejection]]) -> list[Candidate]:
     return [
-        Candidate(scene.id, rule.sensor, _group_of(rule, scene), chosen=False, reason=why.reason)
+        Candidate(scene.id, rule.sensor, rule.group_of(scene), chosen=False, reason=why.reason)
         for scene, why in rejected
     ]
-
-
-def _group_of(rule: Rule, scene: Scene) -> str:
-    return (_path if rule.noun == "path" else _tile)(scene)
 
 
 def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -36,20 +36,6 @@ _TILE_PX = 512
 """Side of a COG's tile: reads come in whole tiles."""
 _RATE = 25e6
 """Bytes a second that one machine fetches and writes."""
-_NATIVE_M = {
-    "B01": 60,
-    "B09": 60,
-    "B05": 20,
-    "B06": 20,
-    "B07": 20,
-    "B8A": 20,
-    "B11": 20,
-    "B12": 20,
-    "SCL": 20,
-}
-"""Pixel size of Sentinel-2's coarser files, metres; every other file has its sensor's default
-resolution."""
-
 MODEL = (
     "model: archive files take 0.55 (reflectance), 0.75 (backscatter), 0.7 (elevation), 0.06 (classes) of their raw "
     "bytes, read in whole tiles of 512 px; 25 MB/s"
@@ -85,7 +71,7 @@ def estimate_cost(plan: CubePlan) -> Cost:
 
 def _band_cost(sensor_plan: SensorPlan, block: Block, band: Band) -> Cost:
     size = band.np_dtype.itemsize
-    native = _NATIVE_M.get(band.name, sensor_plan.sensor.resolution)
+    native = band.pixel_m or sensor_plan.sensor.resolution
     height, width = (side * sensor_plan.resolution / native for side in (block.height, block.width))
     fetched = (height + _TILE_PX) * (width + _TILE_PX) * size * _SOURCE_SHARE[band.kind]
     stored = block.height * block.width * size * _STORE_SHARE[band.kind]

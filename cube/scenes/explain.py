@@ -130,6 +130,8 @@ class Rule:
     sensor: str
     noun: str
     """What a group is called."""
+    group_of: Callable[[Scene], str]
+    """Name of a scene's group."""
     eligible: Callable[[Acquisition, int], Rejection | None]
     preference: Callable[[Acquisition, int], tuple[Any, ...]]
     """Smallest wins."""

@@ -21,7 +21,6 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from cube.config.models import Config
-from cube.config.sensor_models import SensorConfig
 from cube.config.sensors import SENSORS, Sensor, SensorTable
 from cube.windows.grid import BLOCK_M, CHUNK_M, Block, Bounds, blocks_of, geobox_for
 
@@ -247,24 +246,20 @@ def plan_cube(
         epsg=epsg,
         bounds=bounds,
         extent=str(config.aoi.extent),
-        sensors=tuple(
-            _plan_sensor(config.table[key], settings, config.bands(key), scene_set)
-            for key, settings in config.sensors.items()
-        ),
+        sensors=tuple(_plan_sensor(key, config, scene_set) for key in config.sensors),
         candidates=scene_set.candidates,
     )
 
 
-def _plan_sensor(
-    sensor: Sensor, settings: SensorConfig, bands: tuple[str, ...], scene_set: SceneSet
-) -> SensorPlan:
+def _plan_sensor(key: str, config: Config, scene_set: SceneSet) -> SensorPlan:
+    sensor, settings = config.table[key], config.sensors[key]
     return SensorPlan(
         sensor=sensor,
-        bands=bands,
+        bands=config.bands(key),
         resolution=settings.resolution,
         resampling=settings.resampling or sensor.resampling,
-        harmonize=sensor.baseline_offset and bool(getattr(settings, "harmonize", False)),
-        dates=tuple(DatePlan(scenes[0].datetime, scenes) for scenes in scene_set.chosen[sensor.key]),
+        harmonize=config.harmonizes(key),
+        dates=tuple(DatePlan(scenes[0].datetime, scenes) for scenes in scene_set.chosen[key]),
     )
 
 

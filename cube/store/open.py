@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -40,8 +40,9 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     xr.DataTree
         A node per sensor with its bands: ``(time, y, x)``, or ``(y, x)`` for dem and lulc.
         Reflectance, gamma naught (linear power) and elevation (metres) are float32, NaN where there
-        is nothing; masks and classes stay integers. ``scene_ids`` lies along ``time``. Nothing is
-        read before it is used.
+        is nothing; masks and classes stay integers. ``scene_ids`` lies along ``time``. ``.rio``
+        knows CRS and transform, which stay through arithmetic, and nodata. Nothing is read before
+        it is used.
 
     Raises
     ------
@@ -50,6 +51,8 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     StoreError
         If it was written in a layout that this version does not know.
     """
+    import rioxarray  # noqa: F401  gives arrays their .rio
+
     folder = open_folder(path, options)
     if not folder.exists(SEAL):
         raise CubeNotSealedError(
@@ -76,9 +79,9 @@ def _physical(dataset: xr.Dataset) -> xr.Dataset:
 
 def _decode(array: xr.DataArray) -> xr.DataArray:
     attributes = {key: value for key, value in array.attrs.items() if key != "_CRS"}
-    encoding = {"grid_mapping": "spatial_ref"}
     if "scale_factor" in attributes:
         scale, offset = np.float32(attributes.pop("scale_factor")), np.float32(attributes.pop("add_offset"))
         array = array.where(array != attributes.pop("_FillValue")).astype("float32") * scale + offset
-    array.attrs, array.encoding = attributes, encoding
-    return array
+    array.attrs, array.encoding = attributes, {"grid_mapping": "spatial_ref"}
+    is_float = array.dtype.kind == "f"
+    return cast("xr.DataArray", array.rio.write_nodata(np.nan)) if is_float else array

@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from affine import Affine
-from odc.geo.geobox import GeoBox
+from odc.geo.geobox import GeoBox, GeoboxTiles
 from shapely.geometry.base import BaseGeometry
 
 from cube.config.fields import LATTICE_M
@@ -178,11 +179,11 @@ def geobox_for(bounds: Bounds, epsg: int, resolution: int) -> GeoBox:
 def blocks_of(sensor: str, dates: int, geobox: GeoBox) -> Iterator[Block]:
     """Yield the blocks of a sensor, in order of date, row and column."""
     side = BLOCK_M // int(geobox.resolution.x)
-    height, width = geobox.shape
-    for time in range(dates):
-        for row in range(0, height, side):
-            for col in range(0, width, side):
-                yield Block(sensor, time, row, col, min(side, height - row), min(side, width - col))
+    tiles = GeoboxTiles(geobox, (side, side))
+    for time, *tile in np.ndindex(dates, *tiles.shape.yx):
+        rows, columns = tiles.roi[tuple(tile)]
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        yield Block(sensor, time, rows.start, columns.start, height, width)
 
 
 def chunk_px(resolution: int) -> int:

@@ -37,6 +37,7 @@ from chipping.sweep import sweep_scores
 from cube.build.run import build_cubes
 from cube.config.models import ChipsConfig, Config
 from cube.config.reading import load_config
+from cube.config.sensor_models import CloudRule
 from cube.config.sensors import SENSORS
 from cube.run.layout import Layout
 from cube.run.storage import open_folder
@@ -275,7 +276,7 @@ def tables(count: int, side: int) -> Iterator[ScoreTable]:
             dates = 1 if sensor.is_static else 4
             pixels_ = (960 // sensor.resolution) ** 2
             sensors[key] = SensorInfo(sensor, ("x",), sensor.resolution, tuple(TIMES[:dates]), ("a",) * dates)
-            masks.append(MaskSettings(key, ("x",), "m" if key in ("s2l2a", "lc2l2") else None))
+            masks.append(MaskSettings(key, ("x",), CloudRule("m") if key in ("s2l2a", "lc2l2") else None))
             columns[f"{key}_not_fetched"] = np.zeros(size, np.bool_)
             for date in range(dates):
                 for which in ("valid", "clear"):

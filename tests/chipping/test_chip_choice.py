@@ -29,6 +29,7 @@ from chipping.sweep import parse_grid, sweep, sweep_scores
 from cube.build.prefilter import candidate_classes, count_candidates
 from cube.config.models import ChipsConfig
 from cube.config.reading import load_config
+from cube.config.sensor_models import CloudRule
 from cube.config.sensors import CLASS_NAMES, SENSORS
 from cube.errors import BusyError, ConfigError
 from cube.run.dask_engine import DaskEngine
@@ -73,7 +74,10 @@ def make_table(
         "lulc": SensorInfo(SENSORS["lulc"], ("lulc",), 10, TIMES[:1], ("c",)),
     }
     cube = CubeInfo(aoi_index, epsg, box, "0" * 64, "0" * 64, sensors)
-    masks = (MaskSettings("s2l2a", ("B02",), "SCL", clear_codes=(4,)), MaskSettings("lulc", ("lulc",)))
+    masks = (
+        MaskSettings("s2l2a", ("B02",), CloudRule("SCL", clear_codes=(4,))),
+        MaskSettings("lulc", ("lulc",)),
+    )
     return ScoreTable(cube, lattice.geometry, masks, 2, columns)
 
 

@@ -22,9 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chipping.chip import chip, score_cubes
-from chipping.masks import MaskSettings, clear_pixels
+from chipping.masks import clear_pixels
 from chipping.scores import ScoreTable
 from cube.config.models import Config
+from cube.config.sensor_models import CloudRule
 from cube.config.sensors import SENSORS
 from cube.errors import StoreError
 from cube.run.thread_engine import ThreadEngine
@@ -127,7 +128,7 @@ def test_landsat_is_clear_where_no_cloud_bit_is_near(
     mask = np.where(rng.random((height, width)) < 0.7, 64, rng.integers(0, 2**16, (height, width))).astype(
         np.uint16
     )
-    rule = MaskSettings("lc2l2", ("red",), "qa_pixel", cloud_bits=tuple(bits), cloud_buffer_px=buffer)
+    rule = CloudRule("qa_pixel", cloudy_bits=tuple(bits), buffer_px=buffer)
     found = clear_pixels(mask, rule, SENSORS["lc2l2"])
     for row in range(height):
         for col in range(width):

@@ -113,6 +113,10 @@ def test_open_cube_is_lazy_physical_and_placed(
                 expected[raw == 0] = np.nan
             np.testing.assert_allclose(array.values, expected, rtol=1e-5, atol=1e-6)
             assert array.attrs["units"] == band.units
+            assert np.isnan(array.rio.nodata)
+            doubled = array * 2
+            assert doubled.rio.crs.to_epsg() == 32633
+            assert doubled.rio.transform() == plan.geobox(sensor.key).affine
     times = tree["s2l2a"]["time"].values.astype("datetime64[us]")
     assert list(times) == [np.datetime64(t.replace(tzinfo=None), "us") for t in TIMES]
     assert list(tree["lc2l2"]["scene_ids"].values) == [f"lc2l2_{t:%Y%m%dT%H%M%S}" for t in TIMES]
