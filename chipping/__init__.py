@@ -1,14 +1,21 @@
 """Phase two: from sealed cubes to scored windows, chosen windows and written chips. No network, ever.
 
-===============================  ============================================================================
-:mod:`chipping.finished`            what a sealed cube says about itself, and its raw pixels
-:mod:`chipping.scores`           the table of counts per window, kept per cube
-:mod:`chipping.footprints`       chips on the globe, and which overlap across UTM zones
-:mod:`chipping.choose`           from scores and thresholds to a verdict per window
-:mod:`chipping.geotiff`          GeoTIFFs :mod:`chipping.thumbnails`       pictures
-:mod:`chipping.export`           chosen windows become folders of files :mod:`chipping.records`
-``chip_metadata.csv`` :mod:`chipping.chip`             the verb: all of it in a row
-:mod:`chipping.sweep`            chips per class under a grid of settings; the estimate before a
-build
-===============================  ============================================================================
+Public are :func:`chipping.chip.chip` and :func:`chipping.sweep.sweep`; all else is private to the
+project. The rooms:
+
+=============================  =====================================================================
+:mod:`chipping.chip`           all of phase two in a row
+:mod:`chipping.finished`       what a sealed cube says about itself, and its raw pixels
+:mod:`chipping.scores`         the table of counts per window, kept per cube
+:mod:`chipping.masks`          where pixels are valid, and where they are clear
+:mod:`chipping.choose`         from scores and thresholds to a verdict per window
+:mod:`chipping.footprints`     chips on the globe, and which overlap across UTM zones
+:mod:`chipping.export`         chosen windows become folders of files
+:mod:`chipping.geotiff`        GeoTIFFs of chips
+:mod:`chipping.thumbnails`     pictures of chips
+:mod:`chipping.records`        the table of windows, ``chip_metadata.csv``
+:mod:`chipping.sweep`          chips per class under a grid of settings
+:mod:`chipping.contact_sheet`  a few chips of every class on one picture
+:mod:`chipping.commands`       the commands ``chip``, ``sweep`` and ``sheet``
+=============================  =====================================================================
 """

@@ -1,9 +1,34 @@
-"""From chips to a release: cleaned, balanced, split, numbered, described and zipped; and its check, for anyone."""
+"""From chips to a release: cleaned, balanced, split, numbered, described and zipped; and its check, for anyone.
 
-from .dataset import Release, chip_arrays, open_release, torch_dataset
-from .make import ReleaseSummary, make_release
-from .opening.faults import Fault, ReleaseError
-from .verify.release import verify
+Public is what ``__all__`` names; all else is private to the project. The rooms:
+
+=======================  ===========================================================================
+:mod:`release.make`      all of it in a row: folder and zip
+:mod:`release.select`    which chips a release holds: cleaned and balanced
+:mod:`release.splits`    train, validation and test, by spatial block
+:mod:`release.tracker`   the table of chips, in GELOS's fields
+:mod:`release.recipe`    ``config.json``: what a release was made from
+:mod:`release.report`    ``report.html``, with :mod:`release.svg` for its drawings
+:mod:`release.card`      the dataset card, ``README.md``
+:mod:`release.catalogs`  STAC, with :mod:`release.croissant` for Croissant
+:mod:`release.dataset`   a release opened: its table, and its chips as arrays and tensors
+:mod:`release.opening`   the one door for files that may be anybody's
+:mod:`release.verify`    the check of a release
+:mod:`release.commands`  the commands ``release``, ``verify`` and ``run``
+:mod:`release.cli`       ``gelos-lc``, the one command over all
+=======================  ===========================================================================
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cube.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .dataset import Release, chip_arrays, open_release, torch_dataset
+    from .make import ReleaseSummary, make_release
+    from .opening.faults import Fault, ReleaseError
+    from .verify.release import verify
 
 __all__ = [
     "Fault",
@@ -16,3 +41,22 @@ __all__ = [
     "torch_dataset",
     "verify",
 ]
+
+# The room `verify` takes the name once, when it is first imported: now. Then the function has it.
+import_module(".verify", __name__)
+del globals()["verify"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Fault": ".opening.faults",
+        "Release": ".dataset",
+        "ReleaseError": ".opening.faults",
+        "ReleaseSummary": ".make",
+        "chip_arrays": ".dataset",
+        "make_release": ".make",
+        "open_release": ".dataset",
+        "torch_dataset": ".dataset",
+        "verify": ".verify.release",
+    },
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import dask.config
 import pytest
 import yaml
+from click.testing import CliRunner
 from distributed.cli.dask_scheduler import main as scheduler_command
 from distributed.cli.dask_worker import main as worker_command
 from packaging.requirements import Requirement
@@ -95,18 +97,15 @@ def test_the_containers_steps_can_be_followed_without_an_engine(
             assert one.word != "RUN" or one.rest.replace('"$UID"', str(container.USER_ID)) in script
 
 
-def test_the_entry_points_are_the_scripts(stages: dict[str, Any]) -> None:
+def test_the_entry_point_is_the_command(stages: dict[str, Any]) -> None:
     words = {
         one.word: json.loads(one.rest) for one in stages["program"].instructions if one.rest.startswith("[")
     }
-    done = subprocess.run(
-        [sys.executable, *words["ENTRYPOINT"][1:], *words["CMD"]],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "Build cubes, cut chips and make a release" in done.stdout
+    [command], arguments = words["ENTRYPOINT"], words["CMD"]
+    module, function = PROJECT["project"]["scripts"][command].split(":")
+    done = CliRunner().invoke(getattr(importlib.import_module(module), function), arguments)
+    assert done.exit_code == 0
+    assert "From areas of interest to a verified dataset" in done.output
 
 
 def test_compose_has_its_parts_over_the_four_folders(stages: dict[str, Any]) -> None:
