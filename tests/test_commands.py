@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from cube.config.models import Config
 from cube.run.command import Verb
+from cube.run.layout import Layout
 from release.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
@@ -191,6 +193,34 @@ def test_help_and_packages_import_nothing_heavy(code: str) -> None:
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert "click" in loaded or "--help" not in code
     assert loaded & HEAVY == set()
+
+
+def test_a_build_with_nothing_to_do_imports_no_library_for_reading(
+    demo: Config, demo_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = demo_config(tmp_path)
+    # Files are replaced and never written into, so names of the same ones will do.
+    shutil.copytree(Layout.of(demo).root.path, Layout.of(config).root.path, copy_function=os.link)
+    command = ["build", "-c", "configs/demo.yaml", *overrides(config)]
+    code = f"import sys; from release.cli import main; main({command!r}, standalone_mode=False)"
+    done = run("-c", f"{code}; print(*sys.modules)")
+    assert "5 built, 1 skipped; 0 blocks fetched" in done.stdout, done.stderr
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert (
+        loaded
+        & {
+            "distributed",
+            "geopandas",
+            "matplotlib",
+            "pandas",
+            "planetary_computer",
+            "pyarrow",
+            "pystac_client",
+            "requests",
+            "xarray",
+        }
+        == set()
+    )
 
 
 def test_public_names_are_there_and_no_room_hides_them() -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
@@ -15,6 +14,9 @@ from cube.run.storage import Folder
 from cube.scenes.plan import SCHEMA_VERSION
 
 from .template import SEAL, cube_name
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["open_cube", "read_array"]
 
@@ -50,6 +52,8 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     StoreError
         If it was written in a layout that this version does not know.
     """
+    import xarray as xr
+
     folder = path if isinstance(path, Folder) else Folder(os.fspath(path), options)
     if not folder.exists(SEAL):
         raise CubeNotSealedError(
