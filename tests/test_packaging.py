@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import json
@@ -30,6 +31,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 CONDA_NAMES = {"dask": "dask-core", "matplotlib": "matplotlib-base"}
 """Packages that conda-forge splits: the part that PyPI's stands for."""
+IMPORT_NAMES = {"odc-geo": "odc.geo", "odc-stac": "odc.stac", "pillow": "PIL", "pyyaml": "yaml"}
+"""What a package is imported as, where that is not its name."""
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +153,31 @@ def test_conda_names_every_dependency() -> None:
         name = CONDA_NAMES.get(one.name, one.name)
         assert conda[name] == f"{name} {one.specifier}"
     assert conda["python"] == f"python {PROJECT['project']['requires-python']}"
+
+
+@pytest.mark.xfail(
+    reason="numcodecs, odc-stac and rioxarray are about to be used, odc-loader is about to be for tests alone"
+)
+def test_every_dependency_is_imported() -> None:
+    imported = {
+        f"{name}."
+        for package in ("cube", "chipping", "release")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [f"{node.module}.{alias.name}" for alias in node.names]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+    declared = [Requirement(text).name for text in PROJECT["project"]["dependencies"]]
+    wanted = {name: IMPORT_NAMES.get(name, name.replace("-", "_")) for name in declared}
+    unused = [
+        name for name, module in wanted.items() if not any(one.startswith(f"{module}.") for one in imported)
+    ]
+    assert unused == []
 
 
 def test_locks_pin_every_dependency_and_agree() -> None:
