@@ -1,4 +1,4 @@
-"""Phase two: from sealed cubes to scored windows, chosen windows and written chips. No network, ever.
+"""Phase two: from sealed cubes to scores, chosen windows and written chips; never a network.
 
 Public are :func:`chipping.chip.chip` and :func:`chipping.sweep.sweep`; all else is private to the
 project. The rooms:

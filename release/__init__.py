@@ -1,4 +1,4 @@
-"""From chips to a release: cleaned, balanced, split, numbered, described and zipped; and its check, for anyone.
+"""From chips to a release, cleaned, balanced, described and zipped; and its check, for anyone.
 
 Public is what ``__all__`` names; all else is private to the project. The rooms:
 

@@ -8,8 +8,6 @@ from typing import NoReturn
 
 import click
 
-from cube.run.command import EXIT_INTERRUPTED
-
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
@@ -51,13 +49,6 @@ class _Commands(click.Group):
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             _refuse(ctx, args[0])
         return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> None:
-        """Call the subcommand; Ctrl-C before it listens ends as it would later."""
-        try:
-            super().invoke(ctx)
-        except KeyboardInterrupt:
-            ctx.exit(EXIT_INTERRUPTED)
 
 
 def _refuse(ctx: click.Context, name: str) -> NoReturn:

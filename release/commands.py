@@ -1,4 +1,4 @@
-"""The commands of a release, ``release`` and ``verify``, and the one that does all phases: ``run``."""
+"""The commands ``release`` and ``verify``, and ``run``, which does all phases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from chipping.commands import run_chip
 from cube.build.commands import BuildOptions, build_options, run_build, run_plan
 from cube.errors import GelosError
 from cube.run.command import (
-    EXIT_INTERRUPTED,
     EXIT_USAGE,
     CommonOptions,
     config_options,
@@ -101,8 +100,6 @@ def verify_command(release: str, workers: int | None) -> int:
     except GelosError as error:
         click.echo(f"error: {error}", err=True)
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     for fault in found:
         print(fault)
     faults = sum(not fault.warning for fault in found)

@@ -99,7 +99,7 @@ def build_command(common: CommonOptions, options: BuildOptions) -> int:
 
 
 def run_plan(common: CommonOptions, aoi: tuple[int, ...]) -> int:
-    """Print what the cubes of AOIs (none: all) would take; returns the exit code. It keeps no log file."""
+    """Print what the cubes of AOIs would take (none named: of all); returns the exit code."""
 
     def show(config: Config) -> int:
         from .plan_table import print_plans

@@ -1,4 +1,4 @@
-"""What building would take: a table of scenes, sizes and candidate windows by AOI, and their sums."""
+"""What building would take: scenes, sizes and candidate windows by AOI, and their sums."""
 
 from __future__ import annotations
 

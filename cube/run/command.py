@@ -1,4 +1,7 @@
-"""What every command does alike: options, log, exit codes, tables. It imports nothing heavy before a command runs."""
+"""What every command does alike: options, log, exit codes, tables.
+
+Nothing heavy is imported before a command runs, so that its help is there at once.
+"""
 
 from __future__ import annotations
 
@@ -98,8 +101,12 @@ class Verb(click.Command):
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
     def invoke(self, ctx: click.Context) -> None:
-        """Do what the command is for, and end with its exit code."""
-        ctx.exit(super().invoke(ctx))
+        """Do what the command is for, and end with its exit code, that of Ctrl-C too."""
+        try:
+            code = super().invoke(ctx)
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+        ctx.exit(code)
 
 
 def _repeat_options(arguments: Sequence[str], severals: set[str]) -> Iterator[str]:
@@ -129,7 +136,7 @@ def verb(name: str, *examples: str) -> Callable[[Callable[..., int]], Verb]:
 
 
 def config_options(function: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the options that all commands on a config share: its first argument holds them."""
+    """Give a command the options of all commands on a config; its first argument holds them."""
 
     @click.option("-c", "--config", required=True, type=click.Path(), help="The dataset version's YAML file.")
     @click.option(
@@ -149,7 +156,7 @@ def config_options(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def run_verb(name: str, options: CommonOptions, do: Callable[[Config], int], *, keep_log: bool = True) -> int:
-    """Load the config, do what a command is for, and turn what it meets into one line and an exit code.
+    """Load the config, do what a command is for, and turn errors into a line and an exit code.
 
     Parameters
     ----------
