@@ -1,4 +1,4 @@
-# Cubes, chips and releases in containers: see docs/scaling.md. `program` runs the scripts, `notebook` JupyterLab.
+# Cubes, chips and releases in containers: see docs/scaling.md. `program` runs gelos-lc, `notebook` JupyterLab.
 # scripts/check_container.py runs what follows without a container engine.
 FROM python:3.13-slim AS base
 ARG UID=1000
@@ -28,5 +28,5 @@ ENTRYPOINT ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser"]
 
 FROM base AS program
 USER gelos
-ENTRYPOINT ["python"]
-CMD ["scripts/run.py", "--help"]
+ENTRYPOINT ["gelos-lc"]
+CMD ["--help"]

@@ -1,17 +1,21 @@
-"""Phase two: from finished cubes to scored and chosen windows, and to chips; without a network.
+"""Phase two: from sealed cubes to scores, chosen windows and written chips; never a network.
 
-=============================  =====================================================
-:mod:`chipping.chip`           the verb: all of it in a row
+Public are :func:`chipping.chip.chip` and :func:`chipping.sweep.sweep`; all else is private to the
+project. The rooms:
+
+=============================  ========================================================
+:mod:`chipping.chip`           all of phase two in a row
 :mod:`chipping.finished`       which cubes are finished, and are what a config asks for
-:mod:`chipping.masks`          which pixels are clear
 :mod:`chipping.scores`         the table of counts per window, kept per cube
+:mod:`chipping.masks`          where pixels are valid, and where they are clear
 :mod:`chipping.choose`         from scores and thresholds to a verdict per window
 :mod:`chipping.footprints`     chips on the globe, and which overlap across UTM zones
 :mod:`chipping.export`         chosen windows become folders of files
-:mod:`chipping.geotiff`        their GeoTIFFs
-:mod:`chipping.thumbnails`     their pictures
-:mod:`chipping.records`        ``chip_metadata.csv``
+:mod:`chipping.geotiff`        GeoTIFFs of chips
+:mod:`chipping.thumbnails`     pictures of chips
+:mod:`chipping.records`        the table of windows, ``chip_metadata.csv``
 :mod:`chipping.sweep`          chips per class under a grid of settings
 :mod:`chipping.contact_sheet`  a few chips of every class on one picture
-=============================  =====================================================
+:mod:`chipping.commands`       the commands ``chip``, ``sweep`` and ``sheet``
+=============================  ========================================================
 """

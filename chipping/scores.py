@@ -15,10 +15,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from cube.config.sensor_models import CloudRule
@@ -33,6 +32,9 @@ from cube.windows.landcover import count_classes
 from cube.windows.lattice import Part, Spans, WindowGeometry, WindowLattice, windows_on
 
 from .masks import Mask, MaskSettings, clear_pixels
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["ScoreTable", "ScoreTask", "Which", "load_or_make_scores", "scores_name"]
 

@@ -1,13 +1,28 @@
-"""Phase one: from areas of interest to aligned, chunked Zarr cubes; and what all phases share.
+"""Phase one, from areas of interest to aligned, chunked Zarr cubes; and what all phases share.
 
-The rooms: ``config`` ``sensors`` ``aoi`` ``grid`` ``windows`` | ``items`` ``catalog`` ``scenes``
-``search`` ``plan`` | ``loader`` ``signing`` ``store`` ``engine`` ``status`` ``build`` |
-``testing``.
+Public are :func:`build_cubes`, :func:`load_config` and :func:`open_cube`; all else is private to
+the project. The rooms, from the ground up, each of which imports only from those above it:
+
+===================  ==============================================================================
+``errors``           what a user can meet, each in one line
+``redaction``        no signature or token in any text
+``retry``            failures that pass, told from those that last, and how long to wait
+``lots``             drawing by lot, seeded
+``lazy``             public names that are imported when they are asked for
+:mod:`cube.config`   a dataset version in one YAML file; the table of sensors; the list of areas
+:mod:`cube.run`      folders and buckets, locks, engines, logs, progress, the frame of a command
+:mod:`cube.windows`  grids and the lattice of windows, as integers; windows counted from land cover
+:mod:`cube.scenes`   from a STAC search to the plan of a cube: items, choice, reasons, cost
+:mod:`cube.pixels`   reading: hrefs, signatures, source windows, onto the cube's grid
+:mod:`cube.store`    cubes on disk: template, blocks, seal, and what opens them
+:mod:`cube.build`    all of it in a row; the commands ``plan`` and ``build``
+:mod:`cube.testing`  the sample archive, and stand-ins for the services
+===================  ==============================================================================
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from typing import TYPE_CHECKING, Any
+from .lazy import lazy_names
 
 if TYPE_CHECKING:
     from .build.run import build_cubes
@@ -16,13 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_cubes", "load_config", "open_cube"]
 
-_HOMES = {"build_cubes": "build.run", "load_config": "config.reading", "open_cube": "store.open"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: phase two must not pay for phase one's libraries."""
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {"build_cubes": ".build.run", "load_config": ".config.reading", "open_cube": ".store.open"},
+)

@@ -1,28 +1,36 @@
-"""From chips to a release: cleaned, balanced, split, numbered, described, zipped; and its check.
+"""From chips to a release, cleaned, balanced, described and zipped; and its check, for anyone.
 
-==========================  ===========================================================
-:mod:`release.make`         the verb: all of it in a row
-:mod:`release.select`       which chips a release holds: clean, balance, number
-:mod:`release.splits`       splits by spatial block
-:mod:`release.chosen`       the chosen chips' files in the working folder
-:mod:`release.recipe`       ``config.json``: the settings, and what the rasters are
-:mod:`release.tracker`      the table of chips, in its three files
-:mod:`release.catalogs`     STAC, and (:mod:`release.croissant`) Croissant
-:mod:`release.report`       ``report.html``, with the drawings of :mod:`release.svg`
-:mod:`release.card`         ``README.md``
-:mod:`release.templates`    the templates of both
-:mod:`release.dataset`      a release opened, for those who train on it
-:mod:`release.opening`      files that may be anybody's
-:mod:`release.verify`       whether a release is what it says
-==========================  ===========================================================
+Public is what ``__all__`` names; all else is private to the project. The rooms:
 
-Public is what this page names; all else is the project's own.
+========================  ================================================================
+:mod:`release.make`       all of it in a row: folder and zip
+:mod:`release.select`     which chips a release holds: cleaned and balanced
+:mod:`release.splits`     train, validation and test, by spatial block
+:mod:`release.chosen`     the chosen chips' files in the working folder
+:mod:`release.tracker`    the table of chips, in GELOS's fields
+:mod:`release.recipe`     ``config.json``: what a release was made from
+:mod:`release.report`     ``report.html``, with :mod:`release.svg` for its drawings
+:mod:`release.card`       the dataset card, ``README.md``
+:mod:`release.templates`  the templates of both
+:mod:`release.catalogs`   STAC, with :mod:`release.croissant` for Croissant
+:mod:`release.dataset`    a release opened: its table, and its chips as arrays and tensors
+:mod:`release.opening`    the one door for files that may be anybody's
+:mod:`release.verify`     the check of a release
+:mod:`release.commands`   the commands ``release``, ``verify`` and ``run``
+:mod:`release.cli`        ``gelos-lc``, the one command over all
+========================  ================================================================
 """
 
-from .dataset import Release, chip_arrays, open_release, torch_dataset
-from .make import ReleaseSummary, make_release
-from .opening.faults import Fault, ReleaseError
-from .verify.release import verify
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cube.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .dataset import Release, chip_arrays, open_release, torch_dataset
+    from .make import ReleaseSummary, make_release
+    from .opening.faults import Fault, ReleaseError
+    from .verify.release import verify
 
 __all__ = [
     "Fault",
@@ -35,3 +43,22 @@ __all__ = [
     "torch_dataset",
     "verify",
 ]
+
+# The room `verify` takes the name once, when it is first imported: now. Then the function has it.
+import_module(".verify", __name__)
+del globals()["verify"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Fault": ".opening.faults",
+        "Release": ".dataset",
+        "ReleaseError": ".opening.faults",
+        "ReleaseSummary": ".make",
+        "chip_arrays": ".dataset",
+        "make_release": ".make",
+        "open_release": ".dataset",
+        "torch_dataset": ".dataset",
+        "verify": ".verify.release",
+    },
+)

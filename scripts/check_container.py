@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIES = {"notebook": "jupyter lab --version", "program": "python scripts/run.py --help"}
+TRIES = {"notebook": "jupyter lab --version", "program": "gelos-lc --help"}
 USER_ID = 54321
 """The build argument UID: no number that this machine has given out."""
 LAYER = """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages beside this folder
 
-from chipping.__main__ import main
+from chipping.commands import chip_command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    chip_command()

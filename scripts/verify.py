@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages beside this folder
 
-from release.__main__ import main_verify
+from release.commands import verify_command
 
 if __name__ == "__main__":
-    sys.exit(main_verify())
+    verify_command()

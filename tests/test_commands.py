@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
+import rasterio
+from click.testing import CliRunner, Result
 
 from cube.config.models import Config
+from cube.run.command import Verb
+from cube.run.layout import Layout
+from release.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +37,17 @@ def run(*arguments: str | Path, cwd: Path = ROOT, **environment: str) -> subproc
         check=False,
         timeout=300,
     )
+
+
+def typed(*arguments: str) -> Result:
+    """Return what ``gelos-lc`` prints, and its exit code."""
+    return CliRunner().invoke(main, arguments, prog_name="gelos-lc")
+
+
+def subcommand(name: str) -> Verb:
+    found = main.get_command(click.Context(main), name)
+    assert isinstance(found, Verb)
+    return found
 
 
 def overrides(config: Config) -> list[str]:
@@ -66,9 +86,153 @@ def test_bad_input_is_one_line_and_exit_2(
     assert "Traceback" not in done.stderr
 
 
-def test_usage_errors_exit_2() -> None:
-    assert run("scripts/build_cubes.py").returncode == 2
-    assert run("scripts/build_cubes.py", "-c", "nowhere.yaml").returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Usage: gelos-lc [OPTIONS] COMMAND"),
+        (["bild", "-c", "configs/demo.yaml"], "No such command 'bild'. Did you mean 'build'?"),
+        (["build", "--retry-faild"], "Did you mean '--retry-failed'?"),
+        (["build"], "Missing option '-c'"),
+        (["build", "-c", "nowhere.yaml"], "nowhere.yaml: no such config file"),
+        (["build", "-c", "configs/demo.yaml", "--aoi", "0", "some"], "'some' is not a valid integer"),
+        (["verify"], "Missing argument 'RELEASE'"),
+        (["verify", "nowhere"], "error: nowhere"),
+    ],
+)
+def test_usage_errors_exit_2_and_say_what_may_be_meant(arguments: list[str], words: str) -> None:
+    done = typed(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_a_help_are_taken(name: str) -> None:
+    command = subcommand(name)
+    done = typed(name, "--help")
+    assert done.exit_code == 0
+    assert command.examples
+    for line in command.examples:
+        assert f"\n  {line}\n" in done.stdout
+        program, called, *arguments = shlex.split(line)
+        assert (program, called) == ("gelos-lc", name)
+        command.make_context(name, arguments)
+
+
+def test_several_values_stand_together_or_apart() -> None:
+    words = [
+        "-c",
+        "a.yaml",
+        "--aoi",
+        "3",
+        "7",
+        "--retry-failed",
+        "--aoi",
+        "9",
+        "--set",
+        "a.b=1",
+        "--set",
+        "c=2",
+    ]
+    values = subcommand("build").make_context("build", words).params
+    assert values["aoi"] == (3, 7, 9)
+    assert values["retry_failed"]
+    assert values["settings"] == ("a.b=1", "c=2")
+
+
+def test_the_version_names_what_makes_pixels() -> None:
+    done = typed("--version")
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"gelos-lc {version('gelos-lc')}, Python 3.")
+    assert f"GDAL {rasterio.__gdal_version__}" in done.stdout
+
+
+def test_the_shell_can_complete_commands_and_options() -> None:
+    for words, expected in [("gelos-lc sw", "sweep"), ("gelos-lc build --retry", "--retry-failed")]:
+        asked = {
+            "_GELOS_LC_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        done = CliRunner(env=asked).invoke(main, prog_name="gelos-lc")
+        assert done.stdout.splitlines() == [f"plain,{expected}"]
+
+
+HEAVY = {
+    "dask",
+    "distributed",
+    "geopandas",
+    "matplotlib",
+    "numpy",
+    "odc",
+    "pandas",
+    "planetary_computer",
+    "pyarrow",
+    "pydantic",
+    "pystac_client",
+    "rasterio",
+    "rich",
+    "shapely",
+    "xarray",
+    "zarr",
+}
+"""Libraries that take long to import, or are many files."""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import cube, chipping, release",
+        *(
+            f"from release.cli import main; main({arguments!r}, standalone_mode=False)"
+            for arguments in (["--help"], *([name, "--help"] for name in COMMANDS))
+        ),
+    ],
+)
+def test_help_and_packages_import_nothing_heavy(code: str) -> None:
+    done = run("-c", f"{code}\nimport json, sys; print(json.dumps(sorted(sys.modules)))")
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    assert "click" in loaded or "--help" not in code
+    assert loaded & HEAVY == set()
+
+
+def test_a_build_with_nothing_to_do_imports_no_library_for_reading(
+    demo: Config, demo_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = demo_config(tmp_path)
+    # Files are replaced and never written into, so names of the same ones will do.
+    shutil.copytree(Layout.of(demo).root.path, Layout.of(config).root.path, copy_function=os.link)
+    command = ["build", "-c", "configs/demo.yaml", *overrides(config)]
+    code = f"import sys; from release.cli import main; main({command!r}, standalone_mode=False)"
+    done = run("-c", f"{code}; print(*sys.modules)")
+    assert "5 built, 1 skipped; 0 blocks fetched" in done.stdout, done.stderr
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert (
+        loaded
+        & {
+            "distributed",
+            "geopandas",
+            "matplotlib",
+            "pandas",
+            "planetary_computer",
+            "pyarrow",
+            "pystac_client",
+            "requests",
+            "xarray",
+        }
+        == set()
+    )
+
+
+def test_public_names_are_there_and_no_room_hides_them() -> None:
+    code = (
+        "import cube, release.verify.documents, release; from release import verify; from cube import *; "
+        "assert callable(verify) and verify is release.verify and callable(open_cube); "
+        "[getattr(package, name) for package in (cube, release) for name in package.__all__]; "
+        "assert sorted(cube.__all__) == dir(cube) and sorted(release.__all__) == dir(release); "
+        "release.nothing"
+    )
+    done = run("-c", code)
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'release' has no attribute 'nothing'"
 
 
 def test_a_dry_run_builds_nothing(demo_config: Callable[..., Config], tmp_path: Path) -> None:

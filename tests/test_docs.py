@@ -22,7 +22,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,7 @@ from cube.testing.cubes import plan_from_times
 from cube.windows.grid import Bounds, aoi_bounds
 from cube.windows.projection import utm_epsg
 from release import make_release
+from release.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -55,18 +56,16 @@ MARKED = re.compile(
 )
 LANGUAGES = {"bash", "python", "yaml", "json", "text", "{toctree}", "{eval-rst}"}
 RUN_FOR = {"bash": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c")}
-MAINS = {
-    "scripts/build_cubes.py": "cube.__main__:main",
-    "scripts/chip.py": "chipping.__main__:main",
-    "scripts/sweep.py": "chipping.__main__:main_sweep",
-    "scripts/contact_sheet.py": "chipping.__main__:main_contact",
-    "scripts/make_release.py": "release.__main__:main",
-    "scripts/run.py": "release.__main__:main_run",
-    "scripts/verify.py": "release.__main__:main_verify",
-    "-m cube": "cube.__main__:main",
-    "-m chipping": "chipping.__main__:main",
-    "-m release": "release.__main__:main",
+SCRIPTS = {
+    "build_cubes": "build",
+    "chip": "chip",
+    "sweep": "sweep",
+    "contact_sheet": "sheet",
+    "make_release": "release",
+    "run": "run",
+    "verify": "verify",
 }
+"""Subcommands, by the script that is the same."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,10 @@ def demo_ran(demo: Config, sample_archive: Archive, tmp_path_factory: pytest.Tem
     build_cubes(config, ThreadEngine())  # nothing is left to build; its records are of the two AOIs
     chip(config)
     make_release(config)
+    (folder / "bin").mkdir()
+    command = folder / "bin" / "gelos-lc"
+    command.write_text(f"#!{sys.executable}\nfrom release.cli import main\n\nmain()\n")
+    command.chmod(0o755)
     return folder
 
 
@@ -141,7 +144,8 @@ def checkout(demo_ran: Path, tmp_path: Path) -> Path:
 def test_blocks_run(page: Path, checkout: Path) -> None:
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{checkout / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(checkout),  # the command is the checkout's, whatever is installed
         "http_proxy": "http://127.0.0.1:9",  # nothing answers: these blocks need no network
         "https_proxy": "http://127.0.0.1:9",
     }
@@ -173,9 +177,8 @@ def test_shell_is_valid_and_its_commands_take_these_arguments(
     text = re.sub(r"[][]", "", block.text)  # of a synopsis: optional parts
     subprocess.run(["bash", "-n", "-c", text], check=True)
     for line in text.replace("\\\n", " ").splitlines():
-        for name, arguments in commands_in(line):
-            asked = parsed(name, arguments, monkeypatch)
-            assert asked, f"{block}: {line}"
+        for arguments in commands_in(line):
+            assert is_taken(arguments, monkeypatch), f"{block}: {line}"
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in {"python", "json"}], ids=str)
@@ -204,6 +207,17 @@ def test_yaml_is_config_that_loads(block: Block, tmp_path: Path) -> None:
     )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(data))
     load_config(tmp_path / "config.yaml")
+
+
+def test_every_command_is_in_the_readme() -> None:
+    shown = [
+        arguments[0]
+        for block in BLOCKS
+        if block.page == README and block.language == "bash"
+        for line in block.text.splitlines()
+        for arguments in commands_in(line)
+    ]
+    assert set(shown) == {*COMMANDS, "--version"}
 
 
 def test_what_ci_is_said_to_run_it_runs() -> None:
@@ -291,27 +305,27 @@ def figures(cost: Cost) -> list[int]:
     return [round(cost.fetch_bytes / 1e6), round(cost.store_bytes / 1e6), round(cost.seconds)]
 
 
-def commands_in(line: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield our own commands of a line of shell, by the name of what runs them."""
+def commands_in(line: str) -> Iterator[list[str]]:
+    """Yield the arguments of ``gelos-lc`` in a line of shell, in whichever way it is called there."""
     words = list(itertools.dropwhile(re.compile(r"\w+=").match, shlex.split(line, comments=True)))
-    for name in MAINS:
-        start = name.split()
-        if words[:1] == ["python"] and words[1 : 1 + len(start)] == start:
-            yield name, words[1 + len(start) :]
-    if words[:1] == ["docker"]:
-        for name in MAINS:
-            if name in words:
-                yield name, words[words.index(name) + 1 :]
+    if words[:1] in (["gelos-lc"], [".venv/bin/gelos-lc"]):
+        yield words[1:]
+    if words[:1] == ["python"] and Path(words[1]).parent.name == "scripts" and Path(words[1]).stem in SCRIPTS:
+        yield [SCRIPTS[Path(words[1]).stem], *words[2:]]
+    if words[:2] == ["docker", "run"]:
+        yield words[words.index("gelos-lc") + 1 :]
+    if words[:3] == ["docker", "compose", "run"]:
+        yield words[words.index("program") + 1 :]
 
 
 class Asked(BaseException):
     """A command has read its arguments."""
 
 
-def parsed(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Tell whether a command takes these arguments; if the config exists, whether it takes these settings."""
+def is_taken(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Tell whether ``gelos-lc`` takes these arguments; if the config exists, whether it takes these settings."""
 
-    def config(path: str, overrides: Any) -> None:
+    def config(path: str, overrides: Sequence[str]) -> None:
         if (ROOT / path).is_file():
             load_config(ROOT / path, [text for text in overrides if not text.endswith("=value")])
         raise Asked
@@ -319,17 +333,12 @@ def parsed(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> 
     def verify(*_: object) -> None:
         raise Asked
 
-    monkeypatch.setattr("cube.run.command.load_config", config)
-    monkeypatch.setattr("release.__main__.verify", verify)
-    module, _, function = MAINS[name].partition(":")
-    main: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    monkeypatch.setattr("cube.config.reading.load_config", config)
+    monkeypatch.setattr(importlib.import_module("release.verify.release"), "verify", verify)
     try:
-        main(arguments)
+        return main.main(arguments, "gelos-lc", standalone_mode=False) == 0
     except Asked:
         return True
-    except SystemExit as ended:
-        return ended.code == 0 and "--help" in arguments
-    return False
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import logging
@@ -20,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from cube.__main__ import build, build_parser
+from cube.build.commands import BuildOptions, run_build
+from cube.build.plan_table import print_plans
 from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.errors import ReadError
 from cube.run import progress
-from cube.run.command import EXIT_FAILED, config_parser, run_verb
+from cube.run.command import EXIT_FAILED, CommonOptions, run_verb
 from cube.run.layout import Layout
 from cube.run.logs import RunLog, event
 from cube.run.progress import draw_aois, draw_steps
@@ -257,7 +257,7 @@ def test_an_object_store_gets_the_log_when_the_run_ends() -> None:
     assert folder.read(name).decode().endswith("INFO    a line\n")
 
 
-def faulty(_: Config, __: argparse.Namespace) -> int:
+def faulty(_: Config) -> int:
     refuse()
     return 0
 
@@ -297,9 +297,9 @@ def test_a_terminal_that_is_gone_ends_no_run(
 def test_a_fault_of_the_program_shows_no_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
-    config = ["-c", str(ROOT / "configs/demo.yaml"), "--set", f"directory.working={tmp_path}"]
-    arguments = [*config, *["--json-logs"] * as_json]
-    assert run_verb("some", config_parser(""), faulty, arguments) == 1
+    config = str(ROOT / "configs/demo.yaml")
+    options = CommonOptions(config, (f"directory.working={tmp_path}",), json_logs=as_json)
+    assert run_verb("some", options, faulty) == 1
     stderr = capsys.readouterr().err
     assert "no answer from https://host/a.tif" in stderr
     assert "in refuse" in stderr
@@ -315,9 +315,8 @@ def test_only_the_aois_that_are_tried_again_are_counted(
     config = demo_config(tmp_path, "s2l2a.cloud_cover=0.1")  # every AOI is skipped
     board = StatusBoard(Layout.of(config).root, load_aois(config))
     board.update(1, status=AoiState.FAILED)
-    arguments = build_parser("").parse_args(["-c", "demo.yaml", "--retry-failed"])
     caplog.set_level(logging.INFO)
-    assert build(config, arguments) == 0
+    assert run_build(config, BuildOptions(retry_failed=True), bars=False) == 0
     [only] = facts(caplog, "aois")
     assert (only["done"], only["total"]) == (1, 1)
 
@@ -333,9 +332,8 @@ def test_a_dry_run_shows_what_cannot_be_read_and_goes_on(
             raise ReadError("an item", "data", "HTTP 404")
         return {"Trees": 7}
 
-    monkeypatch.setattr("cube.__main__.candidates_of", candidates)
-    arguments = build_parser("").parse_args(["-c", "demo.yaml", "--dry-run", "--aoi", "4", "5"])
-    assert build(demo_config(tmp_path), arguments) == EXIT_FAILED
+    monkeypatch.setattr("cube.build.plan_table.candidates_of", candidates)
+    assert print_plans(demo_config(tmp_path), [4, 5]) == EXIT_FAILED
     printed = " ".join(re.sub(r"[^\w,.: ]", " ", capsys.readouterr().out).split())
     assert "item an item, asset data: HTTP 404" in printed
     assert "candidate windows: 7 Trees" in printed

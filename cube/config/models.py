@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from dask.utils import parse_bytes
 from pydantic import (
     BeforeValidator,
     Field,
@@ -241,8 +240,12 @@ class ComputeConfig(Section):
     @field_validator("memory_limit")
     @classmethod
     def _is_memory(cls, value: str) -> str:
+        if value == "auto":
+            return value
+        from dask.utils import parse_bytes
+
         try:
-            known = value == "auto" or (value.strip() != "" and parse_bytes(value) >= 0)
+            known = value.strip() != "" and parse_bytes(value) >= 0
         except ValueError:
             known = False
         if not known:

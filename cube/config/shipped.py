@@ -4,7 +4,7 @@ In a checkout they lie in ``configs/`` already. From an installed wheel::
 
     python -m cube.config.shipped configs
     python -m cube.testing data/demo/archive
-    python -m cube -c configs/demo.yaml
+    gelos-lc run -c configs/demo.yaml
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlparse
 
-import requests
-
 from cube.redaction import without_signature
 from cube.retry import TRANSIENT_STATUS, Refused, RetryPolicy, Transient, retry_after_s
 
@@ -101,6 +99,7 @@ def token_for(href: str, *, stale: str | None) -> str:
 
 
 def _fetch(account: str, container: str) -> _Token:
+    import requests
     from planetary_computer.sas import SASToken
     from planetary_computer.settings import Settings
 

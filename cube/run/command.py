@@ -1,41 +1,45 @@
-"""What every command does alike: arguments, log, summary, exit codes."""
+"""What every command does alike: options, log, exit codes, tables.
+
+Nothing heavy is imported before a command runs, so that its help is there at once.
+"""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import functools
 import logging
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+import click
 
-from cube.config.models import Config
-from cube.config.reading import load_config
 from cube.errors import CatalogError, ClusterError, DiskFullError, GelosError, ReadError
 
-from .layout import Layout
-from .logs import RunLog, event
-from .status import AoiState, AoiStatus
+if TYPE_CHECKING:
+    from cube.config.models import Config
+
+    from .status import AoiStatus
 
 __all__ = [
     "EXIT_FAILED",
     "EXIT_FAULT",
     "EXIT_INTERRUPTED",
     "EXIT_USAGE",
-    "config_parser",
+    "CommonOptions",
+    "Severals",
+    "Verb",
+    "config_options",
     "print_table",
     "run_verb",
     "summarize_states",
     "terminated_as_interrupted",
+    "verb",
 ]
 
 EXIT_FAULT = 1
@@ -49,42 +53,121 @@ _WORTH_ANOTHER_TRY = (CatalogError, ClusterError, ReadError, DiskFullError)
 """Errors that the same command may not meet the next time; the others want another command."""
 
 
-def config_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the arguments that all commands on a config share."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("-c", "--config", required=True, help="the dataset version's YAML file")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a config key, such as chips.min_purity=0.9 (repeatable); "
-        "KEY= stands for the default, and of a sensor for doing without it",
-    )
-    parser.add_argument(
-        "--json-logs", action="store_true", help="stderr has a JSON object per line, and no progress bars"
-    )
-    return parser
+@dataclass(frozen=True)
+class CommonOptions:
+    """What all commands on a config are told."""
+
+    config: str
+    """Path of the YAML file."""
+    settings: tuple[str, ...] = ()
+    """``key=value`` each, laid over the file."""
+    json_logs: bool = False
+
+    @property
+    def bars(self) -> bool:
+        """Whether progress bars may be drawn."""
+        return not self.json_logs
 
 
-def run_verb(
-    name: str,
-    parser: argparse.ArgumentParser,
-    verb: Callable[[Config, argparse.Namespace], int],
-    argv: list[str] | None = None,
-) -> int:
-    """Parse, load the config, call the verb, and turn what it meets into one line and an exit code.
+class Severals(click.Option):
+    """A repeatable option that takes several values at once, too: ``--aoi 3 7 --aoi 9``."""
+
+
+class Verb(click.Command):
+    """A command whose function returns its exit code, and whose help ends with examples.
+
+    Parameters
+    ----------
+    settings
+        As click's own commands have them.
+    examples
+        Whole command lines.
+    """
+
+    def __init__(self, *settings: Any, examples: Sequence[str] = (), **more: Any) -> None:
+        super().__init__(*settings, **more)
+        self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        severals = {name for one in self.params if isinstance(one, Severals) for name in one.opts}
+        return super().parse_args(ctx, list(_repeat_options(args, severals)))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they would be typed."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Examples"):
+            for line in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Do what the command is for, and end with its exit code, that of Ctrl-C too."""
+        try:
+            code = super().invoke(ctx)
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+        ctx.exit(code)
+
+
+def _repeat_options(arguments: Sequence[str], severals: set[str]) -> Iterator[str]:
+    """Yield ``--aoi 3 7`` as ``--aoi 3 --aoi 7``, which is how click knows several values."""
+    option, has_value = "", False
+    for word in arguments:
+        if word.startswith("-"):
+            option, has_value = (word if word in severals else ""), False
+        elif option and has_value:
+            yield option
+        else:
+            has_value = True
+        yield word
+
+
+def verb(name: str, *examples: str) -> Callable[[Callable[..., int]], Verb]:
+    """Return a decorator that makes a function a command; its docstring is the help.
 
     Parameters
     ----------
     name
-        Of the command; names its log file, too.
-    parser
-        Of its arguments.
-    verb
-        What it does.
-    argv
-        Arguments (default: the process's).
+        As people type it.
+    examples
+        Whole command lines, for the end of its help.
+    """
+    return click.command(name, cls=Verb, examples=examples)
+
+
+def config_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of all commands on a config; its first argument holds them."""
+
+    @click.option("-c", "--config", required=True, type=click.Path(), help="The dataset version's YAML file.")
+    @click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a config key, such as chips.min_purity=0.9 (repeatable); "
+        "KEY= stands for the default, and of a sensor for doing without it.",
+    )
+    @click.option("--json-logs", is_flag=True, help="A JSON object per line on stderr, and no progress bars.")
+    @functools.wraps(function)
+    def with_options(config: str, settings: tuple[str, ...], *, json_logs: bool, **others: Any) -> int:
+        return function(CommonOptions(config, settings, json_logs), **others)
+
+    return with_options
+
+
+def run_verb(name: str, options: CommonOptions, do: Callable[[Config], int], *, keep_log: bool = True) -> int:
+    """Load the config, do what a command is for, and turn errors into a line and an exit code.
+
+    Parameters
+    ----------
+    name
+        Of the command, in its log's lines and its log file's name.
+    options
+        Which config, and how to tell of progress.
+    do
+        What the command is for; returns its exit code.
+    keep_log
+        Whether the run has a log file, if the config wants them.
 
     Returns
     -------
@@ -92,15 +175,19 @@ def run_verb(
         0 done, 1 a fault of the program, 2 config or usage, 3 something failed and can be retried,
         130 interrupted (Ctrl-C, SIGTERM) and resumable.
     """
-    arguments = parser.parse_args(argv)
+    from cube.config.reading import load_config
+
+    from .layout import Layout
+    from .logs import RunLog, event
+
     began = time.monotonic()
-    with RunLog(as_json=arguments.json_logs) as log, terminated_as_interrupted():
+    with RunLog(as_json=options.json_logs) as log, terminated_as_interrupted():
         try:
-            config = load_config(arguments.config, arguments.set)
-            if config.log_errors and not getattr(arguments, "dry_run", False):
+            config = load_config(options.config, options.settings)
+            if config.log_errors and keep_log:
                 log.keep_in(Layout.of(config).logs, name)
-            _say_start(name, config, arguments)
-            code = verb(config, arguments)
+            _log_start(name, config, options)
+            code = do(config)
         except GelosError as error:
             _LOG.error("%s", error, extra=event("error"))
             code = EXIT_FAILED if isinstance(error, _WORTH_ANOTHER_TRY) else EXIT_USAGE
@@ -113,9 +200,7 @@ def run_verb(
         except Exception:  # noqa: BLE001  Python's own traceback would show tokens
             _LOG.critical("ended by a fault of the program", exc_info=True, extra=event("fault"))
             code = EXIT_FAULT
-        seconds = round(time.monotonic() - began, 1)
-        text = f"{name} ended with {code} after {timedelta(seconds=round(seconds))}"
-        _LOG.info("%s", text, extra=event("end", exit=code, seconds=seconds))
+        _log_end(name, code, time.monotonic() - began)
     return code
 
 
@@ -136,18 +221,34 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _say_start(name: str, config: Config, arguments: argparse.Namespace) -> None:
+def _log_start(name: str, config: Config, options: CommonOptions) -> None:
     """Note which program ran on what: a log file is read years later."""
-    keys = [setting.partition("=")[0] for setting in arguments.set]  # a value may be secret
-    what = f"{name} of {config.dataset.name} {config.dataset.version} with {arguments.config}"
+    from importlib.metadata import version
+
+    from .logs import event
+
+    keys = [setting.partition("=")[0] for setting in options.settings]  # a value may be secret
+    what = f"{name} of {config.dataset.name} {config.dataset.version} with {options.config}"
     text = what + (f", set: {', '.join(keys)}" if keys else "")
     program, python = version("gelos-lc"), sys.version.split()[0]
-    extra = event("start", config=str(arguments.config), set=keys, program=program, python=python)
+    extra = event("start", config=options.config, set=keys, program=program, python=python)
     _LOG.info("%s (gelos-lc %s, Python %s)", text, program, python, extra=extra)
+
+
+def _log_end(name: str, code: int, seconds: float) -> None:
+    from datetime import timedelta
+
+    from .logs import event
+
+    text = f"{name} ended with {code} after {timedelta(seconds=round(seconds))}"
+    _LOG.info("%s", text, extra=event("end", exit=code, seconds=round(seconds, 1)))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stdout; wide cells are wrapped, long tables say what they leave out."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(*columns, title=title, title_justify="left")
     for row in rows[:_SHOWN_ROWS]:
         table.add_row(*(str(cell) for cell in row))
@@ -159,5 +260,7 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 
 def summarize_states(rows: Mapping[int, AoiStatus]) -> str:
     """Return the count of AOIs by state, in one line."""
+    from .status import AoiState
+
     counts = Counter(row.status for row in rows.values())
     return ", ".join(f"{counts[state]} {state}" for state in AoiState if counts[state])

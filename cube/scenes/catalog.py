@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from requests import Response
 from shapely import STRtree
 from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
@@ -33,6 +32,9 @@ from cube.run.storage import Folder, open_folder
 from cube.windows.projection import split_at_antimeridian
 
 from .items import parse_time
+
+if TYPE_CHECKING:
+    from requests import Response
 
 __all__ = ["ApiCatalog", "CachedCatalog", "Catalog", "FileCatalog", "Query", "catalog_file", "open_catalog"]
 

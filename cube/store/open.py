@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
@@ -15,6 +14,9 @@ from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import SCHEMA_VERSION
 
 from .template import SEAL, cube_name
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["open_cube", "read_array"]
 
@@ -52,6 +54,7 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
         If it was written in a layout that this version does not know.
     """
     import rioxarray  # noqa: F401  gives arrays their .rio
+    import xarray as xr
 
     folder = open_folder(path, options)
     if not folder.exists(SEAL):

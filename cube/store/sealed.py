@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from shapely.geometry import mapping
 
@@ -26,6 +25,7 @@ from cube.windows.grid import Block, Bounds
 from .template import SEAL, cube_name, make_template, metadata_nodes, plain_json
 
 if TYPE_CHECKING:
+    import xarray as xr
     import zarr
 
 __all__ = [
@@ -271,6 +271,8 @@ def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
 
 def open_raw(cubes: Folder, aoi_index: int) -> xr.DataTree:
     """Open a cube lazily with the numbers that lie on disk: the archive's integers, masks beside them."""
+    import xarray as xr
+
     store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
     return xr.open_datatree(store, engine="zarr", chunks=None, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
 

@@ -6,20 +6,21 @@ import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
-from zarr.codecs import BloscCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
 
 from cube.config.sensors import Band, BandKind
 from cube.scenes.plan import CubePlan, SensorPlan
 from cube.windows.grid import chunk_px
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.codecs import BloscCodec
+    from zarr.storage import MemoryStore
 
 __all__ = ["SEAL", "codec_of", "cube_name", "make_template", "metadata_nodes", "plain_json"]
 
@@ -30,6 +31,8 @@ _TIME_UNITS = "microseconds since 1970-01-01 00:00:00"
 
 def codec_of(band: Band) -> BloscCodec:
     """Return the codec of a band's chunks."""
+    from zarr.codecs import BloscCodec
+
     return BloscCodec(cname=band.compressor, clevel=1, shuffle="bitshuffle")
 
 
@@ -53,6 +56,9 @@ def make_template(plan: CubePlan) -> dict[str, bytes]:
 
     The bytes follow from the plan alone.
     """
+    import zarr
+    from zarr.storage import MemoryStore
+
     store = MemoryStore()
     root = zarr.open_group(store, mode="w", zarr_format=3)
     for sensor_plan in plan.sensors:
@@ -61,6 +67,8 @@ def make_template(plan: CubePlan) -> dict[str, bytes]:
 
 
 def _contents(store: MemoryStore) -> dict[str, bytes]:
+    from zarr.core.buffer import default_buffer_prototype
+
     prototype = default_buffer_prototype()
 
     async def collect() -> dict[str, bytes]:

@@ -20,8 +20,8 @@ from PIL import Image
 from shapely import wkt
 
 from chipping import export
-from chipping.__main__ import main_contact
 from chipping.chip import chip
+from chipping.commands import sheet_command
 from chipping.contact_sheet import contact_sheet
 from cube.config.models import Config
 from cube.config.reading import load_config
@@ -511,7 +511,8 @@ def test_a_contact_sheet_of_what_is_not_there_is_one_clear_line(tmp_path: Path) 
         contact_sheet(config)
     chip(config)
     output = tmp_path / "new" / "sheet.png"
-    assert main_contact(["-c", str(tmp_path / "config.yaml"), "-o", str(output)]) == 0
+    arguments = ["-c", str(tmp_path / "config.yaml"), "-o", str(output)]
+    assert sheet_command.main(arguments, standalone_mode=False) == 0
     assert output.read_bytes() == contact_sheet(config)
     next((version_folder(config) / "chips").glob("*/s1rtc_20230203.png")).unlink()
     with pytest.raises(StoreError, match=r"s1rtc_20230203\.png: is missing; run chip\.py again"):

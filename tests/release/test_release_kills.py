@@ -127,7 +127,7 @@ def test_no_room_for_the_zip(config: Config, folder: Path, archive: Path, tmp_pa
     assert room < archive.stat().st_size / 2
     code = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); "
-        "from release.__main__ import main; sys.exit(main(['-c', sys.argv[1]]))"
+        "from release.commands import release_command; release_command(['-c', sys.argv[1]])"
     )
     ended = run(code, mine.path)
     assert ended.returncode != 0

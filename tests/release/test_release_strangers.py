@@ -192,7 +192,7 @@ def test_names_that_a_terminal_would_obey_are_escaped(copy: Path, tmp_path: Path
     (copy / "a\nREADME.md: fine\x1b[2J").write_text("")
     (copy / "größe.png").write_text("")
     (tmp_path / "tiny_v0.1.zip").write_bytes(b"")
-    code = "import sys; from release.__main__ import main_verify; sys.exit(main_verify())"
+    code = "from release.commands import verify_command; verify_command()"
     run = subprocess.run(
         [sys.executable, "-c", code, str(copy)], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."},
         capture_output=True, check=False,

@@ -25,8 +25,8 @@ def check_chips(*arguments):
     os.kill(os.getpid(), int(sys.argv[3]))
     return real(*arguments)
 module.check_chips = check_chips
-from release.__main__ import main_verify
-sys.exit(main_verify([sys.argv[1], "--workers", "2"]))
+from release.commands import verify_command
+verify_command([sys.argv[1], "--workers", "2"])
 """
 WAITS = """
 import importlib, sys, time
@@ -35,8 +35,8 @@ def _check_zip(*_):
     open(sys.argv[2], "w").close()
     time.sleep(300)
 module._check_zip = _check_zip
-from release.__main__ import main_verify
-sys.exit(main_verify([sys.argv[1], "--workers", "2"]))
+from release.commands import verify_command
+verify_command([sys.argv[1], "--workers", "2"])
 """
 
 

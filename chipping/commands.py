@@ -1,0 +1,135 @@
+"""The commands of phase two: ``chip``, ``sweep`` and ``sheet``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cube.run.command import CommonOptions, Severals, config_options, run_verb, verb
+
+if TYPE_CHECKING:
+    from cube.config.models import Config
+
+    from .sweep import Setting, SweepResult
+
+__all__ = ["chip_command", "run_chip", "sheet_command", "sweep_command"]
+
+
+@verb(
+    "chip",
+    "gelos-lc chip -c configs/demo.yaml",
+    "gelos-lc chip -c configs/demo.yaml --set chips.min_purity=0.9 --set 'chips.min_clear={s2l2a: 0.98}'",
+)
+@config_options
+def chip_command(common: CommonOptions) -> int:
+    """Score the finished cubes, choose windows and write chips. Needs no network."""
+    return run_verb("chip", common, lambda config: run_chip(config, bars=common.bars))
+
+
+def run_chip(config: Config, *, bars: bool) -> int:
+    """Score, choose and write, and print the counts; returns the exit code.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
+    bars
+        Whether progress bars may be drawn.
+    """
+    from cube.config.sensors import CLASS_NAMES
+    from cube.run.progress import draw_steps
+
+    from .chip import chip
+
+    with draw_steps(bars=bars) as progress:
+        summary = chip(config, progress=progress)
+    print(
+        f"{summary.chips} chips of {summary.windows} windows; "
+        f"{summary.written} written, {summary.kept} kept, {summary.removed} removed"
+    )
+    for verdict, count in summary.totals().items():
+        print(f"  {count:8} {verdict}")
+    for code, count in summary.classes.items():
+        print(f"  {count:8} chips of {code} {CLASS_NAMES[code]}")
+    return 0
+
+
+@verb(
+    "sweep",
+    "gelos-lc sweep -c configs/demo.yaml --grid chips.min_purity=0.8,0.9,1.0 chips.min_valid=0.9,1.0",
+    "gelos-lc sweep -c configs/demo.yaml --grid chips.min_purity=0.8,0.9,1.0 --want 10",
+)
+@config_options
+@click.option(
+    "--grid",
+    cls=Severals,
+    multiple=True,
+    required=True,
+    metavar="KEY=VALUE,VALUE...",
+    help="Settings to try, such as chips.min_purity=0.8,0.9,1.0 (several, or repeated).",
+)
+@click.option(
+    "--want",
+    type=int,
+    metavar="N",
+    help="Also name the loosest and strictest setting with N chips per class.",
+)
+def sweep_command(common: CommonOptions, grid: tuple[str, ...], want: int | None) -> int:
+    """Count the chips of a grid of settings, from scores alone: a table and a plot."""
+
+    def count_chips(config: Config) -> int:
+        from .sweep import parse_grid, sweep
+
+        result = sweep(config, parse_grid(grid, config.table))
+        print(result.to_csv().decode(), end="")
+        if want is not None:
+            _print_wanted(result, want)
+        return 0
+
+    return run_verb("sweep", common, count_chips)
+
+
+def _print_wanted(result: SweepResult, want: int) -> None:
+    loosest, strictest = result.loosest(want), result.strictest(want)
+    if loosest is None or strictest is None:
+        best = max(result.settings, key=lambda setting: setting.fewest)
+        print(f"no setting gives {want} chips of every class; the most is {best.fewest}, with {_named(best)}")
+        return
+    print(f"loosest with {want} chips of every class: {_named(loosest)}")
+    print(f"strictest: {_named(strictest)}")
+
+
+def _named(setting: Setting) -> str:
+    values = " ".join(f"{key}={value}" for key, value in setting.values.items())
+    return f"{values} ({setting.total} chips, at least {setting.fewest} per class)"
+
+
+@verb("sheet", "gelos-lc sheet -c configs/demo.yaml -o sheet.png --per-class 3")
+@config_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="contact_sheet.png",
+    show_default=True,
+    help="The PNG to write.",
+)
+@click.option("--per-class", type=int, default=2, show_default=True, metavar="N", help="Chips of each class.")
+def sheet_command(common: CommonOptions, output: Path, per_class: int) -> int:
+    """Draw a few chips of every class, all dates of all sensors, onto one picture."""
+
+    def draw(config: Config) -> int:
+        from cube.run.storage import disk_errors
+
+        from .contact_sheet import contact_sheet
+
+        data = contact_sheet(config, per_class)
+        with disk_errors(str(output)):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_bytes(data)
+        print(output)
+        return 0
+
+    return run_verb("contact_sheet", common, draw)

@@ -1,0 +1,163 @@
+"""The commands of phase one: ``plan`` and ``build``."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cube.run.command import (
+    CommonOptions,
+    Severals,
+    config_options,
+    print_table,
+    run_verb,
+    summarize_states,
+    verb,
+)
+
+if TYPE_CHECKING:
+    from cube.config.models import Config
+
+    from .run import BuildSummary
+
+__all__ = ["BuildOptions", "build_command", "build_options", "plan_command", "run_build", "run_plan"]
+
+_LOG = logging.getLogger(__name__)
+
+_AOI_OPTION = click.option(
+    "--aoi",
+    cls=Severals,
+    multiple=True,
+    type=int,
+    metavar="INDEX...",
+    help="Only these AOIs (several, or repeated).",
+)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a build is told beside its config."""
+
+    aoi: tuple[int, ...] = ()
+    """Indices of the AOIs (empty: all)."""
+    retry_failed: bool = False
+    """Only AOIs that failed in an earlier run."""
+    scheduler: str = ""
+    """Address of a running Dask scheduler; empty: as the config says."""
+    dry_run: bool = False
+    """Plan and print, but build nothing."""
+
+
+def build_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of a build: its second argument holds them."""
+
+    @_AOI_OPTION
+    @click.option("--retry-failed", is_flag=True, help="Only AOIs that failed before.")
+    @click.option("--scheduler", default="", metavar="ADDRESS", help="A running Dask scheduler.")
+    @click.option("--dry-run", is_flag=True, help="Plan and print, but build nothing.")
+    @functools.wraps(function)
+    def with_options(
+        common: CommonOptions,
+        aoi: tuple[int, ...],
+        scheduler: str,
+        *,
+        retry_failed: bool,
+        dry_run: bool,
+        **others: Any,
+    ) -> int:
+        return function(common, BuildOptions(aoi, retry_failed, scheduler, dry_run), **others)
+
+    return with_options
+
+
+@verb("plan", "gelos-lc plan -c configs/demo.yaml", "gelos-lc plan -c configs/demo.yaml --aoi 0 1")
+@config_options
+@_AOI_OPTION
+def plan_command(common: CommonOptions, aoi: tuple[int, ...]) -> int:
+    """Show scenes, extents, sizes and time of every AOI; nothing is built."""
+    return run_plan(common, aoi)
+
+
+@verb(
+    "build",
+    "gelos-lc build -c configs/demo.yaml",
+    "gelos-lc build -c configs/demo.yaml --aoi 0 1 --set s2l2a.cloud_cover=20",
+    "gelos-lc build -c configs/demo.yaml --retry-failed",
+)
+@config_options
+@build_options
+def build_command(common: CommonOptions, options: BuildOptions) -> int:
+    """Build the cubes of a dataset version, or complete what an earlier run left."""
+    if options.dry_run:
+        return run_plan(common, options.aoi)
+    return run_verb("build_cubes", common, lambda config: run_build(config, options, bars=common.bars))
+
+
+def run_plan(common: CommonOptions, aoi: tuple[int, ...]) -> int:
+    """Print what the cubes of AOIs would take (none named: of all); returns the exit code."""
+
+    def show(config: Config) -> int:
+        from .plan_table import print_plans
+
+        return print_plans(config, aoi, bars=common.bars)
+
+    return run_verb("plan", common, show, keep_log=False)
+
+
+def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
+    """Build cubes, and print what became of every AOI; returns the exit code.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
+    options
+        Which AOIs, and where the work is done.
+    bars
+        Whether progress bars may be drawn.
+    """
+    from cube.config.aoi import load_aois
+    from cube.run.engine import open_engine
+    from cube.run.layout import Layout
+    from cube.run.logs import event
+    from cube.run.progress import draw_aois
+    from cube.run.status import StatusBoard
+
+    from .plans import wanted_aois
+    from .run import build_cubes
+
+    compute = config.compute
+    if options.scheduler:
+        compute = compute.model_copy(update={"scheduler": options.scheduler})
+    total = len(wanted_aois(config, only=options.aoi, retry_failed=options.retry_failed))
+    try:
+        with draw_aois(total, "cubes", bars=bars) as progress, open_engine(compute) as engine:
+            summary = build_cubes(
+                config, engine, only=options.aoi, retry_failed=options.retry_failed, progress=progress
+            )
+    except KeyboardInterrupt:
+        rows = StatusBoard(Layout.of(config).root, load_aois(config)).rows
+        _LOG.info("stopped: %s", summarize_states(rows), extra=event("stopped"))
+        raise
+    _print_summary(summary)
+    return summary.exit_code
+
+
+def _print_summary(summary: BuildSummary) -> None:
+    from cube.run.status import AoiState
+
+    from .plan_table import extent_text
+
+    rows = [
+        [f"{index:06}", row.status, row.epsg or "", extent_text(row.width_m, row.height_m), row.reason]
+        for state in (AoiState.FAILED, AoiState.SKIPPED, AoiState.BUILDING, AoiState.BUILT)
+        for index, row in summary.rows.items()
+        if row.status is state
+    ]
+    print_table("Cubes", ["AOI", "status", "EPSG", "extent", "reason"], rows)
+    print(f"{summarize_states(summary.rows)}; {summary.fetched_blocks} blocks fetched")

@@ -1,0 +1,107 @@
+"""The commands ``release`` and ``verify``, and ``run``, which does all phases."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import click
+
+from chipping.commands import run_chip
+from cube.build.commands import BuildOptions, build_options, run_build, run_plan
+from cube.errors import GelosError
+from cube.run.command import (
+    EXIT_USAGE,
+    CommonOptions,
+    config_options,
+    run_verb,
+    terminated_as_interrupted,
+    verb,
+)
+
+if TYPE_CHECKING:
+    from cube.config.models import Config
+
+__all__ = ["release_command", "run_command", "verify_command"]
+
+_EXIT_FAULTY = 1
+_FORCE_OPTION = click.option("--force", is_flag=True, help="Replace a different release of this version.")
+
+
+@verb("release", "gelos-lc release -c configs/demo.yaml", "gelos-lc release -c configs/demo.yaml --force")
+@config_options
+@_FORCE_OPTION
+def release_command(common: CommonOptions, *, force: bool) -> int:
+    """Make a release from the chips of a dataset version."""
+    return run_verb(
+        "make_release", common, lambda config: _run_release(config, force=force, bars=common.bars)
+    )
+
+
+def _run_release(config: Config, *, force: bool, bars: bool) -> int:
+    from cube.run.progress import draw_steps
+
+    from .make import make_release
+
+    with draw_steps(bars=bars) as progress:
+        summary = make_release(config, force=force, progress=progress)
+    done = "written" if summary.written else "already there, unchanged"
+    print(f"{summary.folder}: {summary.chips} chips, {done}")
+    for code, count in summary.after.items():
+        print(f"  class {code}: {summary.before[code]} -> {count}")
+    for name, count in summary.splits.items():
+        print(f"  split {name}: {count}")
+    for reason, count in summary.funnel:
+        print(f"  left out, {reason}: {count}")
+    for warning in summary.warnings:
+        print(f"  warning: {warning}")
+    if summary.zip:
+        print(summary.zip)
+    print(f"SHA256SUMS {summary.fingerprint}")
+    return 0
+
+
+@verb(
+    "run",
+    "gelos-lc run -c configs/demo.yaml",
+    "gelos-lc run -c configs/demo.yaml --set chips.min_purity=0.9 --force",
+)
+@config_options
+@build_options
+@_FORCE_OPTION
+def run_command(common: CommonOptions, options: BuildOptions, *, force: bool) -> int:
+    """Build cubes, cut chips and make a release, in a row."""
+
+    def do_all(config: Config) -> int:
+        built = run_build(config, options, bars=common.bars)  # what failed leaves the others' release to do
+        chipped = run_chip(config, bars=common.bars)
+        return max(built, chipped, _run_release(config, force=force, bars=common.bars))
+
+    if options.dry_run:
+        return run_plan(common, options.aoi)
+    return run_verb("run", common, do_all)
+
+
+@verb(
+    "verify",
+    "gelos-lc verify data/demo/processed/demo",
+    "gelos-lc verify data/demo/processed/gelos-lc-demo_demo.zip --workers 4",
+)
+@click.argument("release", type=click.Path())
+@click.option("--workers", type=int, metavar="N", help="Processes (default: one per core).")
+def verify_command(release: str, workers: int | None) -> int:
+    """Check a release, its folder or its zip: one line per fault, exit 1 if there is one."""
+    from .verify.release import verify
+
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
+    try:
+        with terminated_as_interrupted():
+            found = verify(release, workers)
+    except GelosError as error:
+        click.echo(f"error: {error}", err=True)
+        return EXIT_USAGE
+    for fault in found:
+        print(fault)
+    faults = sum(not fault.warning for fault in found)
+    click.echo(f"{release}: {faults} faults, {len(found) - faults} warnings", err=True)
+    return _EXIT_FAULTY if faults else 0
