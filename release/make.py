@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,8 +26,7 @@ from cube.windows.lattice import WindowGeometry
 
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
-from .memory import give_back
-from .opening.checksums import SUMS_NAME, Checksums, Names, format_sums, is_digest, sha256, sha256_of
+from .opening.checksums import SUMS_NAME, format_sums, is_digest, sha256, sha256_of
 from .opening.faults import ReleaseError
 from .opening.files import FolderFiles
 from .opening.table import to_parquet
@@ -94,13 +93,13 @@ class _Source(NamedTuple):
 
 @dataclass(frozen=True)
 class _Chips:
-    """The files of the chosen chips. Only their checksums are held: a release has hundreds of thousands."""
+    """The files of the chosen chips, of which only checksums are held."""
 
     folder: Folder
     table: pd.DataFrame
     """Such as :attr:`release.select.Selection.chips`."""
     config: Config
-    sums: Checksums = field(default_factory=Checksums)
+    sums: Mapping[str, str] = field(default_factory=dict)
     """By name in the release, as ``chip.json`` gives it; in the end, of every file of the
     release."""
 
@@ -163,10 +162,9 @@ def make_release(config: Config, *, force: bool = False, progress: Progress | No
         output.sweep()
         with _document_folder(output) as documents:
             _describe(working, measures, selection, chips, documents)
-            pairs = itertools.chain(chips.sums.pairs(), documents.sums.items())
-            chips = replace(chips, sums=Checksums(pairs))
+            chips = replace(chips, sums={**chips.sums, **documents.sums})
             paths = tuple(documents.folder / name for name in documents.sums)
-            plan = _Plan(chips, paths, sha256_of(format_sums(chips.sums)))
+            plan = _Plan(chips, paths, sha256(format_sums(chips.sums)))
             written = _write(output, plan, force=force, progress=progress)
     return _summary(output, selection, config, plan.fingerprint, written=written)
 
@@ -183,7 +181,6 @@ class _DocumentFolder:
         path = self.folder / name
         with disk_errors(str(path)), path.open("wb") as file:
             self.sums[name] = sha256_of(_written(file, pieces))
-        give_back()
 
 
 def _written(file: IO[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -211,18 +208,15 @@ class _Plan:
     """SHA-256 of SHA256SUMS."""
 
     @property
-    def names(self) -> Names:
-        """All files but the seal."""
-        return self.chips.sums.names
+    def names(self) -> list[str]:
+        """All files but ``SHA256SUMS``, sorted."""
+        return sorted(self.chips.sums)
 
 
 def _choose(working: Folder, config: Config) -> tuple[Selection, pd.DataFrame]:
     """Choose the chips, and keep the measures of every window, for the report."""
     windows = _read_windows(working, config)
-    selection, measures = select(windows, config), measures_of(windows)
-    del windows
-    give_back()
-    return selection, measures
+    return select(windows, config), measures_of(windows)
 
 
 def _write(output: Folder, plan: _Plan, *, force: bool, progress: Progress | None) -> bool:
@@ -282,7 +276,7 @@ def _find_chips(folder: Folder, selection: Selection, config: Config) -> _Chips:
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         batches = (pool.map(find, batch) for batch in _batches(range(len(selection.chips))))
         pairs = itertools.chain.from_iterable(itertools.chain.from_iterable(batches))
-        return replace(chips, sums=Checksums(pairs))
+        return replace(chips, sums=dict(pairs))
 
 
 def _read_seal(folder: Folder, cell: str) -> dict[str, Any]:
@@ -376,11 +370,10 @@ def _geojson(collection: Mapping[str, Any]) -> bytes:
 
 def _is_there(release: Folder, plan: _Plan) -> bool | None:
     """Tell whether this very release is there (True), a different one (False), or none (None)."""
-    names = Names(release.files())
-    if not len(names):
+    names = set(release.files())
+    if not names:
         return None
-    expected = itertools.chain([SUMS_NAME], plan.names)
-    if len(names) != 1 + len(plan.names) or not all(name in names for name in expected):
+    if names != {SUMS_NAME, *plan.names}:
         return False
     if sha256(release.read(SUMS_NAME)) != plan.fingerprint:
         return False
@@ -392,13 +385,13 @@ def _is_there(release: Folder, plan: _Plan) -> bool | None:
         return all(all(pool.map(is_whole, batch)) for batch in _batches(plan.names))
 
 
-def _check_is_release(release: Folder, names: Names) -> None:
+def _check_is_release(release: Folder, names: Collection[str]) -> None:
     """Refuse to take a folder for a release, and so to replace it, that is none.
 
     An object store may hold the files of this release without their seal: those of a run that was
     stopped.
     """
-    if release.exists(SUMS_NAME) or (not release.is_local and all(name in names for name in release.files())):
+    if release.exists(SUMS_NAME) or (not release.is_local and set(names).issuperset(release.files())):
         return
     raise ReleaseError(
         f"{release}: holds files, but no {SUMS_NAME}: it is no release, and is not replaced; "
@@ -422,7 +415,7 @@ def _write_folder(output: Folder, plan: _Plan, progress: Progress | None) -> Non
                 progress("chips", batch[-1] + 1, len(rows))
         for path in plan.documents:
             put(path.name, path.read_bytes())
-        put(SUMS_NAME, b"".join(format_sums(chips.sums)))
+        put(SUMS_NAME, format_sums(chips.sums))
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

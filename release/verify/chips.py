@@ -29,11 +29,10 @@ from release.recipe import Recipe, SensorLayout
 
 from .alignment import Alignment, Edges, edges, surface
 
-__all__ = ["LOOK_BYTES", "SUM_DIFFERS", "ChipTask", "Findings", "check_chips"]
+__all__ = ["SUM_DIFFERS", "ChipTask", "Findings", "check_chips"]
 
 SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
-LOOK_BYTES = 16
-"""Of an image's digest."""
+_DIGEST_BYTES = 16
 _ROOM_BYTES = 1 << 20
 """Room for a file's header and tags beside its pixels."""
 _MIN_ALIGNED_PX = 16
@@ -117,7 +116,7 @@ def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings
 
 def _look(sensor: str, values: NDArray[Any]) -> bytes:
     key = sensor.encode()[: hashlib.blake2b.MAX_KEY_SIZE]
-    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=LOOK_BYTES, key=key).digest()
+    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=_DIGEST_BYTES, key=key).digest()
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ import logging
 import multiprocessing
 import os
 import signal
+import struct
 import threading
 import warnings
-from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,11 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 
 from cube.run.storage import Folder
-from release.memory import give_back
-from release.opening.checksums import SUMS_NAME, Checksums, Names
+from release.opening.checksums import SUMS_NAME
 from release.opening.faults import BadZipError, Fault
 from release.opening.files import Files, FolderFiles, ZipFiles, open_files
 from release.opening.zips import zip_chunks, zip_equals
@@ -35,7 +33,7 @@ from release.select import dates_fit
 from release.tracker import chip_id_of, rows_of
 
 from .alignment import Alignment
-from .chips import LOOK_BYTES, ChipTask, Findings, check_chips
+from .chips import ChipTask, Findings, check_chips
 from .documents import check_documents, check_sums
 
 __all__ = ["verify"]
@@ -82,63 +80,36 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
         return sorted({Fault(SUMS_NAME, str(error)), *_check_zip(files, None)})
     recipe, table, wrong = check_documents(files, sums, names)
     faults += wrong
-    tasks = _Tasks(sums, names, table, recipe)
-    del names, table
-    give_back()  # before workers share it
-    looks = _Looks(sums.names)
-    findings = _check_chips(files, tasks, recipe, looks, workers)
+    tasks = _chip_tasks({name: sums[name] for name in sums.keys() & set(names)}, table, recipe)
+    findings = _check_chips(files, tasks, recipe, workers)
     faults += findings.faults
-    return sorted({*faults, *looks.faults(), *_check_alignment(findings.alignments, recipe)})
+    return sorted({*faults, *_same_images(findings.images), *_check_alignment(findings.alignments, recipe)})
 
 
-class _Tasks:
-    """Chips to check, a task at a time: all of them at once would take more memory than the release's table."""
+def _chip_tasks(
+    sums: Mapping[str, str], table: gpd.GeoDataFrame | None, recipe: Recipe | None
+) -> list[ChipTask]:
+    """Return a task per chip, in the order of ids: its files, and its row where it can be compared with them."""
+    files: dict[int, list[tuple[str, str]]] = {}
+    for name, digest in sorted(sums.items()):
+        chip_id = chip_id_of(name)
+        if chip_id is not None:
+            files.setdefault(chip_id, []).append((name, digest))
+    rows = {} if table is None or recipe is None else dict(_compared_rows(table, recipe))
+    # Correlation is over the release: chips beyond some hundreds tell nothing new.
+    aligned_every = max(1, len(files) // _ALIGNED_CHIPS)
+    return [
+        ChipTask(tuple(own), rows.get(chip_id), number % aligned_every == 0)
+        for number, (chip_id, own) in enumerate(sorted(files.items()))
+    ]
 
-    def __init__(
-        self, sums: Checksums, names: Names, table: gpd.GeoDataFrame | None, recipe: Recipe | None
-    ) -> None:
-        missing = set(sums.names.beside(names))
-        ids = [None if name in missing else chip_id_of(name) for name in sums]
-        own = np.array([-1 if one is None else one for one in ids], dtype=np.int64)
-        # Places among the names, chip by chip.
-        self._places = np.argsort(own, kind="stable")[np.count_nonzero(own < 0) :]
-        self._ids, self._starts = np.unique(own[self._places], return_index=True)
-        self._sums, self._recipe = sums, recipe
-        self._table = None if table is None or recipe is None else table[_compared_fields(recipe)].copy()
-        # Correlation is over the release: chips beyond some hundreds tell nothing new.
-        self._aligned_every = max(1, len(self) // _ALIGNED_CHIPS)
 
-    def __len__(self) -> int:
-        """Return how many chips there are."""
-        return len(self._ids)
-
-    def __iter__(self) -> Iterator[ChipTask]:
-        """Yield a task per chip, in the order of ids."""
-        names, rows = self._sums.names, self._rows()
-        bounds = itertools.pairwise([*self._starts.tolist(), len(self._places)])
-        ahead = next(rows, None)
-        for number, (chip_id, (start, end)) in enumerate(zip(self._ids.tolist(), bounds, strict=True)):
-            places = self._places[start:end].tolist()
-            files = tuple((names.at(place), self._sums.at(place)) for place in places)
-            while ahead is not None and ahead[0] < chip_id:
-                ahead = next(rows, None)
-            row = ahead[1] if ahead is not None and ahead[0] == chip_id else None
-            yield ChipTask(files, row, number % self._aligned_every == 0)
-
-    def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield ids and what rasters are compared with; only rows whose dates are such that they can be."""
-        if self._table is None or self._recipe is None:
-            return
-        dates = [f"{key}_dates" for key in self._recipe.series]
-        for row in rows_of(self._table, list(self._table.columns)):
-            if all(dates_fit(row[name], self._recipe.ranges) for name in dates):
-                yield int(row.pop("id")), row
-
-    def batches(self) -> Iterator[list[ChipTask]]:
-        """Yield some tasks at a time."""
-        tasks = iter(self)
-        while batch := list(itertools.islice(tasks, _CHIPS_PER_TASK)):
-            yield batch
+def _compared_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield ids and what rasters are compared with; only rows whose dates are such that they can be."""
+    dates = [f"{key}_dates" for key in recipe.series]
+    for row in rows_of(table, _compared_fields(recipe)):
+        if all(dates_fit(row[name], recipe.ranges) for name in dates):
+            yield int(row.pop("id")), row
 
 
 def _compared_fields(recipe: Recipe) -> list[str]:
@@ -147,41 +118,11 @@ def _compared_fields(recipe: Recipe) -> list[str]:
     return ["id", "epsg", "left_m", "top_m", "lulc", "purity", *dates, *scenes]
 
 
-class _Looks:
-    """Which files hold which images; 24 bytes of each, since there are a dozen to a chip.
-
-    Parameters
-    ----------
-    names
-        Of the files.
-    """
-
-    def __init__(self, names: Names) -> None:
-        self._names, self._digests, self._places = names, bytearray(), array("q")
-
-    def add(self, images: Iterable[tuple[bytes, str]]) -> None:
-        """Note the digests of images and the files that hold them."""
-        for digest, name in images:
-            place = self._names.place(name)
-            assert place is not None, name
-            self._digests += digest
-            self._places.append(place)
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._digests.clear()
-        del self._places[:]
-
-    def faults(self) -> Iterator[Fault]:
-        """Yield a fault per image that another file holds, too: no two places or days look alike to the last bit."""
-        digests = np.frombuffer(self._digests, dtype=np.uint64).reshape(-1, LOOK_BYTES // 8)
-        order = np.lexsort((self._places, *digests.T))
-        sorted_digests = digests[order]
-        is_same = (sorted_digests[1:] == sorted_digests[:-1]).all(axis=1)
-        first = 0
-        for number in np.flatnonzero(is_same).tolist():
-            first = first if number and is_same[number - 1] else number
-            name, other = (self._names.at(self._places[order[one]]) for one in (number + 1, first))
+def _same_images(images: Iterable[tuple[bytes, str]]) -> Iterator[Fault]:
+    """Yield a fault per image that another file holds, too: no two places or days look alike to the last bit."""
+    first: dict[bytes, str] = {}
+    for digest, name in sorted(images, key=lambda one: one[1]):
+        if (other := first.setdefault(digest, name)) != name:
             yield Fault(name, f"holds the same pixels as {other}")
 
 
@@ -205,30 +146,31 @@ def _check_zip_there() -> Findings:
 
 
 def _check_chips(
-    files: Files, tasks: _Tasks, recipe: Recipe | None, looks: _Looks, workers: int | None
+    files: Files, tasks: Sequence[ChipTask], recipe: Recipe | None, workers: int | None
 ) -> Findings:
     """Check all chips, and the zip."""
     if workers is None:
         workers = min(os.cpu_count() or 1, 1 + len(tasks) // _CHIPS_PER_WORKER)
+    batches = [tasks[start : start + _CHIPS_PER_TASK] for start in range(0, len(tasks), _CHIPS_PER_TASK)]
     if workers > 1:
         try:
-            return _merged(_check_parallel(files, tasks, recipe, workers), looks)
+            return _merged(_check_parallel(files, batches, recipe, workers))
         except BrokenProcessPool:  # a worker was killed, or could not start: slower, but it gets done
-            looks.clear()
-    here = (check_chips(batch, files, recipe) for batch in tasks.batches())
-    return _merged(itertools.chain([Findings(_check_zip(files, recipe))], here), looks)
+            pass
+    here = (check_chips(batch, files, recipe) for batch in batches)
+    return _merged(itertools.chain([Findings(_check_zip(files, recipe))], here))
 
 
-def _merged(parts: Iterable[Findings], looks: _Looks) -> Findings:
+def _merged(parts: Iterable[Findings]) -> Findings:
     merged = Findings()
     for part in parts:
-        looks.add(part.images)
-        part.images.clear()
         merged.merge(part)
     return merged
 
 
-def _check_parallel(files: Files, tasks: _Tasks, recipe: Recipe | None, workers: int) -> Iterator[Findings]:
+def _check_parallel(
+    files: Files, batches: Sequence[Sequence[ChipTask]], recipe: Recipe | None, workers: int
+) -> Iterator[Findings]:
     # A fork needs no guard in the caller's script and starts at once, but must not be made beside
     # running threads.
     may_fork = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
@@ -242,7 +184,7 @@ def _check_parallel(files: Files, tasks: _Tasks, recipe: Recipe | None, workers:
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         try:
             ahead: deque[Future[Findings]] = deque([pool.submit(_check_zip_there)])
-            for batch in tasks.batches():
+            for batch in batches:
                 ahead.append(pool.submit(_check_batch, batch))
                 if len(ahead) > _TASKS_AHEAD * workers:
                     yield ahead.popleft().result()
@@ -289,7 +231,7 @@ def _check_zip(files: Files, recipe: Recipe | None) -> list[Fault]:
     try:
         with folder.open(name) as archive:
             same = zip_equals(archive, zip_chunks(root, files.names(), files.read))
-    except (OSError, ValueError):  # a name that a zip cannot hold is a ValueError
+    except (OSError, ValueError, struct.error):  # the last two: a name that no zip can hold
         same = False
     what = "its own files" if isinstance(files, ZipFiles) else "the folder's files"
     return [] if same else [Fault(name, f"is not, byte for byte, the zip that {what} make")]
