@@ -24,22 +24,19 @@ from cube.windows.grid import Bounds
 from cube.windows.lattice import WindowGeometry
 
 from .opening.faults import UNREADABLE, ReleaseError, first_line
+from .opening.limits import check_dtype
 
 __all__ = ["RECIPE_NAME", "Recipe", "SensorLayout", "layout_of", "make_recipe", "parse_recipe"]
 
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
 _NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}
-_DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 _BLOCK_PX = 512**2
 """Of a storage block, where the raster itself is smaller."""
 _MOST_RASTER_BYTES = 1 << 30
 _MOST_ROWS = 100
 """Of further sensors; and of the bands of each, ten times as many."""
 _MOST_THUMBNAIL_PX = 1 << 13
-_ROW_BYTES_PER_DATE = 1 << 14
-_ROW_DATES = 4
-"""As many as take what a row holds beside its dates."""
 _MOST_SPLITS = 100
 """Blocks are weighed against each of them."""
 
@@ -111,11 +108,6 @@ class Recipe:
         layout = self.layout[key]
         nodata = math.nan if layout.nodata is None else layout.nodata
         return RasterSettings(self.table[key], layout.bands, layout.dtype, nodata)
-
-    @property
-    def row_bytes(self) -> int:
-        """Memory that a row of the tracker may take, several times what it does: it names scenes and files by date."""
-        return _ROW_BYTES_PER_DATE * (_ROW_DATES + len(self.ranges))
 
     @property
     def series(self) -> tuple[str, ...]:
@@ -224,9 +216,7 @@ def parse_recipe(data: bytes) -> Recipe:
 
 
 def _layout(raw: Mapping[str, Any]) -> SensorLayout:
-    if raw["dtype"] not in _DTYPES:  # numpy would parse it as an expression
-        msg = f"{raw['dtype']!r} is no dtype of a raster"
-        raise ValueError(msg)
+    check_dtype(raw["dtype"])
     return SensorLayout(
         tuple(map(str, raw["bands"])),
         raw["dtype"],

@@ -22,7 +22,7 @@ SUMS_NAME = "SHA256SUMS"
 """The root document of a release: written last, and read first."""
 
 MIN_SUMS_LINE_BYTES = 68
-"""The shortest line of ``SHA256SUMS``: 64 hexadecimal digits, two blanks, a name and a line's end."""
+"""The shortest line of ``SHA256SUMS``: 64 digits, two blanks, a name and a line's end."""
 
 _MOST_WRONG_LINES = 100
 _DIGEST = re.compile(r"[0-9a-f]{64}")

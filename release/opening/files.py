@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from cube.run.storage import Folder
 
 from .checksums import SUMS_NAME
 from .faults import UNREADABLE, BadZipError, ReleaseError, first_line
+from .limits import MOST_BYTES, check_is_inside, check_size
 
-__all__ = ["MOST_BYTES", "Files", "FolderFiles", "ZipFiles", "open_files"]
+__all__ = ["FolderFiles", "ZipFiles", "open_files"]
 
-MOST_BYTES = 1 << 32
-"""No file of a release is larger."""
 _HEADER = struct.Struct("<4s5H3L2H")
 """What stands before each entry's name; the lengths of name and extra fields come last."""
 _MOST_HEADER_BYTES = _HEADER.size + 2 * 0xFFFF
@@ -30,32 +27,19 @@ _BAD_ZIP = (zipfile.BadZipFile, EOFError, RuntimeError, struct.error, *UNREADABL
 """What :mod:`zipfile` raises at a file that is no zip, or a damaged one."""
 
 
-class Files(Protocol):
-    """Where a release's files are read from. What it reads may be anybody's: it never leaves the release."""
-
-    def names(self) -> list[str]:
-        """All file names, sorted; in a zip one may be there several times."""
-        ...
-
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Bytes of a file; FileNotFoundError if there is none, OSError if it cannot be read or is over `most`."""
-        ...
-
-
 class FolderFiles:
-    """The files of a release folder, on disk or in an object store."""
+    """The files of a release folder, which may be anybody's: what is read never leaves it."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
 
     def names(self) -> list[str]:
-        """All file names, sorted."""
-        with _listing(self.folder):
+        """Return all file names, sorted."""
+        with _listing_errors(self.folder):
             return list(self.folder.files())
 
     def _size(self, name: str) -> int:
-        if name.startswith("/") or not {"..", ""}.isdisjoint(re.split(r"[/\\]", name)) or ":" in name:
-            raise OSError("lies outside the release")
+        check_is_inside(name)
         try:
             if self.folder.is_local and not (self.folder.path / name).is_file():  # but a device or a pipe
                 raise FileNotFoundError(name)
@@ -64,8 +48,16 @@ class FolderFiles:
             raise FileNotFoundError(name) from None
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Bytes of a file."""
-        _check_size(self._size(name), most)
+        """Return a file's bytes.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        OSError
+            If it lies outside the release, cannot be read, or holds more than `most` bytes.
+        """
+        check_size(self._size(name), most)
         return self.folder.read(name)
 
 
@@ -83,7 +75,7 @@ class ZipFiles:
                 entries, end = archive.infolist(), archive.start_dir
         except _BAD_ZIP as error:
             raise BadZipError(f"{folder}/{name}: not a zip that can be read ({first_line(error)})") from None
-        self.root = _root(entry.filename for entry in entries)
+        self.root = _top_folder(entry.filename for entry in entries)
         self._names = sorted(entry.filename.removeprefix(self.root) for entry in entries)
         self._entries = {entry.filename.removeprefix(self.root): entry for entry in entries}
         # An entry ends where the next begins: no byte of a zip can be read as two files.
@@ -94,18 +86,18 @@ class ZipFiles:
         return ZipFiles, (self.folder, self.name)
 
     def names(self) -> list[str]:
-        """All file names; one may be there several times."""
+        """Return all file names, sorted; one may be there several times."""
         return self._names
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Bytes of a file."""
+        """Return a file's bytes; raise as :meth:`FolderFiles.read` does."""
         if name not in self._entries:
             raise FileNotFoundError(name)
         entry = self._entries[name]
         start, size = entry.header_offset, entry.file_size
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
             raise OSError("is compressed or encrypted; a release's zip holds its files as they are")
-        _check_size(size, most)
+        check_size(size, most)
         room = self._ends.get(start, start) - start
         data = b""
         if size <= room:
@@ -116,13 +108,8 @@ class ZipFiles:
         return data
 
 
-def _check_size(size: int, most: int) -> None:
-    if size > most:
-        raise OSError(f"holds {size:,} bytes, more than the {most:,} that it may")
-
-
 def _entry_data(entry: bytes, size: int) -> bytes:
-    """Return the content of a stored entry, which follows its header; less than `size` where it is damaged."""
+    """Return what follows a stored entry's header; less than `size` bytes where it is damaged."""
     if entry[:4] != b"PK\3\4" or len(entry) < _HEADER.size:
         return b""
     *_, name, extra = _HEADER.unpack_from(entry)
@@ -130,9 +117,10 @@ def _entry_data(entry: bytes, size: int) -> bytes:
     return entry[start : start + size]
 
 
-def _root(names: Iterable[str]) -> str:
-    seals = [name for name in names if name.endswith(f"/{SUMS_NAME}")]
-    return seals[0].removesuffix(SUMS_NAME) if seals else ""
+def _top_folder(names: Iterable[str]) -> str:
+    """Return the top folder of a zip's names, with its slash: the one that holds ``SHA256SUMS``."""
+    found = next((name for name in names if name.endswith(f"/{SUMS_NAME}")), "")
+    return found.removesuffix(SUMS_NAME)
 
 
 def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
@@ -153,7 +141,7 @@ def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
     folder = release if isinstance(release, Folder) else Folder(str(release))
     parent, _, name = folder.url.rstrip("/").rpartition("/")
     above = Folder(parent or ("/" if folder.url.startswith("/") else "."), folder.options)
-    with _listing(folder):
+    with _listing_errors(folder):
         if name.endswith(".zip") and above.exists(name):
             return ZipFiles(above, name)
         if folder.names():
@@ -162,8 +150,8 @@ def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
 
 
 @contextlib.contextmanager
-def _listing(folder: Folder) -> Iterator[None]:
-    """Say what cannot be listed."""
+def _listing_errors(folder: Folder) -> Iterator[None]:
+    """Turn an operating system's refusal to list a folder into one clear line."""
     try:
         yield
     except OSError as error:

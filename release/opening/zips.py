@@ -1,4 +1,4 @@
-"""The zip of a release, whose bytes follow from its files alone: made piece by piece, and compared."""
+"""The zip of a release, whose bytes follow from its files alone: made in pieces, compared."""
 
 from __future__ import annotations
 

@@ -1,23 +1,16 @@
-"""Check a release, whole: every file, name, field, date, raster and count. For anyone who holds one.
+"""Check a whole release: every file, name, field, date, raster and count.
 
 A release may come from anybody: what it says of itself is read as a claim, never as a path to
-follow or a size to trust.
+follow or a size to trust, and by processes of bounded memory and time.
 """
 
 from __future__ import annotations
 
-import itertools
-import logging
-import multiprocessing
+import functools
 import os
-import signal
 import struct
-import threading
-import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +19,7 @@ import geopandas as gpd
 from cube.run.storage import Folder
 from release.opening.checksums import SUMS_NAME
 from release.opening.faults import BadZipError, Fault
-from release.opening.files import Files, FolderFiles, ZipFiles, open_files
+from release.opening.files import FolderFiles, ZipFiles
 from release.opening.zips import zip_chunks, zip_equals
 from release.recipe import Recipe
 from release.select import dates_fit
@@ -35,6 +28,7 @@ from release.tracker import chip_id_of, rows_of
 from .alignment import Alignment
 from .chips import ChipTask, Findings, check_chips
 from .documents import check_documents, check_sums
+from .processes import CheckProcesses, DeadlyFileError, WatchedFiles, limit_memory
 
 __all__ = ["verify"]
 
@@ -42,9 +36,12 @@ _MISALIGNED_PX = 2
 _CHIPS_PER_TASK = 16
 _CHIPS_PER_WORKER = 100
 """Fewer are not worth starting a process for."""
-_TASKS_AHEAD = 4
-"""Per worker."""
 _ALIGNED_CHIPS = 500
+_BYTES_PER_FILE = 1 << 14
+"""Memory that the check of the documents may take for each file of the release, several times what
+it does."""
+_COPIES = 12
+"""How often a raster may be in memory while it is checked: as a file, and in several dtypes."""
 
 
 def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]:
@@ -55,7 +52,7 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     path
         The folder or the ``.zip``.
     workers
-        Processes that read chips (None: one per core, fewer for a small release; 1: this process).
+        Processes that read chips at once (None: one per core, fewer for a small release).
 
     Returns
     -------
@@ -67,29 +64,54 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     ReleaseError
         If there is nothing at `path`.
     """
+    release = path if isinstance(path, Folder) else Folder(str(path))
+    processes = CheckProcesses(release)
+    faults: set[Fault] = set()
     try:
-        files = open_files(path)
+        (documents,) = processes.run([_check_documents], workers=1)
+        faults.update(documents.faults)
+        if documents.is_release:
+            findings = _check_chips(processes, documents, workers)
+            faults.update(findings.faults, _same_images(findings.images))
+            faults.update(_alignment_faults(findings.alignments, documents.recipe))
     except BadZipError:
-        return [Fault(Path(str(path)).name, "is not a zip that can be read")]
+        faults.add(Fault(Path(str(path)).name, "is not a zip that can be read"))
+    except DeadlyFileError as error:
+        faults.add(Fault(error.file, str(error)))
+    return sorted(faults)
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """What was found in the files that are no chip's, and what they ask of those that are."""
+
+    faults: list[Fault]
+    is_release: bool = True
+    """False where there is nothing to compare files with."""
+    recipe: Recipe | None = None
+    tasks: list[ChipTask] | None = None
+
+
+def _check_documents(files: WatchedFiles) -> _Documents:
+    """Check the checksums and whatever is no chip's file."""
     names = files.names()
+    limit_memory(len(names) * _BYTES_PER_FILE)
     if SUMS_NAME not in names:
-        return [Fault(SUMS_NAME, "is missing: this is no release, or not all of it")]
+        missing = Fault(SUMS_NAME, "is missing: this is no release, or not all of it")
+        return _Documents([missing], is_release=False)
     try:
         faults, sums = check_sums(files.read(SUMS_NAME), names)
     except OSError as error:
-        return sorted({Fault(SUMS_NAME, str(error)), *_check_zip(files, None)})
+        return _Documents([Fault(SUMS_NAME, str(error))])
     recipe, table, wrong = check_documents(files, sums, names)
-    faults += wrong
-    tasks = _chip_tasks({name: sums[name] for name in sums.keys() & set(names)}, table, recipe)
-    findings = _check_chips(files, tasks, recipe, workers)
-    faults += findings.faults
-    return sorted({*faults, *_same_images(findings.images), *_check_alignment(findings.alignments, recipe)})
+    there = {name: sums[name] for name in sums.keys() & set(names)}
+    return _Documents(faults + wrong, recipe=recipe, tasks=_chip_tasks(there, table, recipe))
 
 
 def _chip_tasks(
     sums: Mapping[str, str], table: gpd.GeoDataFrame | None, recipe: Recipe | None
 ) -> list[ChipTask]:
-    """Return a task per chip, in the order of ids: its files, and its row where it can be compared with them."""
+    """Return a task per chip, in the order of ids, with its row where files can be compared with it."""
     files: dict[int, list[tuple[str, str]]] = {}
     for name, digest in sorted(sums.items()):
         chip_id = chip_id_of(name)
@@ -105,7 +127,7 @@ def _chip_tasks(
 
 
 def _compared_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield ids and what rasters are compared with; only rows whose dates are such that they can be."""
+    """Yield ids and what rasters are compared with, of rows whose dates allow it."""
     dates = [f"{key}_dates" for key in recipe.series]
     for row in rows_of(table, _compared_fields(recipe)):
         if all(dates_fit(row[name], recipe.ranges) for name in dates):
@@ -119,85 +141,32 @@ def _compared_fields(recipe: Recipe) -> list[str]:
 
 
 def _same_images(images: Iterable[tuple[bytes, str]]) -> Iterator[Fault]:
-    """Yield a fault per image that another file holds, too: no two places or days look alike to the last bit."""
+    """Yield a fault per image that another file holds, too: no two places or days look alike."""
     first: dict[bytes, str] = {}
     for digest, name in sorted(images, key=lambda one: one[1]):
         if (other := first.setdefault(digest, name)) != name:
             yield Fault(name, f"holds the same pixels as {other}")
 
 
-_worker: tuple[Files, Recipe | None]
-"""What a worker process reads from."""
-
-
-def _start_worker(files: Files, recipe: Recipe | None) -> None:
-    global _worker  # noqa: PLW0603  a worker's own
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has its parent's, which would take it for Ctrl-C
-    _worker = files, recipe
-
-
-def _check_batch(batch: Sequence[ChipTask]) -> Findings:
-    return check_chips(batch, *_worker)
-
-
-def _check_zip_there() -> Findings:
-    return Findings(_check_zip(*_worker))
-
-
-def _check_chips(
-    files: Files, tasks: Sequence[ChipTask], recipe: Recipe | None, workers: int | None
-) -> Findings:
+def _check_chips(processes: CheckProcesses, documents: _Documents, workers: int | None) -> Findings:
     """Check all chips, and the zip."""
+    tasks, recipe = documents.tasks or [], documents.recipe
     if workers is None:
         workers = min(os.cpu_count() or 1, 1 + len(tasks) // _CHIPS_PER_WORKER)
-    batches = [tasks[start : start + _CHIPS_PER_TASK] for start in range(0, len(tasks), _CHIPS_PER_TASK)]
-    if workers > 1:
-        try:
-            return _merged(_check_parallel(files, batches, recipe, workers))
-        except BrokenProcessPool:  # a worker was killed, or could not start: slower, but it gets done
-            pass
-    here = (check_chips(batch, files, recipe) for batch in batches)
-    return _merged(itertools.chain([Findings(_check_zip(files, recipe))], here))
+    checks = [functools.partial(_check_zip, recipe=recipe)]
+    for start in range(0, len(tasks), _CHIPS_PER_TASK):
+        batch = tasks[start : start + _CHIPS_PER_TASK]
+        checks.append(functools.partial(check_chips, tasks=batch, recipe=recipe))
+    layouts = [] if recipe is None else recipe.layout.values()
+    largest = max((layout.raster_bytes for layout in layouts), default=0)
+    findings = Findings()
+    for part in processes.run(checks, workers, _COPIES * largest):
+        findings.merge(part)
+    return findings
 
 
-def _merged(parts: Iterable[Findings]) -> Findings:
-    merged = Findings()
-    for part in parts:
-        merged.merge(part)
-    return merged
-
-
-def _check_parallel(
-    files: Files, batches: Sequence[Sequence[ChipTask]], recipe: Recipe | None, workers: int
-) -> Iterator[Findings]:
-    # A fork needs no guard in the caller's script and starts at once, but must not be made beside
-    # running threads.
-    may_fork = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if may_fork else "spawn")
-    others = set(multiprocessing.active_children())
-    with (
-        warnings.catch_warnings(),
-        ProcessPoolExecutor(workers, context, _start_worker, (files, recipe)) as pool,
-    ):
-        # Idle threads of numerical libraries, which they take care of themselves.
-        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        try:
-            ahead: deque[Future[Findings]] = deque([pool.submit(_check_zip_there)])
-            for batch in batches:
-                ahead.append(pool.submit(_check_batch, batch))
-                if len(ahead) > _TASKS_AHEAD * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        except BaseException:  # Ctrl-C waits for nothing, least of all for the zip
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-            raise
-
-
-def _check_alignment(alignments: Mapping[tuple[str, int], Alignment], recipe: Recipe | None) -> list[Fault]:
+def _alignment_faults(alignments: Mapping[tuple[str, int], Alignment], recipe: Recipe | None) -> list[Fault]:
+    """Return a warning per sensor and time range whose images lie beside those of Sentinel-2."""
     faults = []
     for (key, index), alignment in sorted(alignments.items()):
         assert recipe is not None
@@ -216,22 +185,30 @@ def _check_alignment(alignments: Mapping[tuple[str, int], Alignment], recipe: Re
     return faults
 
 
-def _check_zip(files: Files, recipe: Recipe | None) -> list[Fault]:
+def _check_zip(files: WatchedFiles, recipe: Recipe | None) -> Findings:
     """Compare a zip, byte for byte, with the one that its files, or the folder beside it, make."""
-    if isinstance(files, ZipFiles):
-        folder, name, root = files.folder, files.name, files.root.rstrip("/")
-    elif isinstance(files, FolderFiles) and recipe is not None:
-        url = files.folder.url.rstrip("/").rpartition("/")[0] or "."
-        folder, root = Folder(url, files.folder.options), f"{recipe.name}_{recipe.version}"
-        name = f"{root}.zip"
-        if not folder.exists(name):
-            return []
+    opened = files.files
+    if isinstance(opened, ZipFiles):
+        folder, name, root = opened.folder, opened.name, opened.root.rstrip("/")
+    elif recipe is not None and (beside := _zip_beside(opened, recipe)) is not None:
+        folder, name = beside
+        root = name.removesuffix(".zip")
     else:
-        return []
+        return Findings()
+    # What files hold is not looked at here: those that may not be read are read, too.
+    read = replace(files, deadly=frozenset()).read
     try:
         with folder.open(name) as archive:
-            same = zip_equals(archive, zip_chunks(root, files.names(), files.read))
+            same = zip_equals(archive, zip_chunks(root, files.names(), read))
     except (OSError, ValueError, struct.error):  # the last two: a name that no zip can hold
         same = False
-    what = "its own files" if isinstance(files, ZipFiles) else "the folder's files"
-    return [] if same else [Fault(name, f"is not, byte for byte, the zip that {what} make")]
+    what = "its own files" if isinstance(opened, ZipFiles) else "the folder's files"
+    wrong = [] if same else [Fault(name, f"is not, byte for byte, the zip that {what} make")]
+    return Findings(wrong)
+
+
+def _zip_beside(files: FolderFiles, recipe: Recipe) -> tuple[Folder, str] | None:
+    """Return the folder and name of the zip beside a release folder, if there is one."""
+    above = Folder(files.folder.url.rstrip("/").rpartition("/")[0] or ".", files.folder.options)
+    name = f"{recipe.name}_{recipe.version}.zip"
+    return (above, name) if above.exists(name) else None
