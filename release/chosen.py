@@ -17,7 +17,7 @@ from cube.config.models import Config
 from cube.run.storage import Folder
 from cube.windows.lattice import WindowGeometry
 
-from .opening.checksums import Checksums, is_digest, sha256
+from .opening.checksums import is_digest, sha256
 from .opening.faults import ReleaseError
 from .select import Selection
 from .tracker import chip_files, chip_id_of
@@ -47,7 +47,7 @@ class ChosenChips:
     table: pd.DataFrame
     """Such as :attr:`release.select.Selection.chips`."""
     config: Config
-    sums: Checksums = field(default_factory=Checksums)
+    sums: Mapping[str, str] = field(default_factory=dict)
     """By name in the release, as ``chip.json`` gives them."""
 
     def sources(self, row: int) -> list[Source]:
@@ -117,7 +117,7 @@ def find_chips(folder: Folder, selection: Selection, config: Config) -> ChosenCh
     with ThreadPoolExecutor(READ_THREADS) as pool:
         rows = batches(range(len(selection.chips)))
         digests = itertools.chain.from_iterable(pool.map(chips.find_digests, batch) for batch in rows)
-        return replace(chips, sums=Checksums(itertools.chain.from_iterable(digests)))
+        return replace(chips, sums=dict(itertools.chain.from_iterable(digests)))
 
 
 def _read_record(folder: Folder, cell: str) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -14,28 +16,29 @@ import xarray as xr
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
+from rasterio.transform import from_origin
 
 from cube.run.storage import Folder
 from cube.windows.grid import Bounds
 
 from .opening.checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
 from .opening.faults import ReleaseError, first_line
-from .opening.files import MOST_BYTES, open_files
+from .opening.files import open_files
+from .opening.limits import MOST_BYTES
 from .opening.table import read_parquet
 from .recipe import RECIPE_NAME, RasterSpec, Recipe, parse_recipe
 from .select import dates_fit
 from .tracker import PARQUET_NAME, image_names
 from .verify.tracker import table_problems
 
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
-__all__ = ["Release", "chip_arrays", "open_release", "torch_dataset"]
+__all__ = ["ChipDataset", "Release", "chip_arrays", "open_release", "torch_dataset"]
 
 Sample = dict[str, Any]
 _MOST_RECIPE_BYTES = 1 << 26
 _MOST_SUMS_BYTES = 1 << 28
-"""Two million files."""
+"""What two million files take."""
+_WIDER_DTYPES = {"uint16": "int32", "uint32": "int64"}
+"""dtypes that torch can hardly compute with, and the next wider one."""
 
 
 class Release:
@@ -119,7 +122,7 @@ class Release:
         """
         indexes, spec = self.band_indexes(sensor, bands), self._raster_spec(sensor)
         return np.stack(
-            [_pixels(name, self.read_file(name), indexes, spec) for name in self.paths(chip_id, sensor)]
+            [_decode(name, self.read_file(name), indexes, spec) for name in self.paths(chip_id, sensor)]
         )
 
     def _raster_spec(self, sensor: str) -> RasterSpec:
@@ -157,12 +160,15 @@ class Release:
         -------
         dict
             By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; read when
-            computed. ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
+            computed. ``.rio`` knows the CRS and the transform, which stay through arithmetic, and
+            the value that the files set aside for no data, which does not (pixels are as stored).
+            ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
         """
-        return {sensor: self._lazy(chip_id, sensor) for sensor in self.sensors}
+        return {sensor: self._open_lazily(chip_id, sensor) for sensor in self.sensors}
 
-    def _lazy(self, chip_id: int, sensor: str) -> xr.DataArray:
+    def _open_lazily(self, chip_id: int, sensor: str) -> xr.DataArray:
         import dask.array
+        import rioxarray  # noqa: F401  gives arrays their .rio
         from dask.delayed import delayed
 
         spec, bounds = self.recipe.rasters[sensor], self.bounds(chip_id)
@@ -170,36 +176,39 @@ class Release:
         indexes = self.band_indexes(sensor)
         layers = [
             dask.array.from_delayed(
-                delayed(_read_pixels)(self, name, indexes, spec),
+                delayed(_read_and_decode)(self, name, indexes, spec),
                 (len(spec.bands), size, size),
                 spec.dtype,
             )
             for name in names
         ]
+        row, is_static = self.row(chip_id), self.recipe.table[sensor].is_static
         centres = (np.arange(size) + 0.5) * spec.resolution
-        row = self.row(chip_id)
         coords: dict[str, Any] = {
             "band": list(spec.bands),
             "y": bounds.top - centres,
             "x": bounds.left + centres,
         }
+        if not is_static:
+            dates = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d")
+            coords["time"] = dates.to_numpy("datetime64[ns]")
         attrs = {
             "crs": f"EPSG:{row['epsg']}",
             "nodata": spec.nodata,
             "scene_ids": row[f"{sensor}_scene_ids"],
         }
-        if self.recipe.table[sensor].is_static:
-            return xr.DataArray(layers[0], coords, ("band", "y", "x"), sensor, attrs)
-        coords["time"] = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d").to_numpy(
-            "datetime64[ns]"
-        )
-        stack = dask.array.concatenate([layer[np.newaxis] for layer in layers])
-        return xr.DataArray(stack, coords, ("time", "band", "y", "x"), sensor, attrs)
+        stack = layers[0] if is_static else dask.array.concatenate([layer[np.newaxis] for layer in layers])
+        dims = ("band", "y", "x") if is_static else ("time", "band", "y", "x")
+        image: xr.DataArray = xr.DataArray(stack, coords, dims, sensor).rio.write_crs(row["epsg"])
+        image = image.rio.write_transform(from_origin(bounds.left, bounds.top, *[spec.resolution] * 2))
+        if spec.nodata is not None:
+            image = image.rio.write_nodata(spec.nodata)
+        return image.assign_attrs(attrs)
 
 
 def _read_table(data: bytes, most_rows: int, recipe: Recipe) -> gpd.GeoDataFrame:
     try:
-        table = read_parquet(data, most_rows, recipe.row_bytes)
+        table = read_parquet(data, most_rows)
     except ValueError as error:
         raise ReleaseError(f"{PARQUET_NAME}: cannot be read ({error}); verify the release") from None
     if problem := next(table_problems(table, recipe), None):
@@ -207,11 +216,11 @@ def _read_table(data: bytes, most_rows: int, recipe: Recipe) -> gpd.GeoDataFrame
     return table.set_index("id", drop=False)
 
 
-def _read_pixels(opened: Release, name: str, indexes: list[int], spec: RasterSpec) -> NDArray[Any]:
-    return _pixels(name, opened.read_file(name), indexes, spec)
+def _read_and_decode(opened: Release, name: str, indexes: list[int], spec: RasterSpec) -> NDArray[Any]:
+    return _decode(name, opened.read_file(name), indexes, spec)
 
 
-def _pixels(name: str, data: bytes, indexes: list[int], spec: RasterSpec) -> NDArray[Any]:
+def _decode(name: str, data: bytes, indexes: list[int], spec: RasterSpec) -> NDArray[Any]:
     if not data:  # rasterio would take it for a raster that is to be written
         raise ReleaseError(f"{name}: is empty; verify the release")
     try:
@@ -241,7 +250,18 @@ def open_release(path: str | Path | Folder) -> Release:
 def chip_arrays(
     opened: Release, chip_id: int, sensors: Sequence[str], bands: Mapping[str, Sequence[str]] | None = None
 ) -> Sample:
-    """Return a chip as a sample dict of plain arrays: what :func:`torch_dataset` turns into tensors.
+    """Return a chip as a sample dict of plain arrays, which :func:`torch_dataset` makes tensors of.
+
+    Parameters
+    ----------
+    opened
+        The release.
+    chip_id
+        ``id`` of the chip.
+    sensors
+        Which images the sample holds.
+    bands
+        Names of the bands wanted, by sensor; all where a sensor is not named.
 
     Returns
     -------
@@ -261,13 +281,45 @@ def chip_arrays(
     return sample | {"crs": f"EPSG:{row['epsg']}", "bounds": (box.left, box.bottom, box.right, box.top)}
 
 
+@dataclass(frozen=True)
+class ChipDataset:
+    """Chips as samples of tensors: a map-style dataset, as torch's loaders take it."""
+
+    release: Release
+    ids: Sequence[int]
+    """Of the chips, in the order of samples."""
+    sensors: tuple[str, ...]
+    bands: Mapping[str, Sequence[str]] | None = None
+    transform: Callable[[Sample], Sample] | None = None
+
+    def __len__(self) -> int:
+        """Return how many samples there are."""
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return sample `index`."""
+        import torch
+
+        sample = chip_arrays(self.release, self.ids[index], self.sensors, self.bands)
+        for name in (f"image_{sensor}" for sensor in self.sensors):
+            pixels = sample[name]
+            wider = _WIDER_DTYPES.get(str(pixels.dtype), pixels.dtype)
+            sample[name] = torch.from_numpy(np.ascontiguousarray(pixels, dtype=wider))
+        if len(self.sensors) == 1:
+            sample["image"] = sample[f"image_{self.sensors[0]}"]
+        sample["label"] = torch.tensor(sample["label"])
+        sample["lulc"] = torch.tensor(sample["lulc"])
+        sample["bounds"] = torch.tensor(sample["bounds"], dtype=torch.float64)
+        return sample if self.transform is None else self.transform(sample)
+
+
 def torch_dataset(
     path: str | Path | Folder | Release,
     sensors: Sequence[str] = ("s2l2a",),
     bands: Mapping[str, Sequence[str]] | None = None,
     split: str | None = None,
     transform: Callable[[Sample], Sample] | None = None,
-) -> Dataset[Sample]:
+) -> ChipDataset:
     """Return a map-style torch dataset in the sample-dict form that torchgeo uses.
 
     Parameters
@@ -285,11 +337,11 @@ def torch_dataset(
 
     Returns
     -------
-    torch.utils.data.Dataset
-        Samples hold ``image_{sensor}`` tensors ``(time, band, height, width)`` (and ``image``, the
-        same tensor, where one sensor is asked for), ``label`` (position among the release's
-        classes, sorted by code), ``lulc``, ``id``, ``crs`` (text) and ``bounds`` (a tensor: west,
-        south, east, north, metres).
+    ChipDataset
+        For ``torch.utils.data.DataLoader``. Samples hold ``image_{sensor}`` tensors
+        ``(time, band, height, width)`` (and ``image``, the same tensor, where one sensor is asked
+        for), ``label`` (position among the release's classes, sorted by code), ``lulc``, ``id``,
+        ``crs`` (text) and ``bounds`` (a tensor: west, south, east, north, metres).
 
     Raises
     ------
@@ -300,10 +352,8 @@ def torch_dataset(
     ids = _ids_of_split(opened, split)
     for sensor in sensors:
         opened.band_indexes(sensor, (bands or {}).get(sensor, ()))
-    try:
-        from ._torch import ChipDataset
-    except ImportError:
-        raise ReleaseError("torch_dataset needs torch: install the extra gelos-lc[torch]") from None
+    if importlib.util.find_spec("torch") is None:
+        raise ReleaseError("torch_dataset needs torch: install the extra gelos-lc[torch]")
     return ChipDataset(opened, ids, tuple(sensors), bands, transform)
 
 

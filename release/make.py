@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +25,7 @@ from cube.run.storage import STAGING_PREFIX, DiskFolder, Folder, disk_errors, op
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
 from .chosen import READ_THREADS, ChosenChips, batches, find_chips
-from .memory import give_back
-from .opening.checksums import SUMS_NAME, Checksums, Names, format_sums, sha256, sha256_of
+from .opening.checksums import SUMS_NAME, format_sums, sha256, sha256_of
 from .opening.faults import ReleaseError
 from .opening.files import FolderFiles
 from .opening.table import to_parquet
@@ -116,10 +114,7 @@ def make_release(
 def _choose_chips(working: Folder, config: Config) -> tuple[Selection, pd.DataFrame]:
     """Choose the chips, and keep the measures of every window, for the report."""
     windows = _read_windows(working, config)
-    selection, measures = select(windows, config), measures_of(windows)
-    del windows
-    give_back()
-    return selection, measures
+    return select(windows, config), measures_of(windows)
 
 
 def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
@@ -146,7 +141,6 @@ class _DocumentFolder:
         path = self.folder / name
         with disk_errors(str(path)), path.open("wb") as file:
             self.sums[name] = sha256_of(_written(file, pieces))
-        give_back()
 
 
 def _written(file: IO[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -231,22 +225,22 @@ class _Contents:
     chips: ChosenChips
     documents: tuple[Path, ...]
     """The files that are no chip's."""
-    sums: Checksums
+    sums: Mapping[str, str]
     """Of every file but SHA256SUMS, by name."""
     fingerprint: str
     """SHA-256 of SHA256SUMS."""
 
     @property
-    def names(self) -> Names:
-        """All files but SHA256SUMS."""
-        return self.sums.names
+    def names(self) -> list[str]:
+        """All files but SHA256SUMS, sorted."""
+        return sorted(self.sums)
 
 
 def _gather(chips: ChosenChips, documents: _DocumentFolder) -> _Contents:
     """Put the chips' files and the documents together."""
-    sums = Checksums(itertools.chain(chips.sums.pairs(), documents.sums.items()))
+    sums = {**chips.sums, **documents.sums}
     paths = tuple(documents.folder / name for name in documents.sums)
-    return _Contents(chips, paths, sums, sha256_of(format_sums(sums)))
+    return _Contents(chips, paths, sums, sha256(format_sums(sums)))
 
 
 def _write_release(output: Folder, contents: _Contents, *, force: bool, progress: OnProgress | None) -> bool:
@@ -269,11 +263,10 @@ def _write_release(output: Folder, contents: _Contents, *, force: bool, progress
 
 def _is_there(release: Folder, contents: _Contents) -> bool | None:
     """Tell whether this very release is there (True), a different one (False), or none (None)."""
-    names = Names(release.files())
-    if not len(names):
+    names = set(release.files())
+    if not names:
         return None
-    expected = itertools.chain([SUMS_NAME], contents.names)
-    if len(names) != 1 + len(contents.names) or not all(name in names for name in expected):
+    if names != {SUMS_NAME, *contents.names}:
         return False
     if sha256(release.read(SUMS_NAME)) != contents.fingerprint:
         return False
@@ -285,14 +278,14 @@ def _is_there(release: Folder, contents: _Contents) -> bool | None:
         return all(all(pool.map(is_whole, batch)) for batch in batches(contents.names))
 
 
-def _check_is_release(release: Folder, names: Names) -> None:
+def _check_is_release(release: Folder, names: Collection[str]) -> None:
     """Refuse to take a folder for a release, and so to replace it, that is none.
 
     An object store may hold files of this release without SHA256SUMS: those of a run that was
     stopped.
     """
     if release.exists(SUMS_NAME) or (
-        not isinstance(release, DiskFolder) and all(name in names for name in release.files())
+        not isinstance(release, DiskFolder) and set(names).issuperset(release.files())
     ):
         return
     raise ReleaseError(
@@ -317,7 +310,7 @@ def _write_folder(output: Folder, contents: _Contents, progress: OnProgress | No
                 progress("chips", batch[-1] + 1, len(rows))
         for path in contents.documents:
             put(path.name, path.read_bytes())
-        put(SUMS_NAME, b"".join(format_sums(contents.sums)))
+        put(SUMS_NAME, format_sums(contents.sums))
 
 
 def _zip_name(config: Config) -> str:

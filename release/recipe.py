@@ -24,22 +24,19 @@ from cube.windows.grid import Bounds
 from cube.windows.lattice import WindowGeometry
 
 from .opening.faults import UNREADABLE, ReleaseError, first_line
+from .opening.limits import check_dtype
 
 __all__ = ["RECIPE_NAME", "RasterSpec", "Recipe", "make_recipe", "parse_recipe", "raster_spec_of"]
 
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
 _NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}
-_DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 _BLOCK_PX = 512**2
 """Of a storage block, where the raster itself is smaller."""
 _MOST_RASTER_BYTES = 1 << 30
 _MOST_ROWS = 100
 """Of further sensors; and of the bands of each, ten times as many."""
 _MOST_THUMBNAIL_PX = 1 << 13
-_ROW_BYTES_PER_DATE = 1 << 14
-_ROW_DATES = 4
-"""As many as take what a row holds beside its dates."""
 _MOST_SPLITS = 100
 """Blocks are weighed against each of them."""
 
@@ -131,11 +128,6 @@ class Recipe:
         spec = self.rasters[key]
         nodata = math.nan if spec.nodata is None else spec.nodata
         return RasterSettings(self.table[key], spec.bands, spec.dtype, nodata)
-
-    @property
-    def row_bytes(self) -> int:
-        """Memory that a row of the tracker may take: several times what scenes and files do."""
-        return _ROW_BYTES_PER_DATE * (_ROW_DATES + len(self.ranges))
 
     @property
     def series(self) -> tuple[str, ...]:
@@ -264,9 +256,7 @@ def parse_recipe(data: bytes) -> Recipe:
 
 
 def _parse_spec(raw: Mapping[str, Any]) -> RasterSpec:
-    if raw["dtype"] not in _DTYPES:  # numpy would parse it as an expression
-        msg = f"{raw['dtype']!r} is no dtype of a raster"
-        raise ValueError(msg)
+    check_dtype(raw["dtype"])
     return RasterSpec(
         tuple(map(str, raw["bands"])),
         raw["dtype"],

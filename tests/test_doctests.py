@@ -14,14 +14,11 @@ import chipping
 import cube
 import release
 
-NEEDS_TORCH = "release._torch"
-
 
 def modules() -> Iterator[ModuleType]:
     for package in (cube, chipping, release):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if found.name != NEEDS_TORCH:
-                yield importlib.import_module(found.name)
+            yield importlib.import_module(found.name)
 
 
 EXAMPLES = [

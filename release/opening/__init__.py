@@ -1,1 +1,1 @@
-"""The one door to a release that may be anybody's: its files, sums, tables, and what is wrong with them."""
+"""Reading a release that may be anybody's: files, checksums, tables, limits and faults."""

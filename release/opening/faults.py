@@ -1,4 +1,4 @@
-"""What is found when a release is checked."""
+"""What is wrong with a release: faults that a check finds, errors, and their one line each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fault:
     """Something that is wrong with a release."""
 
     file: str
-    """The file it is in."""
+    """Name of the file that it is in."""
     message: str
     warning: bool = False
     """True for what deserves a look and may yet be right."""
@@ -54,7 +54,7 @@ _MOST_CHARACTERS = 1000
 
 
 def one_line(text: str) -> str:
-    """Return a text that may be a stranger's as one line: what a terminal would not show, or would obey, is escaped."""
+    """Return a text as one short line, with what a terminal would not show, or would obey, escaped."""
     line = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_MOST_CHARACTERS]
     )
@@ -62,7 +62,7 @@ def one_line(text: str) -> str:
 
 
 class ReleaseError(GelosError):
-    """The chips at hand, or what lies in the output folder, do not allow the release that was asked for."""
+    """A release cannot be made, opened or checked as it was asked for."""
 
     def __str__(self) -> str:
         """Return what is wrong, as one line."""

@@ -3,55 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import itertools
+import struct
+import zipfile
 import zlib
-from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from cube.run.storage import DiskFolder, Folder, open_folder
 
-from .checksums import SUMS_NAME, Names
-from .faults import BadZipError, ReleaseError
-from .zips import LOCAL_HEADER, list_zip
+from .checksums import SUMS_NAME
+from .faults import UNREADABLE, BadZipError, ReleaseError, first_line
+from .limits import MOST_BYTES, check_is_inside, check_size
 
-__all__ = ["MOST_BYTES", "Files", "FolderFiles", "ZipFiles", "open_files"]
+__all__ = ["FolderFiles", "ZipFiles", "open_files"]
 
-MOST_BYTES = 1 << 32
-"""No file of a release is larger."""
-_MOST_HEADER_BYTES = LOCAL_HEADER.size + 2 * 0xFFFF
-"""Of an entry: its fixed part, a name and extra fields."""
-
-
-class Files(Protocol):
-    """Where a release's files are read from. What it reads may be anybody's: it never leaves the release."""
-
-    def names(self) -> Names:
-        """All file names; in a zip one may be there several times."""
-        ...
-
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Bytes of a file; FileNotFoundError if there is none, OSError if it cannot be read or is over `most`."""
-        ...
+_HEADER = struct.Struct("<4s5H3L2H")
+"""What stands before each entry's name; the lengths of name and extra fields come last."""
+_MOST_HEADER_BYTES = _HEADER.size + 2 * 0xFFFF
+"""Of what stands before an entry's content: a fixed part, a name and extra fields."""
+_ENCRYPTED = 1
+_BAD_ZIP = (zipfile.BadZipFile, EOFError, RuntimeError, struct.error, *UNREADABLE)
+"""What :mod:`zipfile` raises at a file that is no zip, or a damaged one."""
 
 
 class FolderFiles:
-    """The files of a release folder, on disk or in an object store."""
+    """The files of a release folder, which may be anybody's: what is read never leaves it."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
 
-    def names(self) -> Names:
-        """All file names."""
-        with _listing(self.folder):
-            return Names(self.folder.files())
+    def names(self) -> list[str]:
+        """Return all file names, sorted."""
+        with _listing_errors(self.folder):
+            return list(self.folder.files())
 
     def _size(self, name: str) -> int:
-        if name.startswith("/") or not {"..", ""}.isdisjoint(re.split(r"[/\\]", name)) or ":" in name:
-            raise OSError("lies outside the release")
+        check_is_inside(name)
         try:
             if (
                 isinstance(self.folder, DiskFolder) and not (self.folder.path / name).is_file()
@@ -62,92 +50,79 @@ class FolderFiles:
             raise FileNotFoundError(name) from None
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Bytes of a file."""
-        _check_size(self._size(name), most)
+        """Return a file's bytes.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        OSError
+            If it lies outside the release, cannot be read, or holds more than `most` bytes.
+        """
+        check_size(self._size(name), most)
         return self.folder.read(name)
 
 
 class ZipFiles:
     """The files of a zipped release, without the zip's top folder.
 
-    Only where each file lies is kept, not the zip's own records of it (for 10,000 chips they take
-    hundreds of megabytes), and nothing is held open: threads and forked processes may share one.
+    Only where each file lies is kept and nothing is held open: threads and forked processes may
+    share one.
     """
 
     def __init__(self, folder: Folder, name: str) -> None:
         self.folder, self.name = folder, name
-        starts, sizes, crcs, stored = array("Q"), array("Q"), array("Q"), bytearray()
-        names: list[str] = []
         try:
-            with folder.open(name) as file:
-                end, entries = list_zip(file)
-                for entry in entries:
-                    names.append(entry.name)
-                    starts.append(entry.start)
-                    sizes.append(entry.size)
-                    crcs.append(entry.crc)
-                    stored.append(entry.is_stored)
-        except (ValueError, OverflowError, OSError) as error:
-            raise BadZipError(f"{folder}/{name}: not a zip that can be read ({error})") from None
-        self.root = _root(names)
-        self._names = Names(one.removeprefix(self.root) for one in names)
-        given = np.array(self._names.given)
-        self._starts, self._sizes, self._crcs, self._stored = (
-            np.frombuffer(values, dtype=kind)[given]
-            for values, kind in (
-                (starts, np.uint64),
-                (sizes, np.uint64),
-                (crcs, np.uint64),
-                (stored, np.bool_),
-            )
-        )
+            with folder.open(name) as file, zipfile.ZipFile(file) as archive:
+                entries, end = archive.infolist(), archive.start_dir
+        except _BAD_ZIP as error:
+            raise BadZipError(f"{folder}/{name}: not a zip that can be read ({first_line(error)})") from None
+        self.root = _top_folder(entry.filename for entry in entries)
+        self._names = sorted(entry.filename.removeprefix(self.root) for entry in entries)
+        self._entries = {entry.filename.removeprefix(self.root): entry for entry in entries}
         # An entry ends where the next begins: no byte of a zip can be read as two files.
-        borders = np.append(np.sort(self._starts), np.uint64(max(end, int(self._starts.max(initial=0)))))
-        self._ends = borders[np.searchsorted(borders[:-1], self._starts, side="right")]
+        self._ends = dict(itertools.pairwise(sorted({end, *(entry.header_offset for entry in entries)})))
 
     def __reduce__(self) -> tuple[type[ZipFiles], tuple[Folder, str]]:
         """Open the zip again in another process."""
         return ZipFiles, (self.folder, self.name)
 
-    def names(self) -> Names:
-        """All file names; one may be there several times."""
+    def names(self) -> list[str]:
+        """Return all file names, sorted; one may be there several times."""
         return self._names
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Bytes of a file."""
-        place = self._names.place(name)
-        if place is None:
+        """Return a file's bytes; raise as :meth:`FolderFiles.read` does."""
+        if name not in self._entries:
             raise FileNotFoundError(name)
-        if not self._stored[place]:
+        entry = self._entries[name]
+        start, size = entry.header_offset, entry.file_size
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
             raise OSError("is compressed or encrypted; a release's zip holds its files as they are")
-        size, start, end = int(self._sizes[place]), int(self._starts[place]), int(self._ends[place])
-        _check_size(size, most)
+        check_size(size, most)
+        room = self._ends.get(start, start) - start
         data = b""
-        if size <= end - start:
-            length = min(end - start, _MOST_HEADER_BYTES + size)
-            data = _entry_data(self.folder.read_range(self.name, start, length), size)
-        if len(data) != size or zlib.crc32(data) != self._crcs[place]:
+        if size <= room:
+            part = self.folder.read_range(self.name, start, min(room, _MOST_HEADER_BYTES + size))
+            data = _entry_data(part, size)
+        if len(data) != size or zlib.crc32(data) != entry.CRC:
             raise OSError("cannot be read from the zip (its entry is damaged)")
         return data
 
 
-def _check_size(size: int, most: int) -> None:
-    if size > most:
-        raise OSError(f"holds {size:,} bytes, more than the {most:,} that it may")
-
-
 def _entry_data(entry: bytes, size: int) -> bytes:
-    """Return the content of a stored entry, which follows its header; less than `size` where it is damaged."""
-    if entry[:4] != b"PK\3\4" or len(entry) < LOCAL_HEADER.size:
+    """Return what follows a stored entry's header; less than `size` bytes where it is damaged."""
+    if entry[:4] != b"PK\3\4" or len(entry) < _HEADER.size:
         return b""
-    *_, name, extra = LOCAL_HEADER.unpack_from(entry)
-    start = LOCAL_HEADER.size + name + extra
+    *_, name, extra = _HEADER.unpack_from(entry)
+    start = _HEADER.size + name + extra
     return entry[start : start + size]
 
 
-def _root(names: Iterable[str]) -> str:
-    seals = [name for name in names if name.endswith(f"/{SUMS_NAME}")]
-    return seals[0].removesuffix(SUMS_NAME) if seals else ""
+def _top_folder(names: Iterable[str]) -> str:
+    """Return the top folder of a zip's names, with its slash: the one that holds ``SHA256SUMS``."""
+    found = next((name for name in names if name.endswith(f"/{SUMS_NAME}")), "")
+    return found.removesuffix(SUMS_NAME)
 
 
 def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
@@ -168,7 +143,7 @@ def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
     folder = open_folder(release)
     parent, _, name = folder.url.rstrip("/").rpartition("/")
     above = open_folder(parent or ("/" if folder.url.startswith("/") else "."), folder.options)
-    with _listing(folder):
+    with _listing_errors(folder):
         if name.endswith(".zip") and above.exists(name):
             return ZipFiles(above, name)
         if folder.names():
@@ -177,8 +152,8 @@ def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
 
 
 @contextlib.contextmanager
-def _listing(folder: Folder) -> Iterator[None]:
-    """Say what cannot be listed."""
+def _listing_errors(folder: Folder) -> Iterator[None]:
+    """Turn an operating system's refusal to list a folder into one clear line."""
     try:
         yield
     except OSError as error:

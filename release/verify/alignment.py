@@ -32,15 +32,24 @@ class Edges:
     """Strength of an image's edges, ready to be correlated."""
 
     spectrum: NDArray[np.complex128]
-    """Of a square; the half that a real image needs."""
+    """Fourier transform of a square image; the half that a real image needs."""
     size: int
     energy: float
-    """Sum of squares."""
+    """Sum of the squares of the strength."""
 
 
 def edges(image: NDArray[Any], size: int) -> Edges:
-    """Return the strength of edges of ``(band, y, x)`` on a grid of `size` pixels, tapered to nought at its rim.
+    """Return the strength of an image's edges, tapered to nought at its rim.
 
+    Parameters
+    ----------
+    image
+        ``(band, y, x)``.
+    size
+        Side of the grid that it is brought onto, pixels; a multiple of the image's.
+
+    Notes
+    -----
     Coarser images are repeated onto the grid first; values that are not finite count as the mean.
     """
     layer: NDArray[Any] = image.mean(axis=0, dtype=np.float64)
@@ -48,15 +57,15 @@ def edges(image: NDArray[Any], size: int) -> Edges:
     layer = np.where(finite, layer, layer[finite].mean() if finite.any() else 0.0)
     if layer.shape != (size, size):
         layer = np.kron(layer, np.ones((size // layer.shape[0], size // layer.shape[1])))
-    smooth = _box(layer)
+    smooth = _mean_of_3_by_3(layer)
     strength = np.hypot(*np.gradient(smooth))
     strength -= strength.mean()
     strength *= np.hanning(size)[:, None] * np.hanning(size)[None, :]
     return Edges(np.fft.rfft2(strength), size, float((strength**2).sum()))
 
 
-def _box(layer: Image) -> Image:
-    """Mean over 3 x 3 pixels; at the rim over those there are."""
+def _mean_of_3_by_3(layer: Image) -> Image:
+    """Return the mean over 3 x 3 pixels; at the rim over those there are."""
     padded = np.pad(layer, 1, mode="edge")
     rows = padded[:-2] + padded[1:-1] + padded[2:]
     return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9)
@@ -77,11 +86,11 @@ def surface(reference: Edges, other: Edges) -> Image | None:
     size = reference.size
     product = np.conj(reference.spectrum) * other.spectrum
     whole = np.fft.fftshift(np.fft.irfft2(product, s=(size, size))) / norm
-    middle, reach = size // 2, _reach(size)
+    middle, reach = size // 2, _largest_lag(size)
     return np.asarray(whole[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1])
 
 
-def _reach(size: int) -> int:
+def _largest_lag(size: int) -> int:
     return min(_MAX_LAG_PX, size // 4)
 
 
@@ -106,7 +115,7 @@ class Alignment:
         self.squares = other.squares if self.squares is None else self.squares + other.squares
 
     def offset(self, tolerance_px: int) -> Offset | None:
-        """Return where the content lies if that is surely `tolerance_px` off or more; None otherwise."""
+        """Return where the content lies if it is surely `tolerance_px` off or more, else None."""
         if self.total is None or self.squares is None or self.count < _MIN_CHIPS:
             return None
         mean = self.total / self.count

@@ -1,4 +1,4 @@
-"""Check one chip's files against the checksums, the tracker's row and the recipe. They may be anybody's files."""
+"""Check one chip's files against the checksums, the tracker's row and the recipe."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ from rasterio.transform import from_origin
 
 from chipping.geotiff import RasterSettings
 from cube.config.sensors import CLASS_NAMES, BandKind
+from cube.windows.landcover import pixels_needed
 from release.opening.checksums import SUMS_NAME, sha256
 from release.opening.faults import Fault
-from release.opening.files import MOST_BYTES, Files
+from release.opening.limits import MOST_BYTES
 from release.recipe import RasterSpec, Recipe
 
 from .alignment import Alignment, Edges, edges, surface
+from .processes import WatchedFiles
 
-__all__ = ["LOOK_BYTES", "SUM_DIFFERS", "ChipTask", "Findings", "check_chips"]
+__all__ = ["SUM_DIFFERS", "ChipTask", "Findings", "check_chips"]
 
 SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
-LOOK_BYTES = 16
-"""Of an image's digest."""
+_DIGEST_BYTES = 16
+"""Size of the digest by which equal images are found."""
 _ROOM_BYTES = 1 << 20
 """Room for a file's header and tags beside its pixels."""
 _MIN_ALIGNED_PX = 16
@@ -47,17 +49,17 @@ _NEVER_FLAT = {BandKind.REFLECTANCE, BandKind.BACKSCATTER}
 
 @dataclass(frozen=True, slots=True)
 class ChipTask:
-    """The files of one chip with their checksums, and what the tracker says of it, if it does."""
+    """The files of one chip with their checksums, and its row of the tracker, if it has one."""
 
     files: tuple[tuple[str, str], ...]
     row: Mapping[str, Any] | None
     is_aligned: bool
-    """True: its images are correlated with one another."""
+    """True where its images are to be correlated with one another."""
 
 
 @dataclass
 class Findings:
-    """What is wrong with some chips, and how their images lie upon one another; parts may be merged."""
+    """What is wrong with some chips, and how their images lie upon one another."""
 
     faults: list[Fault] = field(default_factory=list)
     alignments: dict[tuple[str, int], Alignment] = field(default_factory=dict)
@@ -72,8 +74,19 @@ class Findings:
             self.alignments.setdefault(key, Alignment()).merge(alignment)
 
 
-def check_chips(tasks: Sequence[ChipTask], files: Files, recipe: Recipe | None) -> Findings:
-    """Check the files of some chips."""
+def check_chips(files: WatchedFiles, tasks: Sequence[ChipTask], recipe: Recipe | None) -> Findings:
+    """Check the files of some chips.
+
+    Parameters
+    ----------
+    files
+        The release's.
+    tasks
+        One per chip.
+    recipe
+        What the release was made with; None where that is not to be believed, and files are only
+        compared with their checksums.
+    """
     findings = Findings()
     # once: rasterio sets GDAL up again for every file otherwise
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), np.errstate(all="ignore"):
@@ -82,47 +95,48 @@ def check_chips(tasks: Sequence[ChipTask], files: Files, recipe: Recipe | None) 
     return findings
 
 
-def _check_chip(task: ChipTask, files: Files, recipe: Recipe | None) -> Findings:
+def _check_chip(task: ChipTask, files: WatchedFiles, recipe: Recipe | None) -> Findings:
     findings = Findings()
-    images: dict[tuple[str, int], Edges] = {}
-    looks: set[bytes] = set()
-    for name, digest in task.files:
+    spectra: dict[tuple[str, int], Edges] = {}
+    digests: set[bytes] = set()
+    for name, expected in task.files:
         what = None if recipe is None or task.row is None else _ChipFile.of(name, task.row, recipe)
         try:
             data = files.read(name, MOST_BYTES if what is None else what.most_bytes)
         except OSError as error:
             findings.faults.append(Fault(name, str(error)))
             continue
-        wrong = [SUM_DIFFERS] if sha256(data) != digest else []
+        wrong = [SUM_DIFFERS] if sha256(data) != expected else []
         if what is not None and task.row is not None and recipe is not None:
-            with _quiet() if wrong else contextlib.nullcontext():
+            with _unraisable_errors_hidden() if wrong else contextlib.nullcontext():
                 found, values = _file_problems(name, data, what, task.row, recipe)
             wrong += found
             if values is not None and not wrong:
-                kinds = _kinds(what.sensor, recipe)
+                kinds = _band_kinds(what.sensor, recipe)
                 if kinds <= _NEVER_FLAT:
-                    calm = CLASS_NAMES[int(task.row["lulc"])] in _MAY_BE_LEVEL  # may look alike every day
-                    look = _look(what.sensor, values)
-                    if not (calm and look in looks):
-                        findings.images.append((look, name))
-                    looks.add(look)
-                if task.is_aligned and _may_align(values, kinds, recipe):
+                    may_repeat = CLASS_NAMES[int(task.row["lulc"])] in _MAY_BE_LEVEL  # day after day
+                    digest = _image_digest(what.sensor, values)
+                    if not (may_repeat and digest in digests):
+                        findings.images.append((digest, name))
+                    digests.add(digest)
+                if task.is_aligned and _can_be_aligned(values, kinds, recipe):
                     size = recipe.rasters["s2l2a"].size_px
-                    images[what.sensor, what.index] = edges(_contrast(values, kinds), size)
+                    spectra[what.sensor, what.index] = edges(_in_decibels_if_radar(values, kinds), size)
         if wrong:
             findings.faults.append(Fault(name, "; ".join(wrong)))
-    _align(images, findings)
+    _add_alignments(spectra, findings)
     return findings
 
 
-def _look(sensor: str, values: NDArray[Any]) -> bytes:
+def _image_digest(sensor: str, values: NDArray[Any]) -> bytes:
+    """Return a digest of pixels, another one for another sensor."""
     key = sensor.encode()[: hashlib.blake2b.MAX_KEY_SIZE]
-    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=LOOK_BYTES, key=key).digest()
+    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=_DIGEST_BYTES, key=key).digest()
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let nobody hear what rasterio cannot raise: it stumbles over GDAL's messages about damaged files."""
+def _unraisable_errors_hidden() -> Iterator[None]:
+    """Hide what rasterio cannot raise: it stumbles over GDAL's messages about damaged files."""
     hook = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:
@@ -254,11 +268,11 @@ def _value_problems(
     if key == "lulc":
         return _class_problems(values[0], row, recipe)
     missing = spec.is_nodata(values).any(axis=0)
-    valid = 1 - float(missing.mean())
     wrong = []
-    if valid < spec.min_valid[what.index] - 1e-9:
-        wrong.append(f"{1 - valid:.1%} of it has no data")
-    kinds = _kinds(key, recipe)
+    valid_px = missing.size - np.count_nonzero(missing)
+    if valid_px < pixels_needed(spec.min_valid[what.index], missing.size):
+        wrong.append(f"{missing.mean():.1%} of it has no data")
+    kinds = _band_kinds(key, recipe)
     may_be_flat = kinds == {BandKind.CLASSES} or (
         kinds == {BandKind.ELEVATION} and CLASS_NAMES[int(row["lulc"])] in _MAY_BE_LEVEL
     )
@@ -269,13 +283,17 @@ def _value_problems(
     return wrong
 
 
-def _kinds(key: str, recipe: Recipe) -> set[BandKind]:
+def _band_kinds(key: str, recipe: Recipe) -> set[BandKind]:
     """Return what the numbers of a sensor's rasters are."""
     return {recipe.table[key].band(name).kind for name in recipe.rasters[key].bands}
 
 
 def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Measure majority class and purity again, over the sample window."""
+    """Measure majority class and purity again, over the sample window.
+
+    Purity is compared in whole pixels, exactly as where chips are chosen
+    (:func:`cube.windows.landcover.land_cover_rules`).
+    """
     spec, chips = recipe.rasters["lulc"], recipe.chips
     margin, side = chips.margin_m // spec.resolution, chips.sample_size // spec.resolution
     window = codes[margin : margin + side, margin : margin + side]
@@ -285,24 +303,24 @@ def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe)
     wrong = []
     if counts[code] < most:
         wrong.append(f"its majority class is {max(counts, key=lambda c: counts[c])}, the tracker says {code}")
-    if abs(purity - row["purity"]) > 0.5 / window.size + 1e-12:
+    if np.rint(row["purity"] * window.size) != counts[code]:
         wrong.append(f"its purity is {purity:.4f}, the tracker says {row['purity']:.4f}")
-    if purity < chips.min_purity - 1e-12:
+    if counts[code] < pixels_needed(chips.min_purity, window.size):
         wrong.append(f"its purity {purity:.4f} is below {chips.min_purity}")
     if forbidden := sorted(set(counts) & set(chips.forbidden)):
         wrong.append(f"holds class {forbidden[0]}, which is forbidden")
     return wrong
 
 
-def _may_align(values: NDArray[Any], kinds: set[BandKind], recipe: Recipe) -> bool:
+def _can_be_aligned(values: NDArray[Any], kinds: set[BandKind], recipe: Recipe) -> bool:
     """Tell whether an image can be laid upon the Sentinel-2 images, pixel on whole pixels."""
     size = recipe.rasters["s2l2a"].size_px if "s2l2a" in recipe.rasters else 0
     is_sized = _MIN_ALIGNED_PX <= size <= _MAX_ALIGNED_PX and size % values.shape[-1] == 0
     return is_sized and BandKind.ELEVATION not in kinds
 
 
-def _align(images: Mapping[tuple[str, int], Edges], findings: Findings) -> None:
-    """Correlate each image with the Sentinel-2 image of its time range, and those with the first."""
+def _add_alignments(images: Mapping[tuple[str, int], Edges], findings: Findings) -> None:
+    """Correlate each image with Sentinel-2's of its time range, and those with the first."""
     for (key, index), image in sorted(images.items(), key=lambda one: one[0]):
         partner = ("s2l2a", 0 if key == "s2l2a" else index)
         if partner == (key, index) or partner not in images:
@@ -312,8 +330,8 @@ def _align(images: Mapping[tuple[str, int], Edges], findings: Findings) -> None:
             findings.alignments.setdefault((key, index), Alignment()).add(found)
 
 
-def _contrast(values: NDArray[Any], kinds: set[BandKind]) -> NDArray[Any]:
-    """Radar in decibels, everything else as it is."""
+def _in_decibels_if_radar(values: NDArray[Any], kinds: set[BandKind]) -> NDArray[Any]:
+    """Return backscatter as its logarithm, all else as it is."""
     if BandKind.BACKSCATTER not in kinds:
         return values
     return np.log10(np.maximum(values.astype(np.float64), 1e-4))

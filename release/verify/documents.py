@@ -1,14 +1,13 @@
-"""Check what is no chip's file in a release: its checksums, tables, settings and catalogs. They may be anybody's."""
+"""Check what is no chip's file in a release: its checksums, tables, settings and catalogs."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import geopandas as gpd
-import numpy as np
 
 from release.card import CARD_NAME
 from release.catalogs import (
@@ -20,16 +19,16 @@ from release.catalogs import (
     read_items,
     stac_items,
 )
-from release.memory import give_back
-from release.opening.checksums import SUMS_NAME, Checksums, Names, parse_sums, sha256, sha256_of
+from release.opening.checksums import SUMS_NAME, parse_sums, sha256, sha256_of
 from release.opening.faults import UNREADABLE, Fault, ReleaseError, first_line
-from release.opening.files import MOST_BYTES, Files
-from release.opening.table import check_unpacked, read_parquet
+from release.opening.limits import MOST_BYTES
+from release.opening.table import read_parquet
 from release.recipe import RECIPE_NAME, Recipe, parse_recipe
 from release.report import REPORT_NAME
 from release.tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, chip_id_of, read_tracker, to_csv
 
 from .chips import SUM_DIFFERS
+from .processes import WatchedFiles
 from .tracker import balance_problems, checked_rows, chip_names, row_problems, table_problems
 
 __all__ = ["check_documents", "check_sums"]
@@ -48,32 +47,35 @@ _DOCUMENTS = (
 )
 _OPTIONAL = ("aois.geojson",)
 _MOST_FILE_BYTES = 1 << 14
-"""Per file of a release, of each of its documents: ten times what the largest takes."""
+"""What each document may hold per file of the release: ten times what the largest does."""
 _ROOM_BYTES = 1 << 26
-_MOST_ROW_BYTES = 1 << 20
-"""Of a row of a tracker whose recipe cannot be read."""
-_TIMES = 10
-"""What an item takes as JSON is several times what it takes in a table."""
+"""What it may hold beyond that."""
 
 
-def check_sums(data: bytes, names: Names) -> tuple[list[Fault], Checksums]:
-    """Compare ``SHA256SUMS`` with the files there are."""
+def check_sums(data: bytes, names: Sequence[str]) -> tuple[list[Fault], dict[str, str]]:
+    """Compare ``SHA256SUMS`` with the names of the files there are.
+
+    Returns
+    -------
+    list of Fault, dict
+        What is wrong; and SHA-256 by file name, as the file says.
+    """
     sums, wrong = parse_sums(data)
+    counts = Counter(names)
     faults = [Fault(SUMS_NAME, text) for text in wrong]
-    for name, group in itertools.groupby(names):
-        if (count := len(list(group))) > 1:
-            faults.append(Fault(name, f"is there {count} times"))
-    strays = dict.fromkeys(names.beside(sums.names))
-    faults += [Fault(name, f"is not named in {SUMS_NAME}") for name in strays if name != SUMS_NAME]
-    faults += [Fault(name, f"is missing, though {SUMS_NAME} names it") for name in sums.names.beside(names)]
-    faults += [Fault(SUMS_NAME, f"does not name {name}") for name in _DOCUMENTS if name not in sums.names]
+    faults += [Fault(name, f"is there {count} times") for name, count in counts.items() if count > 1]
+    strays = counts.keys() - sums.keys() - {SUMS_NAME}
+    faults += [Fault(name, f"is not named in {SUMS_NAME}") for name in strays]
+    missing = sums.keys() - counts.keys()
+    faults += [Fault(name, f"is missing, though {SUMS_NAME} names it") for name in missing]
+    faults += [Fault(SUMS_NAME, f"does not name {name}") for name in _DOCUMENTS if name not in sums]
     return faults, sums
 
 
 class _DocumentReader:
-    """What is no chip's file, read once each and forgotten: together they are larger than the table."""
+    """Reads each file that is no chip's once, and notes which are not what they were."""
 
-    def __init__(self, files: Files, sums: Checksums, names: Names) -> None:
+    def __init__(self, files: WatchedFiles, sums: Mapping[str, str], names: Collection[str]) -> None:
         self._files, self._sums = files, sums
         self._most = min(len(names) * _MOST_FILE_BYTES + _ROOM_BYTES, MOST_BYTES)
         self._unread = {name for name in sums if chip_id_of(name) is None and name in names}
@@ -101,7 +103,7 @@ class _DocumentReader:
 
 
 def check_documents(
-    files: Files, sums: Checksums, names: Names
+    files: WatchedFiles, sums: Mapping[str, str], names: Collection[str]
 ) -> tuple[Recipe | None, gpd.GeoDataFrame | None, list[Fault]]:
     """Check what is no chip's file.
 
@@ -121,7 +123,7 @@ def check_documents(
             _check_items(documents, table, recipe)
         documents.faults += [Fault(GEOJSON_NAME, text) for text in balance_problems(table, recipe)]
         _check_croissant(documents, sums)
-        documents.faults += _name_faults(table, recipe, sums, names)
+        documents.faults += _tracker_name_faults(table, recipe, sums, names)
     documents.read_others()
     return recipe, None if recipe is None else table, documents.faults
 
@@ -139,16 +141,14 @@ def _read_recipe(documents: _DocumentReader) -> Recipe | None:
 
 
 def _read_tables(
-    documents: _DocumentReader, recipe: Recipe | None, sums: Checksums
+    documents: _DocumentReader, recipe: Recipe | None, sums: Mapping[str, str]
 ) -> gpd.GeoDataFrame | None:
-    """Return the tracker from whichever of its files is right, and note where the others are wrong, or differ."""
+    """Return the tracker from the first of its files that is right; note which are wrong or differ."""
     first: gpd.GeoDataFrame | None = None
     texts: dict[str, str] = {}
     readers: dict[str, Callable[[bytes], gpd.GeoDataFrame]] = {
         GEOJSON_NAME: read_tracker,
-        PARQUET_NAME: functools.partial(
-            read_parquet, most_rows=len(sums), row_bytes=recipe.row_bytes if recipe else _MOST_ROW_BYTES
-        ),
+        PARQUET_NAME: functools.partial(read_parquet, most_rows=len(sums)),
     }
     for name, reader in readers.items():
         data = documents.read(name)
@@ -163,8 +163,6 @@ def _read_tables(
             continue
         documents.faults += [Fault(name, text) for text in wrong]
         first = table if first is None and not wrong else first
-        del data, table
-        give_back()
     if documents.read(CSV_NAME) is not None:
         texts[CSV_NAME] = sums[CSV_NAME]
     names = list(texts)
@@ -180,8 +178,6 @@ def _check_items(documents: _DocumentReader, table: gpd.GeoDataFrame, recipe: Re
     if data is None:
         return
     try:
-        longest = len(json.dumps(next(stac_items(table, recipe), {})))
-        check_unpacked(data, len(table), _TIMES * longest)
         for found, wanted in zip(read_items(data), stac_items(table, recipe), strict=True):
             if item_facts(found) != item_facts(wanted):
                 text = f"{wanted['id']} is not what the tracker says of the chip"
@@ -192,7 +188,7 @@ def _check_items(documents: _DocumentReader, table: gpd.GeoDataFrame, recipe: Re
         documents.faults.append(Fault(ITEMS_NAME, text))
 
 
-def _check_croissant(documents: _DocumentReader, sums: Checksums) -> None:
+def _check_croissant(documents: _DocumentReader, sums: Mapping[str, str]) -> None:
     data = documents.read(CROISSANT_NAME)
     if data is None:
         return
@@ -208,21 +204,17 @@ def _check_croissant(documents: _DocumentReader, sums: Checksums) -> None:
     wrong += [
         f"gives another sha256 of {name}"
         for name in tables & found.keys()
-        if name in sums.names and sums[name] != found[name]
+        if name in sums and sums[name] != found[name]
     ]
     documents.faults += [Fault(CROISSANT_NAME, text) for text in wrong]
 
 
-def _name_faults(table: gpd.GeoDataFrame, recipe: Recipe, sums: Checksums, names: Names) -> Iterator[Fault]:
+def _tracker_name_faults(
+    table: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str], names: Collection[str]
+) -> Iterator[Fault]:
     """Compare the files there are with those that the tracker's rows stand for."""
-    claimed = np.zeros(len(sums), dtype=bool)
-    for name in (name for row in checked_rows(table, recipe) for name in chip_names(row, recipe)):
-        place = sums.names.place(name)
-        if place is not None:
-            claimed[place] = True
-        elif name not in names:
-            yield Fault(name, "is missing, though the tracker stands for it")
-    for place in np.flatnonzero(~claimed).tolist():
-        name = sums.names.at(place)
-        if name not in (*_DOCUMENTS, *_OPTIONAL):
-            yield Fault(name, "belongs to no chip of the tracker")
+    claimed = {name for row in checked_rows(table, recipe) for name in chip_names(row, recipe)}
+    for name in claimed - sums.keys() - set(names):
+        yield Fault(name, "is missing, though the tracker stands for it")
+    for name in sums.keys() - claimed - {*_DOCUMENTS, *_OPTIONAL}:
+        yield Fault(name, "belongs to no chip of the tracker")

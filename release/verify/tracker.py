@@ -1,4 +1,4 @@
-"""What is wrong with a tracker: its fields, its rows, their places, splits and balance. They may be anybody's."""
+"""What is wrong with a tracker: its fields, its rows, their places, splits and balance."""
 
 from __future__ import annotations
 
@@ -25,25 +25,15 @@ from release.tracker import image_names, rows_of, series_name, static_name, trac
 __all__ = ["balance_problems", "checked_rows", "chip_names", "row_problems", "table_problems"]
 
 _INTEGER_FIELDS = ("original_id", "aoi_index", "epsg", "id", "left_m", "top_m")
-
-
 _NUMBER_FIELDS = ("lat", "lon", "purity")
-
-
 _FOOTPRINT_TOLERANCE_DEG = 2e-5
-
-
 _LARGEST_INTEGER = 1 << 53
-
-
 _UTM_ZONES = {*range(32601, 32661), *range(32701, 32761)}
-
-
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)")
 
 
 def table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
-    """Yield what is wrong with a tracker as a table: CRS, fields, types, numbering, classes, zones."""
+    """Yield what is wrong with a tracker's CRS, fields, types, numbering, classes and zones."""
     expected = list(tracker_fields(recipe.table))
     epsg = None if table.crs is None else table.crs.to_epsg()
     if epsg != 4326:
@@ -81,14 +71,14 @@ def _is_kind(value: object, kind: str) -> bool:
 def row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
     """Yield what is wrong with the rows of a table of which :func:`table_problems` says nothing."""
     yield from _split_problems(table, recipe)
-    places = _places(table, recipe)
+    places = _position_problems(table, recipe)
     for row, place in zip(checked_rows(table, recipe), places, strict=True):
         for text in itertools.chain(_field_problems(row, recipe), place):
             yield f"chip {row['id']}: {text}"
 
 
 def checked_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Rows of the fields that are checked, one by one."""
+    """Yield the fields that are checked of each row."""
     return rows_of(table, tracker_fields(recipe.table))
 
 
@@ -150,8 +140,8 @@ def chip_names(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
             yield from (series_name(key, row["id"], date, suffix) for suffix in ("tif", "png"))
 
 
-def _places(table: gpd.GeoDataFrame, recipe: Recipe) -> list[list[str]]:
-    """Say of each row whether its position and footprint are its cell's."""
+def _position_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> list[list[str]]:
+    """Return, for each row, what is wrong with its position and footprint."""
     found: list[list[str]] = [[] for _ in range(len(table))]
     shapes = table.geometry.to_numpy()
     for epsg in sorted(set(table["epsg"])):
@@ -160,14 +150,14 @@ def _places(table: gpd.GeoDataFrame, recipe: Recipe) -> list[list[str]]:
         for place, row, (lons, lats) in zip(
             places, checked_rows(part, recipe), _corners(part, int(epsg), recipe), strict=True
         ):
-            found[place] = list(_place_problems(row, shapes[place], lons, lats))
+            found[place] = list(_footprint_problems(row, shapes[place], lons, lats))
     return found
 
 
 def _corners(
     part: gpd.GeoDataFrame, epsg: int, recipe: Recipe
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Longitudes and latitudes of each chip's centre and four corners."""
+    """Yield the longitudes and latitudes of each chip's centre and four corners."""
     side, margin = recipe.chips.chip_size, recipe.chips.margin_m
     left = part["left_m"].to_numpy(dtype=float)[:, None] - margin
     top = part["top_m"].to_numpy(dtype=float)[:, None] + margin
@@ -176,7 +166,7 @@ def _corners(
     yield from zip(*to_lonlat.transform(left + east, top - south), strict=True)
 
 
-def _place_problems(
+def _footprint_problems(
     row: Mapping[str, Any], shape: Any, lons: NDArray[np.float64], lats: NDArray[np.float64]
 ) -> Iterator[str]:
     if max(abs(lons[0] - row["lon"]), abs(lats[0] - row["lat"])) > _FOOTPRINT_TOLERANCE_DEG:

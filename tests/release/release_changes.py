@@ -11,15 +11,15 @@ import numpy as np
 import rasterio
 
 from release import Fault
-from release.opening.checksums import SUMS_NAME, Checksums, format_sums, sha256
+from release.opening.checksums import SUMS_NAME, format_sums, sha256
 from release.opening.table import to_parquet
 from release.tracker import read_tracker, to_csv, to_geojson
 
 
 def reseal(folder: Path) -> None:
     """Write checksums that fit, so that only the contents can give a damage away."""
-    sums = Checksums((p.name, sha256(p.read_bytes())) for p in folder.iterdir() if p.name != SUMS_NAME)
-    (folder / SUMS_NAME).write_bytes(b"".join(format_sums(sums)))
+    sums = {p.name: sha256(p.read_bytes()) for p in folder.iterdir() if p.name != SUMS_NAME}
+    (folder / SUMS_NAME).write_bytes(format_sums(sums))
 
 
 def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,20 @@ def test_a_chip_is_lazy_xarray_on_its_grid(request: pytest.FixtureRequest, folde
     assert isinstance(image.sel(band="B04").mean("time"), xr.DataArray)
 
 
+def test_a_chip_knows_its_place_through_arithmetic(folder: Path) -> None:
+    for sensor, image in open_release(folder).chip(3).items():
+        with rasterio.open(next(folder.glob(f"{sensor}_000003*.tif"))) as raster:
+            for one in (image, image * 2, image.astype("float32") + 1, image.sel(band=image["band"][0])):
+                assert one.rio.crs == raster.crs
+                assert one.rio.transform() == raster.transform
+            np.testing.assert_equal(image.rio.nodata, raster.nodata)
+            assert image.rio.encoded_nodata is None  # nothing is masked
+            assert image.dtype == raster.dtypes[0]
+        chip = image if image.ndim == 3 else image[0]
+        warped = chip.rio.reproject("EPSG:4326", resolution=0.001)
+        assert warped.rio.crs.to_epsg() == 4326
+
+
 def test_samples_as_arrays(folder: Path, archive: Path) -> None:
     for path in (folder, archive):
         opened = open_release(path)
@@ -112,6 +128,32 @@ def test_torch_is_asked_for_only_when_it_is_needed(folder: Path) -> None:
     except ImportError:
         with pytest.raises(ReleaseError, match=r"install the extra gelos-lc\[torch\]"):
             torch_dataset(folder)
+
+
+FAKE_TORCH = """
+import numpy
+float64 = "float64"
+from_numpy = numpy.asarray
+def tensor(value, dtype=None):
+    return numpy.asarray(value, dtype)
+"""
+
+
+def test_samples_need_of_torch_its_tensors_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text(FAKE_TORCH)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    for context in ("fork", "spawn"):
+        data = torch_dataset(folder, ["s2l2a"], split="train")
+        with multiprocessing.get_context(context).Pool(1) as pool:
+            assert pool.apply(len, [data]) == len(data)
+        sample = pickle.loads(pickle.dumps(data))[0]
+        assert sample["image"] is sample["image_s2l2a"]
+        np.testing.assert_array_equal(sample["image"], with_rasterio(folder, sample["id"], "s2l2a"))
+        assert sample["bounds"].dtype == np.float64
+    sys.modules.pop("torch", None)  # what follows may have the real one
 
 
 def test_the_torch_dataset_gives_the_same_arrays(folder: Path, archive: Path) -> None:

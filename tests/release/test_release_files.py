@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import multiprocessing
 import random
+import struct
 import subprocess
-import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import release.opening.zips
 from cube.run.storage import open_folder
-from release.opening.checksums import SUMS_NAME, Checksums, Names, format_sums, parse_sums, sha256
+from release.opening.checksums import SUMS_NAME, format_sums, parse_sums, sha256
 from release.opening.faults import BadZipError
 from release.opening.files import ZipFiles
-from release.opening.zips import list_zip, zip_chunks, zip_equals
+from release.opening.zips import zip_chunks, zip_equals
 
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1, max_size=20)
 
@@ -47,13 +48,12 @@ def test_names_that_are_not_ascii() -> None:
     names = ["\N{LATIN SMALL LETTER U WITH DIAERESIS}.tif", "a b.png", SUMS_NAME]
     made = b"".join(zip_chunks("gr\N{LATIN SMALL LETTER U WITH DIAERESIS}n", names, str.encode))
     assert made == by_zipfile("gr\N{LATIN SMALL LETTER U WITH DIAERESIS}n", names, str.encode)
-    with pytest.raises(ValueError, match="too long"):
+    with pytest.raises((ValueError, struct.error)):
         list(zip_chunks("root", ["x" * 70_000], str.encode))
 
 
 @pytest.mark.parametrize("limit", [1, 30, 60, 200, 1000])
 def test_zip64_where_sizes_or_offsets_ask_for_it(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(release.opening.zips, "_LIMIT", limit)
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
     names = [str(size) for size in (0, 20, 400, 7, 1100, 5)]
 
@@ -68,10 +68,10 @@ def test_a_zip_beyond_4_gib_opens_elsewhere(tmp_path: Path) -> None:
     names = [SUMS_NAME, *"abcde"]
     with path.open("wb") as file:
         for piece in zip_chunks("root", names, lambda name: gib if name in "abcd" else name.encode()):
-            if piece is gib:  # a hole, so that it takes no room
-                file.seek(len(piece), io.SEEK_CUR)
-            else:
-                file.write(piece)
+            hole = max(0, len(piece) - 2000)  # so that it takes no room
+            file.write(piece[:1000])
+            file.seek(hole, io.SEEK_CUR)
+            file.write(piece[1000 + hole :])
     assert path.stat().st_size > 1 << 32
     with zipfile.ZipFile(path) as opened:
         assert opened.read("root/e") == b"e"
@@ -93,48 +93,37 @@ def test_zips_are_compared_to_the_last_byte() -> None:
     assert zip_equals(io.BytesIO(made), zip_chunks("root", ["a", "b"], str.encode))
 
 
-def listed(data: bytes) -> list[tuple[object, ...]]:
-    start, entries = list_zip(io.BytesIO(data))
-    found = [tuple(entry) for entry in entries]
-    assert start <= len(data)
-    return found
-
-
-def listed_by_zipfile(data: bytes) -> list[tuple[object, ...]]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return [
-            (
-                one.filename,
-                one.header_offset,
-                one.file_size,
-                one.CRC,
-                not one.compress_type and not one.flag_bits & 1,
-            )
-            for one in archive.infolist()
-        ]
-
-
-@pytest.mark.parametrize("limit", [1 << 31, 60, 3])
 @pytest.mark.parametrize("comment", [b"", b"a comment"])
-def test_the_list_of_a_zip_is_the_one_that_zipfile_reads(
-    monkeypatch: pytest.MonkeyPatch, limit: int, comment: bytes
-) -> None:
-    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+def test_zips_that_others_made_are_read(tmp_path: Path, comment: bytes) -> None:
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("r/SHA256SUMS", b"x" * 70)
         archive.writestr("r/\N{LATIN SMALL LETTER U WITH DIAERESIS}", b"y" * 100, zipfile.ZIP_DEFLATED)
         with archive.open("r/large", "w", force_zip64=True) as file:
             file.write(b"z" * 5)
         archive.writestr("r/empty", b"")
-        archive.writestr("r/empty/", b"")
+        archive.writestr("r/again", b"1")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("r/again", b"2")
         archive.comment = comment
-    data = buffer.getvalue()
-    # A name in the encoding of old: its bytes are those of a letter there.
-    old = data.replace(b"r/empty", b"r/\x81mpty")
-    assert listed(data) == listed_by_zipfile(data)
-    assert listed(old) == listed_by_zipfile(old)
-    assert listed(b"".join(zip_chunks("r", ["a"], str.encode)))[0][:3] == ("r/SHA256SUMS", 0, 10)
+    files = ZipFiles(open_folder(str(tmp_path)), path.name)
+    umlaut = "\N{LATIN SMALL LETTER U WITH DIAERESIS}"
+    assert files.names() == ["SHA256SUMS", "again", "again", "empty", "large", umlaut]
+    assert [files.read(name) for name in ("empty", "large", "again")] == [b"", b"z" * 5, b"2"]
+    with pytest.raises(OSError, match="is compressed or encrypted"):
+        files.read(umlaut)
+    with pytest.raises(FileNotFoundError):
+        files.read("nowhere")
+
+
+def test_an_opened_zip_serves_threads_forks_and_pickles(tmp_path: Path) -> None:
+    names = [f"{number}" for number in range(200)]
+    (tmp_path / "many.zip").write_bytes(b"".join(zip_chunks("root", names, lambda name: name.encode() * 999)))
+    files = ZipFiles(open_folder(str(tmp_path)), "many.zip")
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda name: files.read(name) == name.encode() * 999, names * 5))
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(files.read, names) == [name.encode() * 999 for name in names]
 
 
 def test_a_zip_that_is_cut_or_damaged_is_no_accident(tmp_path: Path) -> None:
@@ -159,32 +148,14 @@ def test_a_zip_that_is_cut_or_damaged_is_no_accident(tmp_path: Path) -> None:
     assert 500 < refused < 1500
 
 
-@given(st.lists(ANY_TEXT), ANY_TEXT)
-def test_names_are_a_sorted_list(texts: list[str], other: str) -> None:
-    names = Names(texts)
-    assert list(names) == sorted(texts)
-    assert len(names) == len(texts)
-    for text in [*texts, other]:
-        assert (text in names) == (text in texts)
-        place = names.place(text)
-        assert place is None if text not in texts else sorted(texts)[place] == text  # type: ignore[index]
-
-
-def test_a_name_that_is_there_twice_is_found_at_its_last_place() -> None:
-    assert Names(["b", "a", "b"]).place("b") == 2
-    assert Names(["\udcff", "a"]).place("\udcff") == 1  # what Python makes of a file name that is no text
-
-
 @given(st.dictionaries(ANY_TEXT.filter(lambda text: "\r" not in text and text != SUMS_NAME), st.binary()))
 def test_checksums_are_a_mapping_and_a_file(contents: dict[str, bytes]) -> None:
     expected = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    sums = Checksums(expected.items())
-    assert dict(sums) == expected
-    written = b"".join(format_sums(sums))
+    written = format_sums(expected)
     assert written == "".join(f"{expected[name]}  {name}\n" for name in sorted(expected)).encode()
     again, wrong = parse_sums(written)
     if written:
-        assert (dict(again), wrong) == (expected, [])
+        assert (again, wrong) == (expected, [])
 
 
 @pytest.mark.parametrize(
@@ -207,23 +178,3 @@ def test_what_is_wrong_with_a_file_of_checksums(change: Callable[[list[str]], li
     assert said in wrong
     assert set(sums) <= set("abc")
     assert all(sums[name] == sha256(name.encode()) for name in sums)
-
-
-def test_checksums_take_a_third_of_the_memory_of_a_dict() -> None:
-    def pairs() -> Iterator[tuple[str, str]]:
-        for number in range(26_000):
-            yield f"s2l2a_{number // 26:06}_{20230101 + number % 26}.tif", f"{number:064x}"
-
-    def memory(kind: Callable[[Iterator[tuple[str, str]]], object]) -> tuple[int, int]:
-        tracemalloc.start()
-        try:
-            made = kind(pairs())
-            assert made
-            return tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-
-    plain, _ = memory(dict)
-    held, most = memory(Checksums)
-    assert held < 0.4 * plain
-    assert most < plain

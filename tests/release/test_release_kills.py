@@ -59,7 +59,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("pathlib", "Path.replace", 1),  # before the old folder makes way
         ("pathlib", "Path.replace", 2),  # before the new one takes its place
         ("os", "unlink", 10),  # as the old one is removed
-        ("release.opening.zips", "_local_header", 30),  # as the zip is written
+        ("zipfile", "ZipInfo.FileHeader", 30),  # as the zip is written
         ("pathlib", "Path.replace", 3),  # before the zip takes its place
     ],
 )

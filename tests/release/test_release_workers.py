@@ -17,21 +17,39 @@ DIES = """
 import importlib, os, signal, sys
 module = importlib.import_module("release.verify.release")
 real = module.check_chips
-def check_chips(*arguments):
+def check_chips(*arguments, **settings):
     try:
         os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        return real(*arguments)
+        return real(*arguments, **settings)
     os.kill(os.getpid(), int(sys.argv[3]))
-    return real(*arguments)
+    return real(*arguments, **settings)
 module.check_chips = check_chips
 from release.commands import verify_command
 verify_command([sys.argv[1], "--workers", "2"])
 """
+STALLS = """
+import importlib, os, signal, sys, time
+processes = importlib.import_module("release.verify.processes")
+chips = importlib.import_module("release.verify.chips")
+processes._SECONDS = 3
+real = chips._file_problems
+def _file_problems(name, *arguments):
+    if name == "dem_000003.tif" and sys.argv[2] == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "dem_000003.tif" and sys.argv[2] == "stalls":
+        time.sleep(300)
+    if name == "dem_000005.tif" and sys.argv[2] == "grows":
+        bytearray(1 << 33)
+    return real(name, *arguments)
+chips._file_problems = _file_problems
+from release.__main__ import main_verify
+sys.exit(main_verify([sys.argv[1], "--workers", sys.argv[3]]))
+"""
 WAITS = """
 import importlib, sys, time
 module = importlib.import_module("release.verify.release")
-def _check_zip(*_):
+def _check_zip(*_, **__):
     open(sys.argv[2], "w").close()
     time.sleep(300)
 module._check_zip = _check_zip
@@ -61,6 +79,21 @@ def test_a_worker_that_is_killed_costs_time_alone(
     assert "0 faults" in stderr
     assert "Traceback" not in stderr
     assert (tmp_path / "died").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("way", "file"), [("crashes", 3), ("stalls", 3), ("grows", 5)])
+def test_a_file_that_no_process_survives_is_one_fault(
+    folder: Path, way: str, file: int, workers: int
+) -> None:
+    process = started(STALLS, folder, way, workers)
+    stdout, stderr = process.communicate(timeout=90)
+    assert process.returncode == 1, stderr
+    assert stdout.startswith(
+        f"dem_{file:06}.tif: cannot be checked: it takes more memory or time than it may"
+    )
+    assert stdout.count("\n") == 1, stdout
+    assert "Traceback" not in stderr
 
 
 def test_a_batch_system_ends_it_at_once_and_whole(folder: Path, tmp_path: Path) -> None:
