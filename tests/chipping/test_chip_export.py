@@ -8,6 +8,7 @@ import json
 import pickle
 import runpy
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -460,12 +461,19 @@ def test_only_cubes_of_aois_that_are_wanted_and_built_are_read(tmp_path: Path) -
     ],
 )
 def test_the_script_prints_a_summary_and_sets_the_exit_code(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], code: int, said: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    code: int,
+    said: str,
 ) -> None:
     write_clean_cube(make_config(tmp_path))
-    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "chip.py"))
     arguments = [word for override in overrides for word in ("--set", override)]
-    assert script["main"](["-c", str(tmp_path / "config.yaml"), *arguments]) == code
+    monkeypatch.setattr(sys, "argv", ["chip.py", "-c", str(tmp_path / "config.yaml"), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "chip.py"), run_name="__main__")
+    assert ended.value.code == code
     printed = capsys.readouterr()
     assert said in (printed.err if code else printed.out)
     assert printed.err.count("\n") <= 1
