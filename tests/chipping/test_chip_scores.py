@@ -320,6 +320,6 @@ def test_scores_are_made_again_only_when_what_they_follow_from_changes(tmp_path:
     assert made()[1] == first[1]
     file.write_bytes(b"not a table")
     assert made()[1] == first[1]
-    for place in range(0, len(first[1]), 97):
-        file.write_bytes(first[1][:place] + bytes(40) + first[1][place + 40 :])
+    for place in range(0, len(first[1]), 389):
+        file.write_bytes(first[1][:place] + bytes(160) + first[1][place + 160 :])
         made()

@@ -27,6 +27,8 @@ from release.opening.checksums import SUMS_NAME
 from release.opening.table import check_unpacked
 from release.tracker import PARQUET_NAME
 
+pytestmark = pytest.mark.slow  # test_release_strangers.py is of what strangers do for less
+
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY_BYTES = 3 << 30
 READER = f"""

@@ -51,7 +51,7 @@ def started(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("death", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_costs_time_alone(
     folder: Path, tmp_path: Path, death: signal.Signals
 ) -> None:
