@@ -40,7 +40,7 @@ from cube.store.write import seal
 from cube.testing import Archive
 from cube.windows.grid import aoi_bounds
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def files(folder: Path) -> dict[str, bytes]:

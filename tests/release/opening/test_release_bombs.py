@@ -29,7 +29,7 @@ from release.tracker import PARQUET_NAME
 
 pytestmark = pytest.mark.slow  # test_release_strangers.py is of what strangers do for less
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MEMORY_BYTES = 3 << 30
 READER = f"""
 import json, resource, signal, sys
