@@ -22,9 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chipping.chip import chip, score_cubes
-from chipping.masks import MaskSettings, clear_pixels
+from chipping.masks import MaskSettings, clear_pixels, mask_settings, valid_pixels
 from chipping.scores import ScoreTable
 from cube.config.models import Config
+from cube.config.reading import load_config
 from cube.config.sensors import SENSORS
 from cube.errors import StoreError
 from cube.run.thread_engine import ThreadEngine
@@ -134,6 +135,41 @@ def test_landsat_is_clear_where_no_cloud_bit_is_near(
             near = mask[max(row - buffer, 0) : row + buffer + 1, max(col - buffer, 0) : col + buffer + 1]
             cloudy = any((near >> bit & 1).any() for bit in bits)
             assert found[row, col] == (not cloudy and not mask[row, col] & 1)
+
+
+def test_sentinel_2_is_clear_where_its_code_is_and_landsat_without_a_buffer_where_no_bit_is() -> None:
+    scl = np.array([[4, 5, 0, 255]], np.uint8)
+    codes = MaskSettings("s2l2a", ("B02",), "SCL", clear_codes=(4, 11))
+    assert clear_pixels(scl, codes, SENSORS["s2l2a"]).tolist() == [[True, False, False, False]]
+    bits = MaskSettings("lc2l2", ("red",), "qa_pixel", cloud_bits=(3, 15))
+    quality = np.array([[64, 8, 64, 1 << 15, 64, 1, 65, 0]], np.uint16)
+    expected = [True, False, True, False, True, False, False, True]
+    assert clear_pixels(quality, bits, SENSORS["lc2l2"]).tolist() == [expected]
+    assert (codes.has_cloud_rule, MaskSettings("dem", ("elevation",)).has_cloud_rule) == (True, False)
+
+
+def test_what_makes_a_pixel_valid_and_clear_is_what_the_config_says(tmp_path: Path) -> None:
+    make_config(tmp_path)
+    settings = ["s2l2a.clear=[5, 4]", "lc2l2.cloud_bits=[4, 1]", "lc2l2.cloud_buffer_px=2"]
+    s2l2a, s1rtc, lc2l2, dem, lulc = mask_settings(load_config(tmp_path / "config.yaml", settings))
+    assert s2l2a == MaskSettings("s2l2a", ("B02", "B03", "B04"), "SCL", clear_codes=(4, 5))
+    assert lc2l2 == MaskSettings(
+        "lc2l2", ("blue", "green", "red"), "qa_pixel", cloud_bits=(1, 4), cloud_buffer_px=2
+    )
+    assert s1rtc == MaskSettings("s1rtc", ("vv", "vh"))
+    assert dem == MaskSettings("dem", ("elevation",))
+    assert lulc == MaskSettings("lulc", ("lulc",))
+    without = load_config(tmp_path / "config.yaml", ["s2l2a.cloud_band=null", "lc2l2.cloud_band=null"])
+    assert [rule.cloud_band for rule in mask_settings(without)] == [None] * 5
+
+
+def test_nodata_and_nan_are_not_valid() -> None:
+    b02, red, vv = (
+        SENSORS[key].band(name) for key, name in (("s2l2a", "B02"), ("lc2l2", "red"), ("s1rtc", "vv"))
+    )
+    for band in (b02, red):
+        assert valid_pixels(np.array([0, 1, 65_535], np.uint16), band).tolist() == [False, True, True]
+    assert valid_pixels(np.array([np.nan, 0, -1], np.float32), vv).tolist() == [False, True, True]
 
 
 def _faulty(config: Config, box: Bounds, rng: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
