@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from cube.run.thread_engine import ThreadEngine
 from cube.testing import make_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from cube.config.models import Config
     from cube.testing import Archive
@@ -27,15 +28,37 @@ settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """Return the sample archive of seed 0, made once a session by the first process that asks; not to be written to."""
-    folder = tmp_path_factory.getbasetemp()
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Return a function that gives a folder which the first process of the session that asks has filled."""
+    session = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # the session's; each process has a folder of its own in it
-    with (folder / "archive.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return make_archive(folder / "archive" / "sample", seed=0)
+        session = session.parent  # each process has a folder of its own in it
+
+    def filled(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = session / "shared" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with (session / "shared" / f"{name}.lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if lock.tell() == 0:
+                fill(folder)
+                lock.write("filled")
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def sample_archive(once: Once) -> Archive:
+    """Return the sample archive of seed 0; not to be written to."""
+
+    def made(folder: Path) -> Archive:
+        return make_archive(folder / "sample", seed=0)
+
+    return made(once("archive", made))
 
 
 @pytest.fixture(scope="session")
@@ -59,11 +82,9 @@ def demo_config(sample_archive: Archive) -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
-def demo(demo_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Return the demo's config with all its cubes built, once a session; not to be written to."""
-    config = demo_config(tmp_path_factory.mktemp("demo"))
-    build_cubes(config, ThreadEngine())
-    return config
+def demo(demo_config: Callable[..., Config], once: Once) -> Config:
+    """Return the demo's config with all its cubes built; not to be written to."""
+    return demo_config(once("demo", lambda folder: build_cubes(demo_config(folder), ThreadEngine())))
 
 
 @pytest.fixture(scope="session")

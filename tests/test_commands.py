@@ -248,7 +248,8 @@ def test_ctrl_c_and_a_batch_system_stop_in_seconds_and_the_next_run_goes_on(
 ) -> None:
     config = demo_config(tmp_path)
     command = ["scripts/build_cubes.py", "-c", "configs/demo.yaml", *overrides(config), "--aoi", "0", "5"]
-    command += ["--set", "compute.workers=1"]
+    for setting in ("compute.workers=1", "s2l2a.bands=[B02, B03, B04]", "lc2l2=", "s1rtc.bands=[vv]"):
+        command += ["--set", setting]
     working = Path(config.directory.working) / "demo"
     # A terminal interrupts all processes, a batch system terminates the one that it started.
     for number, (stop, kind) in enumerate([(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], start=1):

@@ -35,6 +35,7 @@ from cube.scenes.plan import CubePlan
 
 ROOT = Path(__file__).parents[1]
 SECRET = "sig=c2VjcmV0&se=2026"
+FEW = {"s2l2a.bands": "[B02, B03, B04]", "s1rtc": "", "lc2l2": "", "dem": ""}
 
 
 def command(script: str, config: Config, *more: str) -> list[str]:
@@ -45,6 +46,7 @@ def command(script: str, config: Config, *more: str) -> list[str]:
         "directory.working": config.directory.working,
         "directory.output": config.directory.output,
         "compute.workers": "0",
+        **FEW,
     }
     sets = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
     return [

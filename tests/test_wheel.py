@@ -14,6 +14,8 @@ import pytest
 from cube.testing import Archive
 from release import verify
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "--set",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -161,6 +162,37 @@ def test_lots_follow_seed_and_cell_and_nothing_else() -> None:
     alone = chosen(ScoreSet([table], SENSORS), 0)
     assert alone < chosen(ScoreSet([table, other], SENSORS), 0)
     assert alone != chosen(ScoreSet([table], SENSORS), 1)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_under_a_cap_those_stay_whose_seed_and_cell_have_the_least_sha256(seed: int) -> None:
+    chips = ChipsConfig(
+        sample_size=100, chip_size=100, min_purity=0, forbidden=(), classes=(1, 2, 5, 7, 8, 11),
+        min_valid=0, min_clear=0, max_per_class=2,
+    )  # fmt: skip
+    rng = np.random.default_rng(3)
+    scores = ScoreSet([make_table(rng), make_table(rng, 4, shift_m=60_000)], SENSORS)
+    verdicts = [scores.verdicts[code] for code in choose(scores, chips, seed)]
+    crowds: dict[tuple[int, int], list[str]] = {}
+    for aoi, code, cell, verdict in zip(scores.aoi, scores.lulc, scores.cells, verdicts, strict=True):
+        if verdict in {"success", "capped"}:
+            crowds.setdefault((int(aoi), int(code)), []).append(cell)
+    drawn = [
+        cell
+        for crowd in crowds.values()
+        for cell in sorted(crowd, key=lambda cell: hashlib.sha256(f"{seed}:{cell}".encode()).digest())[:2]
+    ]
+    stay = {cell for cell, verdict in zip(scores.cells, verdicts, strict=True) if verdict == "success"}
+    assert stay == set(drawn)
+    assert max(map(len, crowds.values())) > 2
+    assert len(crowds) > 8
+
+
+def test_without_windows_there_is_nothing_to_choose() -> None:
+    chips = ChipsConfig(sample_size=100, chip_size=100, max_per_class=1)
+    empty = ScoreSet([], SENSORS)
+    assert (len(empty), choose(empty, chips).tolist(), empty.lulc.tolist(), empty.starts) == (0, [], [], [0])
+    assert empty.conflicts.shape == (0, 2)
 
 
 @given(st.integers(0, 1000), st.integers(1, 10_000))

@@ -22,9 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chipping.chip import chip, score_cubes
-from chipping.masks import clear_pixels
+from chipping.masks import MaskSettings, clear_pixels, mask_settings
 from chipping.scores import ScoreTable
 from cube.config.models import Config
+from cube.config.reading import load_config
 from cube.config.sensor_models import CloudRule
 from cube.config.sensors import SENSORS
 from cube.errors import StoreError
@@ -135,6 +136,40 @@ def test_landsat_is_clear_where_no_cloud_bit_is_near(
             near = mask[max(row - buffer, 0) : row + buffer + 1, max(col - buffer, 0) : col + buffer + 1]
             cloudy = any((near >> bit & 1).any() for bit in bits)
             assert found[row, col] == (not cloudy and not mask[row, col] & 1)
+
+
+def test_sentinel_2_is_clear_where_its_code_is_and_landsat_without_a_buffer_where_no_bit_is() -> None:
+    scl = np.array([[4, 5, 0, 255]], np.uint8)
+    codes = CloudRule("SCL", clear_codes=(4, 11))
+    assert clear_pixels(scl, codes, SENSORS["s2l2a"]).tolist() == [[True, False, False, False]]
+    bits = CloudRule("qa_pixel", cloudy_bits=(3, 15))
+    quality = np.array([[64, 8, 64, 1 << 15, 64, 1, 65, 0]], np.uint16)
+    expected = [True, False, True, False, True, False, False, True]
+    assert clear_pixels(quality, bits, SENSORS["lc2l2"]).tolist() == [expected]
+
+
+def test_what_makes_a_pixel_valid_and_clear_is_what_the_config_says(tmp_path: Path) -> None:
+    make_config(tmp_path)
+    settings = ["s2l2a.clear=[5, 4]", "lc2l2.cloud_bits=[4, 1]", "lc2l2.cloud_buffer_px=2"]
+    s2l2a, s1rtc, lc2l2, dem, lulc = mask_settings(load_config(tmp_path / "config.yaml", settings))
+    assert s2l2a == MaskSettings("s2l2a", ("B02", "B03", "B04"), CloudRule("SCL", clear_codes=(4, 5)))
+    assert lc2l2 == MaskSettings(
+        "lc2l2", ("blue", "green", "red"), CloudRule("qa_pixel", cloudy_bits=(1, 4), buffer_px=2)
+    )
+    assert s1rtc == MaskSettings("s1rtc", ("vv", "vh"))
+    assert dem == MaskSettings("dem", ("elevation",))
+    assert lulc == MaskSettings("lulc", ("lulc",))
+    without = load_config(tmp_path / "config.yaml", ["s2l2a.cloud_band=null", "lc2l2.cloud_band=null"])
+    assert [rule.cloud_band for rule in mask_settings(without)] == [None] * 5
+
+
+def test_nodata_and_nan_are_not_valid() -> None:
+    b02, red, vv = (
+        SENSORS[key].band(name) for key, name in (("s2l2a", "B02"), ("lc2l2", "red"), ("s1rtc", "vv"))
+    )
+    for band in (b02, red):
+        assert band.is_nodata(np.array([0, 1, 65_535], np.uint16)).tolist() == [True, False, False]
+    assert vv.is_nodata(np.array([np.nan, 0, -1], np.float32)).tolist() == [True, False, False]
 
 
 def _faulty(config: Config, box: Bounds, rng: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
@@ -321,6 +356,6 @@ def test_scores_are_made_again_only_when_what_they_follow_from_changes(tmp_path:
     assert made()[1] == first[1]
     file.write_bytes(b"not a table")
     assert made()[1] == first[1]
-    for place in range(0, len(first[1]), 97):
-        file.write_bytes(first[1][:place] + bytes(40) + first[1][place + 40 :])
+    for place in range(0, len(first[1]), 389):
+        file.write_bytes(first[1][:place] + bytes(160) + first[1][place + 160 :])
         made()

@@ -18,6 +18,8 @@ from cube.run.layout import Layout
 from cube.run.thread_engine import ThreadEngine
 from cube.testing import Archive
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 UNSHARE = ("unshare", "--map-root-user", "--mount")
 FEW = ("s2l2a.bands=[B02, B05]", "s2l2a.cloud_band=SCL", "lc2l2.bands=[red]", "s1rtc.bands=[vv]")

@@ -17,6 +17,8 @@ from crash_points import Death
 
 from cube.testing import Archive
 
+pytestmark = pytest.mark.slow  # minutes; test_a_killed_client_is_survived is one that is not
+
 HERE = Path(__file__).parent
 TINY = (
     "aoi.include_indices=[5]",

@@ -55,14 +55,14 @@ def build(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compute",
     [
         ("compute.workers=1", "compute.threads=4"),
-        ("compute.workers=2", "compute.threads=3"),
         ("compute.workers=0", "compute.threads=4"),
     ],
-    ids=["one worker", "two workers", "four threads"],
+    ids=["one worker", "four threads"],
 )
 def test_whatever_the_number_of_workers(
     demo_config: Callable[..., Config], demo: Config, tmp_path: Path, compute: tuple[str, ...]
@@ -72,6 +72,7 @@ def test_whatever_the_number_of_workers(
     assert_same_cube(config, demo)
 
 
+@pytest.mark.slow
 def test_on_a_scheduler_and_workers_started_by_others(
     demo_config: Callable[..., Config], demo: Config, tmp_path: Path
 ) -> None:
@@ -84,7 +85,7 @@ def test_on_a_scheduler_and_workers_started_by_others(
     assert all("tcp://127.0.0.1" in log for log in logs)
 
 
-def test_whatever_the_time_zone_locale_umask_home_and_folder(
+def test_by_two_workers_whatever_the_time_zone_locale_umask_home_and_folder(
     demo_config: Callable[..., Config], demo: Config, tmp_path: Path
 ) -> None:
     home = tmp_path / "ein Zuhause"
@@ -97,7 +98,8 @@ def test_whatever_the_time_zone_locale_umask_home_and_folder(
         "HOME": str(home),
         "PYTHONHASHSEED": "7",
     }
-    build(config, "--set", "compute.workers=1", environment=surroundings, umask=0o077, folder=home)
+    workers = ("--set", "compute.workers=2", "--set", "compute.threads=3")
+    build(config, *workers, environment=surroundings, umask=0o077, folder=home)
     assert_same_cube(config, demo)
     cube = Layout.of(config).cubes.path / f"aoi_{AOI:06}.zarr"
     assert {oct(path.stat().st_mode & 0o777) for path in cube.rglob("zarr.json")} == {"0o644"}

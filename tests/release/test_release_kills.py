@@ -55,12 +55,17 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
-        ("cube.run.disk", "_write_file", 30),  # as the folder is filled
-        ("pathlib", "Path.replace", 1),  # before the old folder makes way
+        # as the folder is filled
+        pytest.param("cube.run.disk", "_write_file", 30, marks=pytest.mark.slow),
+        # before the old folder makes way
+        pytest.param("pathlib", "Path.replace", 1, marks=pytest.mark.slow),
         ("pathlib", "Path.replace", 2),  # before the new one takes its place
-        ("os", "unlink", 10),  # as the old one is removed
-        ("zipfile", "ZipInfo.FileHeader", 30),  # as the zip is written
-        ("pathlib", "Path.replace", 3),  # before the zip takes its place
+        # as the old one is removed
+        pytest.param("os", "unlink", 10, marks=pytest.mark.slow),
+        # as the zip is written
+        pytest.param("zipfile", "ZipInfo.FileHeader", 30, marks=pytest.mark.slow),
+        # before the zip takes its place
+        pytest.param("pathlib", "Path.replace", 3, marks=pytest.mark.slow),
     ],
 )
 def test_killed_as_it_replaces_another_release(
@@ -86,6 +91,7 @@ def test_killed_as_it_replaces_another_release(
     assert digests(output) == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
@@ -121,6 +127,7 @@ def test_killed_before_it_replaces_another_release(
     assert not [path for path in output.iterdir() if path.name.startswith(".staging-")]
 
 
+@pytest.mark.slow
 def test_no_room_for_the_zip(config: Config, folder: Path, archive: Path, tmp_path: Path) -> None:
     mine = working_folder(tmp_path, LAND, SETTINGS)
     room = max(path.stat().st_size for path in folder.iterdir()) + 1

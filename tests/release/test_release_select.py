@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyproj import Geod, Transformer
 from release_landscape import Land, write_config
 
+from cube.config.fields import TimeRange
 from cube.errors import ConfigError
 from release.opening.faults import ReleaseError
-from release.select import balance, clean, drop_counts, number, select
+from release.select import balance, clean, dates_fit, drop_counts, number, select
 from release.splits import NO_SPLIT, split
 
 BLOCK, SIDE = 9600, 960
@@ -131,6 +133,163 @@ def test_a_class_without_chips(tmp_path: Path) -> None:
     assert allowed.after == {1: 4, 2: 8, 5: 0}
     assert allowed.funnel == (("unbalanced", 1),)
     assert allowed.windows == 13
+
+
+def test_nothing_to_balance() -> None:
+    assert drop_counts({}, 2) == {}
+    assert drop_counts({1: 0, 2: 0}, 2) == {1: 0, 2: 0}
+    assert drop_counts({1: 6, 2: 3, 5: 0}, 2) == {1: 0, 2: 0, 5: 0}
+    assert drop_counts({1: 5, 2: 5}, 1) == {1: 0, 2: 0}
+    assert drop_counts({1: 8, 2: 3, 5: 5, 7: 0}, 2) == {1: 2, 2: 0, 5: 2 * 2 // 5, 7: 0}
+
+
+Q = (TimeRange.parse("2023-01-01/2023-03-31"), TimeRange.parse("2023-04-01/2023-06-30"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fit"),
+    [
+        ("20230101,20230401", True),
+        ("20230331,20230630", True),
+        ("20221231,20230401", False),
+        ("20230101,20230331", False),
+        ("20230101,20230701", False),
+        ("20230101", False),
+        ("20230101,20230401,20230402", False),
+        ("", False),
+        ("20230101,2023-04-01", False),
+        ("20230101,20230431", False),
+        ("20230101,2023W141", False),
+        ("20230101,202304011", False),
+    ],
+)
+def test_dates_fit_where_each_lies_in_its_range(text: str, fit: bool) -> None:
+    assert dates_fit(text, Q) is fit
+
+
+def test_no_dates_fit_no_ranges() -> None:
+    assert dates_fit("", ())
+
+
+def test_what_is_left_of_nothing_is_said(tmp_path: Path) -> None:
+    config = write_config(tmp_path, Land({1: 1, 2: 1}, sensors=("s2l2a", "lulc")))
+    with pytest.raises(ReleaseError, match=r"no chip is left to release \(no windows\)"):
+        clean(windows({1: 1}).drop(0), config)
+    table = windows({1: 15})
+    table["status"] = list("eeeeeddddcccbba")
+    with pytest.raises(ReleaseError, match=r"\(5 e, 4 d, 3 c, 2 b\); run chip\.py"):
+        clean(table, config)
+    twice = windows({1: 3}).assign(chip_index=[0, 1, 1])
+    with pytest.raises(ReleaseError, match=r"chip_index 1 is there twice; run chip\.py again"):
+        clean(twice, config)
+
+
+def test_the_funnel_names_what_most_windows_ended_by_first(tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path, Land({1: 1, 2: 1}, sensors=("s2l2a", "lulc")), {"lulc.sampling_factor": 1}
+    )
+    table = windows({1: 6, 2: 9})
+    table.loc[:0, "status"], table.loc[1:2, "status"] = "b", "a"
+    kept = Counter(table["lulc"][3:])
+    found = select(table, config)
+    lost = abs(kept[1] - kept[2])
+    assert found.before == dict(sorted(kept.items()))
+    assert found.after == dict.fromkeys((1, 2), min(kept.values()))
+    assert dict(found.funnel) == {"a": 2, "b": 1, **({"unbalanced": lost} if lost else {})}
+    assert [count for _, count in found.funnel] == sorted((count for _, count in found.funnel), reverse=True)
+    assert found.windows == 15
+    plain = write_config(tmp_path, Land({1: 1, 2: 1}, sensors=("s2l2a", "lulc")))
+    equal = select(windows({1: 6, 2: 6}).assign(status=["b", "c", "c", "a"] + ["success"] * 8), plain)
+    assert equal.funnel == (("c", 2), ("a", 1), ("b", 1))
+
+
+@pytest.mark.parametrize(("chips", "lost", "warned"), [(8, 2, False), (7, 2, True), (4, 0, False)])
+def test_more_than_a_quarter_of_chips_in_no_split_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chips: int, lost: int, warned: bool
+) -> None:
+    names = [NO_SPLIT] * lost + ["train"] * (chips - lost)
+    asked: list[pd.DataFrame] = []
+
+    def split_by_hand(table: pd.DataFrame, *_: object) -> pd.Series:
+        asked.append(table)
+        return pd.Series(names, index=table.index)
+
+    monkeypatch.setattr("release.select.split", split_by_hand)
+    land = Land({1: 1}, side=960, margin=240, sensors=("s2l2a", "lulc"))
+    config = write_config(tmp_path, land, {"release.splits": {"train": 0.5, "test": 0.5}})
+    table = windows({1: chips}, step=1440)
+    assert bool(select(table, config).warnings) == warned
+    assert (asked[0]["left_m"] == table["left_m"] - 240).all()  # chips, not their sample windows
+    assert (asked[0]["top_m"] == table["top_m"] + 240).all()
+
+
+def at(*places: tuple[float, float], epsg: int = 32632) -> pd.DataFrame:
+    """Return chips of one class whose north-west corners lie at these metres."""
+    left, top = zip(*places, strict=True)
+    return pd.DataFrame({"epsg": epsg, "left_m": left, "top_m": top, "lulc": 1})
+
+
+@pytest.mark.parametrize("gap", [SIDE - 10, SIDE])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_chip_nearer_than_its_side_to_a_block_of_another_split_is_in_none(
+    gap: int, axis: int, side: int
+) -> None:
+    """Two blocks beside each other: one chip in the middle of its own, and one near the border, or just not."""
+    middle = (BLOCK - SIDE) // 2
+    near = BLOCK + gap if side > 0 else -gap - SIDE
+    places = [(middle, middle), (near, middle) if axis == 0 else (middle, near)]
+    table = at(*((left, low + SIDE) for left, low in places))
+    for seed in range(3):
+        first, second = split(table, {"a": 0.5, "b": 0.5}, BLOCK, SIDE, seed)
+        assert first in {"a", "b"}
+        assert second == (NO_SPLIT if gap < SIDE else {"a": "b", "b": "a"}[first])
+
+
+def test_a_chip_that_reaches_out_of_a_small_block_is_near_the_one_after_the_next() -> None:
+    table = at((400, SIDE), (2 * SIDE, SIDE))  # its right edge lies 560 m from the other's block
+    for seed in range(3):
+        first, second = split(table, {"a": 0.5, "b": 0.5}, SIDE, SIDE, seed)
+        assert first == NO_SPLIT
+        assert second in {"a", "b"}
+
+
+@pytest.mark.parametrize(("more", "together"), [(0, True), (1, False)])
+def test_blocks_that_touch_go_together_up_to_a_fifth_of_the_smallest_split(more: int, together: bool) -> None:
+    """Of 20 chips in halves that is two; a block's chips lie in its middle, where no border is near."""
+    middle = (BLOCK - SIDE) // 2
+    pair = [(middle, middle), (BLOCK + middle, middle), *[(BLOCK + middle + 10, middle)] * more]
+    others = [(BLOCK * (5 + 3 * n) + middle, middle) for n in range(18 - more)]
+    table = at(*pair, *others)
+    found = [split(table, {"a": 0.5, "b": 0.5}, BLOCK, SIDE, seed).tolist() for seed in range(12)]
+    assert all(names[0] == names[1] for names in found) == together
+    assert all(names.count("a") == names.count("b") == 10 for names in found)
+
+
+@pytest.mark.parametrize("lon", [12.0, 180.0])
+@pytest.mark.parametrize("bearing", [0, 90, 225])
+@pytest.mark.parametrize(("share", "near"), [(0.985, True), (1.015, False)])
+def test_chips_of_two_zones_are_near_up_to_their_side_and_diagonal(
+    lon: float, bearing: int, share: float, near: bool
+) -> None:
+    """However the squares are turned to one another: the distance is that of their centres on the ground."""
+    apart = share * SIDE * (1 + 2**0.5)
+    other_lon, other_lat, _ = Geod(ellps="WGS84").fwd(lon, 45, bearing, apart)
+    zones = (32632, 32633) if lon == 12 else (32660, 32601)
+    chips = []
+    for epsg, x, y in ((zones[0], lon, 45.0), (zones[1], other_lon, other_lat)):
+        east, north = Transformer.from_crs(4326, epsg, always_xy=True).transform(x, y)
+        chips.append(at((east - SIDE / 2, north + SIDE / 2), epsg=epsg))
+    table = pd.concat(chips, ignore_index=True)
+    names = set(split(table, {"a": 0.5, "b": 0.5}, BLOCK, SIDE, 0))
+    assert names == ({NO_SPLIT} if near else {"a", "b"})
+
+
+def test_chips_of_two_zones_in_one_split_are_near_one_another_in_peace() -> None:
+    corners = [Transformer.from_crs(4326, epsg, always_xy=True).transform(12, 45) for epsg in (32632, 32633)]
+    table = pd.concat([at(corners[0]), at(corners[1], epsg=32633)], ignore_index=True)
+    assert set(split(table, {"a": 1.0}, BLOCK, SIDE, 0)) == {"a"}
+    assert set(split(table, {"a": 1.0, "b": 0.0}, BLOCK, SIDE, 0)) == {"a"}
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -140,7 +140,7 @@ def test_the_lock_of_a_process_that_died_is_taken_over(folder: Folder) -> None:
     )
     if folder.url.startswith("memory"):
         pytest.skip("memory is not shared between processes")
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", script, pickle.dumps(folder).hex()], cwd=root, check=False)
     with lock.hold(folder):
         pass

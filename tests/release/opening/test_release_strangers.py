@@ -29,7 +29,7 @@ from release import ReleaseError, chip_arrays, open_release, verify
 from release.opening.checksums import SUMS_NAME, sha256
 from release.opening.table import to_parquet
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RASTER = "s2l2a_000004_20230115.tif"
 DAMAGES = int(os.environ.get("GELOS_DAMAGES", "30")) // 3
 

@@ -13,7 +13,7 @@ from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 
 
 def gelos_form() -> dict[str, Any]:

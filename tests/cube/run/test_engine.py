@@ -74,7 +74,7 @@ def test_a_killed_clients_task_is_waited_for_before_the_next_run_touches_its_sco
     here = Path(__file__)
     client = subprocess.Popen(
         [sys.executable, "-c", code, cluster.scheduler_address, str(tmp_path), str(here.parent)],
-        cwd=here.parents[2],
+        cwd=here.parents[3],
     )
     wait_until_there(tmp_path / "running")
     client.kill()

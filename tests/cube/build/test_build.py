@@ -40,7 +40,7 @@ from cube.store.write import seal
 from cube.testing import Archive
 from cube.windows.grid import aoi_bounds
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -326,7 +326,7 @@ class TestResume:
             *FEW,
         ]
         markers = Layout.of(config).markers(5).path
-        for wanted in (2, 4, 7):
+        for wanted in (2, 7):
             process = subprocess.Popen([sys.executable, "-c", code, str(config.path), *overrides], cwd=ROOT)
             deadline = time.monotonic() + 120
             while process.poll() is None and time.monotonic() < deadline:
@@ -345,19 +345,18 @@ class TestFailures:
     def test_a_broken_asset_fails_its_aoi_by_name_and_a_rerun_completes_it(
         self, demo_config: Callable[..., Config], tmp_path: Path, sample_archive: Archive
     ) -> None:
-        config = demo_config(tmp_path, *FEW)
+        archive = tmp_path / "archive"
+        shutil.copytree(sample_archive.path, archive, copy_function=os.link)
+        config = demo_config(tmp_path, *FEW, f"catalog.url={archive / Path(sample_archive.items).name}")
         scene = next(
             s
             for s in _items(sample_archive)
             if s["collection"] == "landsat-c2-l2" and "193025_20230511" in s["id"]
         )
-        asset = Path(sample_archive.path) / scene["assets"]["red"]["href"]
-        hidden = asset.with_suffix(".hidden")
-        asset.rename(hidden)
-        try:
-            summary = build_cubes(config, ThreadEngine(), only=[4, 5])
-        finally:
-            hidden.rename(asset)
+        asset = archive / scene["assets"]["red"]["href"]
+        asset.unlink()
+        summary = build_cubes(config, ThreadEngine(), only=[4, 5])
+        os.link(Path(sample_archive.path) / scene["assets"]["red"]["href"], asset)
         assert summary.exit_code == 3
         failed = [i for i, row in summary.rows.items() if row.status is AoiState.FAILED]
         assert failed
@@ -488,7 +487,13 @@ def test_real_pixels(shared: Path, tmp_path: Path) -> None:
 class TestCandidates:
     """``aoi.fetch: candidates`` leaves out imagery that no chip could be cut from."""
 
-    SETTINGS = (*FEW, "chips.sample_size=960", "chips.chip_size=960", "chips.classes=[8]")
+    SETTINGS = (
+        *FEW,
+        "aoi.include_indices=[0, 5]",  # one with a candidate, one with none
+        "chips.sample_size=960",
+        "chips.chip_size=960",
+        "chips.classes=[8]",
+    )
 
     def test_imagery_of_areas_without_a_candidate_is_left_out(
         self, demo_config: Callable[..., Config], tmp_path: Path
@@ -500,9 +505,9 @@ class TestCandidates:
         build_cubes(everything, ThreadEngine())
         engine = Counting()
         summary = build_cubes(narrow, engine)
-        assert summary.count(AoiState.BUILT) == 5
-        assert 0 < len(engine.ran) < 70
-        assert sum(name.startswith("lulc") for name in engine.ran) == 5
+        assert summary.count(AoiState.BUILT) == 2
+        assert 2 < len(engine.ran) < 28
+        assert sum(name.startswith("lulc") for name in engine.ran) == 2
         wanted, got = chip(everything), chip(narrow)
         assert got.chips == wanted.chips > 0
         chips = Layout.of(everything).chips.path, Layout.of(narrow).chips.path
@@ -515,7 +520,7 @@ class TestCandidates:
         build_cubes(looser, rest)
         assert sorted(engine.ran + rest.ran) == sorted(
             block.name
-            for i in (0, 1, 2, 4, 5)
+            for i in (0, 5)
             for s in plan_of(looser, i).sensors
             for block in plan_of(looser, i).blocks(s.key)
         )

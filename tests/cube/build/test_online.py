@@ -46,6 +46,7 @@ from cube.windows.grid import Bounds, geobox_for
 
 GRID = utm_geobox(32633, (300_000, 5_490_240, 315_360, 5_505_600), 10)
 QUICK = {"late_s": 0.05, "slow_s": 0.1, "silence_s": 0.3, "retry_after_s": 0}
+FEW = ("s2l2a.bands=[B02, B05]", "s2l2a.cloud_band=SCL", "lc2l2.bands=[red]", "s1rtc.bands=[vv]")
 SECRET = "sig="
 
 Start = Callable[..., StandIn]
@@ -61,6 +62,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         running.append(service)
         for name, value in service.environment().items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setitem(access._GDAL_OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.05)
         Settings.get.cache_clear()
         monkeypatch.setattr(signing, "_KEEPER", signing._Keeper())
         return service
@@ -114,6 +116,7 @@ def online(demo_config: Callable[..., Config], aois: Path, tmp_path: Path) -> Ca
             f"catalog.url={url}",
             "catalog.sign=planetary-computer",
             f"aoi.path={aois}",
+            *FEW,
             *overrides,
         )
 

@@ -26,7 +26,9 @@ from release.catalogs import ITEMS_NAME
 from release.opening.checksums import SUMS_NAME
 from release.tracker import PARQUET_NAME
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow  # test_release_strangers.py is of what strangers do for less
+
+ROOT = Path(__file__).resolve().parents[3]
 MEMORY_BYTES = 3 << 30
 READER = f"""
 import json, resource, signal, sys
