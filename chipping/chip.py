@@ -35,8 +35,6 @@ from .masks import mask_settings
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
 from .scores import ScoreTable, ScoreTask, load_or_make_scores
 
-__all__ = ["ChipSummary", "OnProgress", "chip", "engine_for", "score_cubes"]
-
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 

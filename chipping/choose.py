@@ -41,15 +41,6 @@ from cube.windows.lattice import WindowGeometry
 from .footprints import footprints, may_overlap, overlapping
 from .scores import ScoreTable, Which
 
-__all__ = [
-    "ScoreSet",
-    "Verdict",
-    "choose",
-    "cloudy",
-    "missing",
-    "verdict_names",
-]
-
 Codes = NDArray[np.int8]
 """Verdicts as positions in :func:`verdict_names`."""
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from .sweep import Setting, SweepResult
 
-__all__ = ["chip_command", "run_chip", "sheet_command", "sweep_command"]
-
 
 @verb(
     "chip",

@@ -18,8 +18,6 @@ from cube.run.storage import Folder
 
 from .records import CHIP_METADATA
 
-__all__ = ["contact_sheet"]
-
 _CELL_PX = 72
 _GAP_PX = 2
 _LABEL_PX = 110

@@ -31,17 +31,6 @@ from cube.windows.lattice import WindowGeometry
 from .geotiff import Compression, RasterSettings, encode_tiff, raster_settings, to_exported
 from .thumbnails import THUMBNAIL_VERSION, encode_png, render
 
-__all__ = [
-    "CHIP_RECORD",
-    "ChipWindow",
-    "ExportResult",
-    "ExportSettings",
-    "ExportTask",
-    "export_chips",
-    "export_settings",
-    "group_windows",
-]
-
 CHIP_RECORD = "chip.json"
 """Written last; its presence means that the chip is whole."""
 _EXPORT_VERSION = 2

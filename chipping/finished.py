@@ -16,8 +16,6 @@ from cube.run.status import AOI_METADATA, AoiState
 from cube.run.storage import Folder
 from cube.store.sealed import CubeInfo, SensorInfo, read_cube_info
 
-__all__ = ["check_cube", "sealed_cubes"]
-
 _LOG = logging.getLogger(__name__)
 
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from cube.windows.lattice import WindowGeometry
 from cube.windows.projection import eastward, to_lonlat
 
-__all__ = ["footprints", "may_overlap", "overlapping"]
-
 _MOST_SHARED = 0.1
 """Of two chips in different zones that share more of their area than this, one has to go."""
 _ZONES = 60

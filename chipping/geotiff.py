@@ -17,15 +17,6 @@ from cube.config.sensor_models import SensorConfig
 from cube.config.sensors import Band, BandKind, Sensor
 from cube.errors import ConfigError
 
-__all__ = [
-    "Compression",
-    "RasterSettings",
-    "encode_tiff",
-    "exported_nodata",
-    "raster_settings",
-    "to_exported",
-]
-
 Compression = Literal["deflate", "zstd", "none"]
 Array = NDArray[np.generic]
 

@@ -11,8 +11,6 @@ from cube.config.models import Config
 from cube.config.sensor_models import CloudRule
 from cube.config.sensors import MaskRule, Sensor
 
-__all__ = ["MaskSettings", "clear_pixels", "mask_settings"]
-
 Mask = NDArray[np.bool_]
 
 

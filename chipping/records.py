@@ -16,8 +16,6 @@ from .choose import ScoreSet
 from .footprints import footprints
 from .scores import ScoreTable, Which
 
-__all__ = ["CHIP_METADATA", "chip_metadata_csv", "count_verdicts"]
-
 CHIP_METADATA = "chip_metadata.csv"
 _WKT_DECIMALS = 9
 """A tenth of a millimetre."""

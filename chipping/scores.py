@@ -36,8 +36,6 @@ from .masks import Mask, MaskSettings, clear_pixels
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["ScoreTable", "ScoreTask", "Which", "load_or_make_scores", "scores_name"]
-
 _SCORES_VERSION = 2
 """Of the table's columns and of the way they are counted; another number makes old tables stale."""
 _HEADER = b"gelos"

@@ -30,8 +30,6 @@ from .choose import ScoreSet, choose
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Setting", "SweepResult", "parse_grid", "sweep", "sweep_scores"]
-
 SWEEP_CSV, SWEEP_PNG = "sweep.csv", "sweep.png"
 
 Grid = Mapping[str, Sequence[Any]]

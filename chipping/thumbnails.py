@@ -19,8 +19,6 @@ from PIL import Image
 
 from cube.config.sensors import Band, BandKind, Sensor
 
-__all__ = ["THUMBNAIL_VERSION", "encode_png", "render"]
-
 THUMBNAIL_VERSION = 1
 """Of the pictures; chips with another are made again."""
 

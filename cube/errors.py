@@ -2,21 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "AoiError",
-    "BusyError",
-    "CatalogError",
-    "ClusterError",
-    "ConfigError",
-    "CubeNotSealedError",
-    "DiskFullError",
-    "GelosError",
-    "GridError",
-    "ItemError",
-    "ReadError",
-    "StoreError",
-]
-
 
 class GelosError(Exception):
     """Root of everything this project raises on purpose."""

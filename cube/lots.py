@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["draw", "lot"]
-
 
 def lot(seed: int, *names: object) -> str:
     """Return the number that `names` draw with a seed, as 64 hexadecimal digits."""

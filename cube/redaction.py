@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["unsigned_href", "unsigned_record", "without_signature"]
-
 _TOKENS = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"})
 """Keys of a query that opens what is closed to others."""
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-__all__ = ["TRANSIENT_STATUS", "Refused", "RetryPolicy", "Transient", "retry_after_s"]
-
 Result = TypeVar("Result")
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP answers that may be others the next time."""

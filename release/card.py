@@ -13,8 +13,6 @@ from .select import Selection
 from .templates import fill_template
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, tracker_fields
 
-__all__ = ["CARD_NAME", "SPLIT_NOTE", "make_card"]
-
 CARD_NAME = "README.md"
 
 SPLIT_NOTE = (

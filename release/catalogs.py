@@ -28,17 +28,6 @@ from .croissant import make_croissant
 from .recipe import RasterSpec, Recipe
 from .tracker import GEOJSON_NAME, rows_of, static_name
 
-__all__ = [
-    "CATALOG_NAME",
-    "COLLECTION_NAME",
-    "CROISSANT_NAME",
-    "ITEMS_NAME",
-    "item_facts",
-    "make_catalogs",
-    "read_items",
-    "stac_items",
-]
-
 CATALOG_NAME = "catalog.json"
 COLLECTION_NAME = "collection.json"
 ITEMS_NAME = "items.parquet"

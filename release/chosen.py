@@ -22,8 +22,6 @@ from .opening.faults import ReleaseError
 from .select import Selection
 from .tracker import chip_files, chip_id_of
 
-__all__ = ["READ_THREADS", "ChosenChips", "Source", "batches", "find_chips"]
-
 READ_THREADS = 8
 _BATCH = 16
 """Chips, or files, in flight at once."""

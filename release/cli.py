@@ -8,8 +8,6 @@ from typing import NoReturn
 
 import click
 
-__all__ = ["COMMANDS", "main"]
-
 COMMANDS = {
     "plan": "cube.build.commands:plan_command",
     "build": "cube.build.commands:build_command",

@@ -22,8 +22,6 @@ from cube.run.command import (
 if TYPE_CHECKING:
     from cube.config.models import Config
 
-__all__ = ["release_command", "run_command", "verify_command"]
-
 _EXIT_FAULTY = 1
 _FORCE_OPTION = click.option("--force", is_flag=True, help="Replace a different release of this version.")
 

@@ -13,8 +13,6 @@ from cube.config.sensors import Sensor
 from .recipe import Recipe
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME
 
-__all__ = ["make_croissant"]
-
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",

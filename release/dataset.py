@@ -31,8 +31,6 @@ from .select import dates_fit
 from .tracker import PARQUET_NAME, image_names
 from .verify.tracker import table_problems
 
-__all__ = ["ChipDataset", "Release", "chip_arrays", "open_release", "torch_dataset"]
-
 Sample = dict[str, Any]
 _MOST_RECIPE_BYTES = 1 << 26
 _MOST_SUMS_BYTES = 1 << 28

@@ -43,8 +43,6 @@ from .tracker import (
     tracker_table,
 )
 
-__all__ = ["AOIS_NAME", "ReleaseSummary", "make_release"]
-
 AOIS_NAME = "aois.geojson"
 _AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips")
 """What a release says of an AOI: what became of it, not how many tries it took."""

@@ -26,8 +26,6 @@ from cube.windows.lattice import WindowGeometry
 from .opening.faults import UNREADABLE, ReleaseError, first_line
 from .opening.limits import check_dtype
 
-__all__ = ["RECIPE_NAME", "RasterSpec", "Recipe", "make_recipe", "parse_recipe", "raster_spec_of"]
-
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
 _NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}

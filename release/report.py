@@ -27,8 +27,6 @@ from .recipe import Recipe
 from .select import Selection
 from .templates import fill_template
 
-__all__ = ["REPORT_NAME", "Thumbnails", "make_report", "measures_of"]
-
 REPORT_NAME = "report.html"
 _GALLERY = 3
 """Chips per class that are shown."""

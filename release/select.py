@@ -20,8 +20,6 @@ from cube.lots import lot
 from .opening.faults import ReleaseError
 from .splits import NO_SPLIT, split
 
-__all__ = ["Selection", "balance", "clean", "dates_fit", "drop_counts", "number", "select"]
-
 _MOST_LOST = 0.25
 """Share of chips that lie too near to another split; more are worth a warning."""
 

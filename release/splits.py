@@ -13,16 +13,10 @@ import pandas as pd
 from cube.lots import lot
 from cube.windows.projection import to_lonlat
 
-__all__ = ["NO_SPLIT", "split"]
-
 NO_SPLIT = "none"
 """Split of a chip that lies too near to another split's block."""
-
-
 _CLUSTER_SHARE = 0.2
 """Most of the smallest split that blocks which go together may hold."""
-
-
 _EARTH_RADIUS_M = 6_371_000
 
 

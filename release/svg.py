@@ -10,8 +10,6 @@ from html import escape
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ["Frame", "graticule", "histogram", "map_frame", "outline", "picture", "square", "strip"]
-
 _MAP_WIDTH = 960.0
 _MIN_SPAN_DEG = 0.2
 _STEPS_DEG = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)

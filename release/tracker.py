@@ -21,25 +21,6 @@ from cube.windows.projection import to_lonlat
 from .opening.faults import ReleaseError
 from .recipe import Recipe
 
-__all__ = [
-    "CSV_NAME",
-    "GELOS_FIELDS",
-    "GEOJSON_NAME",
-    "PARQUET_NAME",
-    "chip_files",
-    "chip_id_of",
-    "image_names",
-    "read_metadata",
-    "read_tracker",
-    "rows_of",
-    "series_name",
-    "static_name",
-    "to_csv",
-    "to_geojson",
-    "tracker_fields",
-    "tracker_table",
-]
-
 GEOJSON_NAME = "gelos_chip_tracker.geojson"
 CSV_NAME = "gelos_chip_tracker.csv"
 PARQUET_NAME = "gelos_chip_tracker.parquet"

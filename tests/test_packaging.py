@@ -155,9 +155,6 @@ def test_conda_names_every_dependency() -> None:
     assert conda["python"] == f"python {PROJECT['project']['requires-python']}"
 
 
-@pytest.mark.xfail(
-    reason="numcodecs, odc-stac and rioxarray are about to be used, odc-loader is about to be for tests alone"
-)
 def test_every_dependency_is_imported() -> None:
     imported = {
         f"{name}."

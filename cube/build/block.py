@@ -20,8 +20,6 @@ from cube.store.sealed import read_seal
 from cube.store.write import write_block
 from cube.windows.grid import Block
 
-__all__ = ["BlockTask", "build_block"]
-
 
 @dataclass(frozen=True)
 class BlockTask:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from .run import BuildSummary
 
-__all__ = ["BuildOptions", "build_command", "build_options", "plan_command", "run_build", "run_plan"]
-
 _LOG = logging.getLogger(__name__)
 
 _AOI_OPTION = click.option(

@@ -17,8 +17,6 @@ from cube.scenes.plan import CubePlan
 
 from .plans import candidates_of, plan_cubes
 
-__all__ = ["extent_text", "print_plans"]
-
 _COLUMNS = [
     "AOI",
     "extent",

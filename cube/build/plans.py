@@ -28,14 +28,6 @@ from cube.scenes.planner import ClearShare, plan_aoi
 
 from .prefilter import candidate_classes, count_candidates
 
-__all__ = [
-    "AoiPlanner",
-    "access_of",
-    "candidates_of",
-    "plan_cubes",
-    "wanted_aois",
-]
-
 _PLAN_THREADS = 4
 _PLAN_AHEAD = 4
 """AOIs planned before their blocks are asked for."""

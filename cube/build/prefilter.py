@@ -12,8 +12,6 @@ from cube.windows.grid import Block
 from cube.windows.landcover import count_classes, land_cover_rules
 from cube.windows.lattice import WindowGeometry, WindowLattice, windows_on
 
-__all__ = ["candidate_classes", "count_candidates", "needed_blocks"]
-
 
 def candidate_classes(lulc: NDArray[np.uint8], plan: CubePlan, config: Config) -> NDArray[np.uint8]:
     """Return the majority class of every window that land cover lets through, and 0 for the others.

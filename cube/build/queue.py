@@ -31,8 +31,6 @@ from .plans import AoiPlanner
 from .prefilter import candidate_classes, needed_blocks
 from .rows import AoiRows, one_line
 
-__all__ = ["BlockQueue"]
-
 _LOG = logging.getLogger(__name__)
 
 

@@ -11,8 +11,6 @@ from cube.redaction import without_signature
 from cube.run.logs import event
 from cube.run.status import AoiState, AoiStatus, StatusBoard
 
-__all__ = ["AoiProgress", "AoiRows", "one_line"]
-
 _LOG = logging.getLogger(__name__)
 
 AoiProgress = Callable[[int, AoiStatus], None]

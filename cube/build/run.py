@@ -24,8 +24,6 @@ from .plans import AoiPlanner, wanted_aois
 from .queue import BlockQueue
 from .rows import AoiProgress, AoiRows
 
-__all__ = ["BuildSummary", "build_cubes"]
-
 
 @dataclass(frozen=True)
 class BuildSummary:

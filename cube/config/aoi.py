@@ -16,8 +16,6 @@ from cube.errors import AoiError
 
 from .models import Config
 
-__all__ = ["Aoi", "load_aois"]
-
 
 @dataclass(frozen=True)
 class Aoi:

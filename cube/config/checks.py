@@ -13,8 +13,6 @@ from .models import Config
 from .sensor_models import SensorConfig, Sentinel2Config, SeriesConfig
 from .sensors import BandKind, ChoiceRule, MaskRule, Sensor
 
-__all__ = ["problems_of"]
-
 _LARGEST_DN = 65_535
 """Of a reflectance band; 0 is nodata."""
 _MASK_KINDS = {MaskRule.CODES: BandKind.CLASSES, MaskRule.BITS: BandKind.FLAGS}

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .sensors import SENSORS, Band, BandKind, ChoiceRule, MaskRule, Sensor
 
-__all__ = ["BandRow", "SensorRow", "sensor_rows"]
-
 _KEY = re.compile(r"[a-z][a-z0-9]*")
 """Keys become names of groups, files and columns; an underscore parts them from what follows
 there."""

@@ -15,8 +15,6 @@ from pydantic import (
     WrapValidator,
 )
 
-__all__ = ["PC_STAC_URL", "Section", "TimeRange", "none_to_empty", "number_to_text", "one_or_many"]
-
 PC_STAC_URL = "https://planetarycomputer.microsoft.com/api/stac/v1"
 LATTICE_M = 960
 """Side of a cell of the lattice that every cube's edges lie on, metres (10, 20, 30 and 60 m divide

@@ -41,18 +41,6 @@ from .sensor_models import LandCoverConfig, SensorConfig, Sentinel2Config, Serie
 from .sensors import CLASS_NAMES, SENSORS, SensorTable
 from .shipped import CONFIGS
 
-__all__ = [
-    "AoiConfig",
-    "CatalogConfig",
-    "ChipsConfig",
-    "ComputeConfig",
-    "Config",
-    "DatasetConfig",
-    "DirectoryConfig",
-    "Extent",
-    "ReleaseConfig",
-]
-
 
 class DatasetConfig(Section):
     """What is made."""

@@ -20,8 +20,6 @@ from .models import Config
 from .sensor_models import SensorConfig, sensor_model
 from .sensors import SENSORS, BandKind, Sensor
 
-__all__ = ["load_config"]
-
 _FORMER_NAMES = {
     "sentinel_2": "s2l2a",
     "sentinel_1": "s1rtc",

@@ -12,8 +12,6 @@ from .models import Config
 from .sensor_models import sensor_model
 from .sensors import SENSORS
 
-__all__ = ["config_table"]
-
 
 def config_table() -> str:
     """Return a Markdown table of every config key, its default, and what it means."""

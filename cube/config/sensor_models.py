@@ -12,19 +12,6 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from .fields import Metres, Percent, Section, TimeRange, one_or_many
 from .sensors import ChoiceRule, Sensor
 
-__all__ = [
-    "CloudRule",
-    "DemConfig",
-    "LandCoverConfig",
-    "LandsatConfig",
-    "PeriodConfig",
-    "SensorConfig",
-    "Sentinel1Config",
-    "Sentinel2Config",
-    "SeriesConfig",
-    "sensor_model",
-]
-
 
 @dataclass(frozen=True)
 class CloudRule:

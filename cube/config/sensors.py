@@ -15,18 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "CLASS_COLORS",
-    "CLASS_NAMES",
-    "SENSORS",
-    "Band",
-    "BandKind",
-    "ChoiceRule",
-    "MaskRule",
-    "Sensor",
-    "SensorTable",
-]
-
 
 class BandKind(StrEnum):
     """What the numbers of a band are; decides scaling, resampling, and whether it is exported."""

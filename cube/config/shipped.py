@@ -14,8 +14,6 @@ import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["CONFIGS", "copy_configs", "main"]
-
 _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
 """Where they are: within the package if it was installed from a wheel, beside it in a checkout."""

@@ -26,8 +26,6 @@ from cube.scenes.items import AssetRef, Scene
 
 from .signing import token_for
 
-__all__ = ["Access", "check_access", "patiently"]
-
 _GDAL_OPTIONS: dict[str, Any] = {
     # No directory listings and no probes for sidecar files: a COG is one file.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",

@@ -22,8 +22,6 @@ from odc.geo.warp import resampling_s2rio
 from cube.config.sensors import Band
 from cube.retry import Refused
 
-__all__ = ["apply_affine", "fits", "read_onto_grid", "read_window"]
-
 _SNAP = 1e-4
 """Grids that agree to this part of a pixel are one grid (records round their coordinates)."""
 _WARP_MARGIN_PX = 4

@@ -19,8 +19,6 @@ from cube.windows.projection import project, utm_epsg
 
 from .access import Access, patiently
 
-__all__ = ["clear_share"]
-
 _LOOK_M = 80
 """Pixel size at which SCL is looked at when scenes are ranked over an AOI: every fourth of its own."""
 

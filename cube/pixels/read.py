@@ -31,8 +31,6 @@ from cube.scenes.items import Scene
 from .access import Access, patiently
 from .onto_grid import apply_affine, fits, read_onto_grid, read_window
 
-__all__ = ["harmonize_dn", "read_band", "read_bands", "read_scene"]
-
 _BASELINE_WITH_OFFSET = (4, 0)
 _OFFSET_DN = 1000
 """ESA: since processing baseline 04.00 DN = reflectance * 10000 + 1000 (BOA_ADD_OFFSET -1000)."""

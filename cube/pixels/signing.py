@@ -16,8 +16,6 @@ from urllib.parse import urlparse
 from cube.redaction import without_signature
 from cube.retry import TRANSIENT_STATUS, Refused, RetryPolicy, Transient, retry_after_s
 
-__all__ = ["token_for"]
-
 _MARGIN_S = 120.0
 """A token is renewed this long before it expires, or in the last third of a shorter life."""
 _SHORTEST_LIFE_S = 5.0

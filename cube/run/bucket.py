@@ -22,8 +22,6 @@ from .folder import STAGING_PREFIX, disk_errors, is_finished
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-__all__ = ["BucketFolder"]
-
 _PUT_THREADS = 8
 _PUT_AHEAD = 32
 """Files that wait to be put; further ones wait outside memory."""

@@ -26,22 +26,6 @@ if TYPE_CHECKING:
 
     from .status import AoiStatus
 
-__all__ = [
-    "EXIT_FAILED",
-    "EXIT_FAULT",
-    "EXIT_INTERRUPTED",
-    "EXIT_USAGE",
-    "CommonOptions",
-    "Severals",
-    "Verb",
-    "config_options",
-    "print_table",
-    "run_verb",
-    "summarize_states",
-    "terminated_as_interrupted",
-    "verb",
-]
-
 EXIT_FAULT = 1
 EXIT_USAGE = 2
 EXIT_FAILED = 3

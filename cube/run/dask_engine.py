@@ -26,8 +26,6 @@ from .tasks import AHEAD, GivenUpError, Outcome, Result, Task, TaskSource, outco
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Scheduler, Worker
 
-__all__ = ["DaskEngine", "scheduler_of"]
-
 _LOG = logging.getLogger(__name__)
 
 _CORES_PER_WORKER = 2

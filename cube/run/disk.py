@@ -16,8 +16,6 @@ from .folder import STAGING_PREFIX, disk_errors, is_finished
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-__all__ = ["DiskFolder"]
-
 
 @dataclass(frozen=True)
 class DiskFolder:

@@ -16,8 +16,6 @@ from .thread_engine import ThreadEngine
 if TYPE_CHECKING:
     pass
 
-__all__ = ["open_engine"]
-
 _LOG = logging.getLogger(__name__)
 
 

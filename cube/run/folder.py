@@ -17,8 +17,6 @@ from cube.errors import DiskFullError, StoreError
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-__all__ = ["STAGING_PREFIX", "Folder", "disk_errors", "is_finished", "write_folder"]
-
 STAGING_PREFIX = ".staging-"
 """Names that begin so are unfinished; no reader looks at them, and the next run sweeps them."""
 

@@ -9,8 +9,6 @@ from cube.errors import ConfigError, StoreError
 
 from .storage import Folder, open_folder
 
-__all__ = ["EXPORTING", "Layout", "aoi_stem"]
-
 EXPORTING = ".exporting"
 """There while chips are written that may not be on the disk yet."""
 

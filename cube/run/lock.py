@@ -22,8 +22,6 @@ from cube.errors import BusyError, StoreError
 
 from .storage import DiskFolder, Folder, disk_errors
 
-__all__ = ["hold"]
-
 _LOG = logging.getLogger(__name__)
 
 _LOCK = ".lock"

@@ -21,8 +21,6 @@ from cube.redaction import without_signature
 
 from .storage import DiskFolder, Folder
 
-__all__ = ["STDERR", "RunLog", "event"]
-
 
 class _Stderr:
     """What is stderr at that moment. That its terminal is gone, or its disk full, ends no run."""

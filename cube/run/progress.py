@@ -14,8 +14,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from .logs import STDERR, event
 from .status import AoiState, AoiStatus
 
-__all__ = ["draw_aois", "draw_steps"]
-
 _LOG = logging.getLogger(__name__)
 _SAY_EVERY_S = 60.0
 

@@ -15,8 +15,6 @@ from cube.config.aoi import Aoi
 
 from .storage import Folder
 
-__all__ = ["AOI_METADATA", "AoiState", "AoiStatus", "StatusBoard", "record_chips"]
-
 AOI_METADATA = "aoi_metadata.geojson"
 _WRITE_EVERY_S = 1.0
 

@@ -9,18 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = [
-    "AHEAD",
-    "HERE",
-    "Engine",
-    "GivenUpError",
-    "Outcome",
-    "TaskSource",
-    "Tasks",
-    "outcome_of",
-    "stop_if_given_up",
-]
-
 Task = TypeVar("Task")
 Task_co = TypeVar("Task_co", covariant=True)
 Result = TypeVar("Result")

@@ -9,8 +9,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from .tasks import AHEAD, HERE, Outcome, Result, Task, TaskSource, outcome_of
 
-__all__ = ["ThreadEngine"]
-
 
 class ThreadEngine:
     """The threads of this process."""

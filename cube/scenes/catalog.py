@@ -36,8 +36,6 @@ from .items import parse_time
 if TYPE_CHECKING:
     from requests import Response
 
-__all__ = ["ApiCatalog", "CachedCatalog", "Catalog", "FileCatalog", "Query", "catalog_file", "open_catalog"]
-
 Item = dict[str, Any]
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {

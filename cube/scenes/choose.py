@@ -26,8 +26,6 @@ from cube.windows.projection import local_equal_area, project
 from .explain import Acquisition, Candidate, Explanation, Found, Rejection, Rule, Skipped, least_coverage
 from .items import Scene
 
-__all__ = ["SceneSet", "SensorChoice", "choose_orbit", "choose_path", "choose_period", "choose_tile"]
-
 _SAME_PASS = timedelta(minutes=10)
 """Items of one platform and track that lie closer in time belong to one overpass (a slice takes 25
 s, a row 24 s)."""

@@ -14,8 +14,6 @@ from cube.windows.grid import Block
 
 from .plan import CubePlan, SensorPlan
 
-__all__ = ["MODEL", "Cost", "estimate_cost"]
-
 _SOURCE_SHARE = {
     BandKind.REFLECTANCE: 0.55,
     BandKind.BACKSCATTER: 0.75,

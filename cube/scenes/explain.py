@@ -18,17 +18,6 @@ from cube.config.fields import TimeRange
 
 from .items import Scene
 
-__all__ = [
-    "Acquisition",
-    "Candidate",
-    "Explanation",
-    "Found",
-    "Rejection",
-    "Rule",
-    "Skipped",
-    "least_coverage",
-]
-
 
 @dataclass(frozen=True)
 class Candidate:

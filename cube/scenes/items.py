@@ -27,8 +27,6 @@ from cube.errors import ItemError
 from cube.redaction import unsigned_href
 from cube.windows.projection import split_at_antimeridian
 
-__all__ = ["AssetRef", "Scene", "parse_item", "parse_time", "wanted_fields"]
-
 _KEPT_PROPERTIES = (
     "platform",
     "start_datetime",

@@ -28,16 +28,6 @@ from .choose import SceneSet
 from .explain import Candidate
 from .items import Scene, parse_time
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "CubePlan",
-    "DatePlan",
-    "SensorPlan",
-    "canonical_json",
-    "plan_cube",
-    "row_recipe",
-]
-
 SCHEMA_VERSION = 1
 """Of the cube's layout on disk; a reader refuses a number that it does not know."""
 

@@ -31,8 +31,6 @@ from .explain import Acquisition, Candidate, Skipped
 from .items import Scene, parse_item, wanted_fields
 from .plan import CubePlan, plan_cube
 
-__all__ = ["ClearShare", "plan_aoi"]
-
 ClearShare = Callable[[Acquisition, BaseGeometry], float]
 """Measures the clear share (0 to 1) of a Sentinel-2 acquisition over an AOI."""
 

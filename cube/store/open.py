@@ -18,8 +18,6 @@ from .template import SEAL, cube_name
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["open_cube", "read_array"]
-
 
 def read_array(cubes: Folder, aoi_index: int, path: str) -> NDArray[Any]:
     """Return all values of one array of a cube, sealed or not, as they are on disk."""

@@ -20,8 +20,6 @@ from .sealed import read_seal
 from .template import SEAL, cube_name, make_template
 from .write import chunk_keys, seal
 
-__all__ = ["BlockRecords", "close_cube", "keep_blocks", "reopen_cube"]
-
 BlockRecords = dict[str, dict[str, Any]]
 """By block name: the fingerprint of what made it, and SHA-256 by band."""
 

@@ -28,19 +28,6 @@ if TYPE_CHECKING:
     import xarray as xr
     import zarr
 
-__all__ = [
-    "BlockDigests",
-    "CubeInfo",
-    "SensorInfo",
-    "describes",
-    "open_arrays",
-    "open_raw",
-    "read_block_digests",
-    "read_cube_info",
-    "read_seal",
-    "reading",
-]
-
 
 def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
     """Return the root document of a sealed cube, or None where there is no seal."""

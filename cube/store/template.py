@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from zarr.codecs import BloscCodec
     from zarr.storage import MemoryStore
 
-__all__ = ["SEAL", "codec_of", "cube_name", "make_template", "metadata_nodes", "plain_json"]
-
 SEAL = "zarr.json"
 """The root's metadata: its presence means that the cube is whole."""
 _TIME_UNITS = "microseconds since 1970-01-01 00:00:00"

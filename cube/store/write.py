@@ -26,8 +26,6 @@ from cube.windows.grid import Block
 
 from .template import SEAL, cube_name, make_template, metadata_nodes, plain_json
 
-__all__ = ["chunk_keys", "seal", "write_block", "write_template"]
-
 
 def write_template(cubes: Folder, plan: CubePlan) -> None:
     """Write everything of a cube but its chunks and its root; what is there already and equal is left alone."""

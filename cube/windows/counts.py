@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from .grid import Block
 from .lattice import Spans
 
-__all__ = ["CellCounts", "CellGrid", "Cut", "count_codes", "count_true"]
-
 Counts = NDArray[np.int32]
 Edges = NDArray[np.int64]
 

@@ -20,19 +20,6 @@ from cube.errors import GridError
 
 from .projection import project
 
-__all__ = [
-    "BLOCK_M",
-    "CHUNK_M",
-    "LATTICE_M",
-    "Block",
-    "Bounds",
-    "aoi_bounds",
-    "blocks_of",
-    "chunk_px",
-    "geobox_for",
-    "overlap_bounds",
-]
-
 CHUNK_M = 7680
 """Side of a chunk, metres: 768 px at 10 m, 256 px at 30 m."""
 BLOCK_M = 4 * CHUNK_M

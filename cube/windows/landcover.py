@@ -23,8 +23,6 @@ from .counts import CellCounts, CellGrid, count_codes
 from .grid import Block
 from .lattice import WindowLattice
 
-__all__ = ["LandCoverRule", "count_classes", "land_cover_columns", "land_cover_rules", "pixels_needed"]
-
 Column = NDArray[np.int32]
 Codes = NDArray[np.integer]
 

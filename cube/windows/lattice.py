@@ -18,8 +18,6 @@ from cube.config.models import ChipsConfig
 
 from .grid import Block, Bounds
 
-__all__ = ["Part", "Spans", "WindowGeometry", "WindowLattice", "windows_on"]
-
 Metres = NDArray[np.int64]
 Part = Literal["sample", "chip"]
 """The square whose land cover is judged, or the chip around it."""

@@ -11,8 +11,6 @@ from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 from shapely.validation import make_valid
 
-__all__ = ["eastward", "local_equal_area", "project", "split_at_antimeridian", "to_lonlat", "utm_epsg"]
-
 _SEGMENT_DEG = 0.01
 """Longest edge before a geometry is projected, degrees, so that its straight edges bend as they
 should."""

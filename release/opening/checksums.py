@@ -8,16 +8,6 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 
-__all__ = [
-    "MIN_SUMS_LINE_BYTES",
-    "SUMS_NAME",
-    "format_sums",
-    "is_digest",
-    "parse_sums",
-    "sha256",
-    "sha256_of",
-]
-
 SUMS_NAME = "SHA256SUMS"
 """The root document of a release: written last, and read first."""
 

@@ -10,8 +10,6 @@ from pyproj.exceptions import ProjError
 
 from cube.errors import GelosError
 
-__all__ = ["UNREADABLE", "BadZipError", "Fault", "ReleaseError", "first_line", "one_line"]
-
 UNREADABLE = (
     ArithmeticError,
     AssertionError,

@@ -16,8 +16,6 @@ from .checksums import SUMS_NAME
 from .faults import UNREADABLE, BadZipError, ReleaseError, first_line
 from .limits import MOST_BYTES, check_is_inside, check_size
 
-__all__ = ["FolderFiles", "ZipFiles", "open_files"]
-
 _HEADER = struct.Struct("<4s5H3L2H")
 """What stands before each entry's name; the lengths of name and extra fields come last."""
 _MOST_HEADER_BYTES = _HEADER.size + 2 * 0xFFFF

@@ -4,16 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = [
-    "MOST_BYTES",
-    "MOST_GEOMETRY_BYTES",
-    "RASTER_DTYPES",
-    "check_dtype",
-    "check_is_inside",
-    "check_rows",
-    "check_size",
-]
-
 MOST_BYTES = 1 << 32
 """No file of a release is larger."""
 MOST_GEOMETRY_BYTES = 1 << 12

@@ -14,8 +14,6 @@ import pyarrow.parquet as pq
 from .faults import UNREADABLE, first_line
 from .limits import MOST_GEOMETRY_BYTES, check_rows
 
-__all__ = ["read_parquet", "to_parquet"]
-
 _FLAT = (
     pa.types.is_null,
     pa.types.is_boolean,

@@ -9,8 +9,6 @@ from typing import IO
 
 from .checksums import SUMS_NAME
 
-__all__ = ["zip_chunks", "zip_equals"]
-
 _DATE = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _MODE = 0o100644 << 16

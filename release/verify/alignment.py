@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Alignment", "Edges", "Offset", "edges", "surface"]
-
 _MAX_LAG_PX = 12
 _MIN_CHIPS = 4
 _MIN_CORRELATION = 0.03

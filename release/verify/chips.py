@@ -31,8 +31,6 @@ from release.recipe import RasterSpec, Recipe
 from .alignment import Alignment, Edges, edges, surface
 from .processes import WatchedFiles
 
-__all__ = ["SUM_DIFFERS", "ChipTask", "Findings", "check_chips"]
-
 SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
 _DIGEST_BYTES = 16
 """Size of the digest by which equal images are found."""

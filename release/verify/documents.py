@@ -31,8 +31,6 @@ from .chips import SUM_DIFFERS
 from .processes import WatchedFiles
 from .tracker import balance_problems, checked_rows, chip_names, row_problems, table_problems
 
-__all__ = ["check_documents", "check_sums"]
-
 _DOCUMENTS = (
     CARD_NAME,
     CATALOG_NAME,

@@ -33,8 +33,6 @@ from release.opening.faults import ReleaseError
 from release.opening.files import FolderFiles, ZipFiles, open_files
 from release.opening.limits import MOST_BYTES
 
-__all__ = ["CheckProcesses", "DeadlyFileError", "WatchedFiles", "limit_memory"]
-
 _MEMORY_BYTES = 4 << 30
 """What a process may take beyond what it has as it starts; several times what an honest release
 of 1,000 chips needs, libraries' threads included."""

@@ -30,8 +30,6 @@ from .chips import ChipTask, Findings, check_chips
 from .documents import check_documents, check_sums
 from .processes import CheckProcesses, DeadlyFileError, WatchedFiles, limit_memory
 
-__all__ = ["verify"]
-
 _MISALIGNED_PX = 2
 _CHIPS_PER_TASK = 16
 _CHIPS_PER_WORKER = 100

@@ -22,8 +22,6 @@ from release.select import dates_fit, drop_counts
 from release.splits import split
 from release.tracker import image_names, rows_of, series_name, static_name, tracker_fields
 
-__all__ = ["balance_problems", "checked_rows", "chip_names", "row_problems", "table_problems"]
-
 _INTEGER_FIELDS = ("original_id", "aoi_index", "epsg", "id", "left_m", "top_m")
 _NUMBER_FIELDS = ("lat", "lon", "purity")
 _FOOTPRINT_TOLERANCE_DEG = 2e-5

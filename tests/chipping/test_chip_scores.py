@@ -160,7 +160,7 @@ def test_what_makes_a_pixel_valid_and_clear_is_what_the_config_says(tmp_path: Pa
     assert dem == MaskSettings("dem", ("elevation",))
     assert lulc == MaskSettings("lulc", ("lulc",))
     without = load_config(tmp_path / "config.yaml", ["s2l2a.cloud_band=null", "lc2l2.cloud_band=null"])
-    assert [rule.cloud_band for rule in mask_settings(without)] == [None] * 5
+    assert [one.cloud_rule for one in mask_settings(without)] == [None] * 5
 
 
 def test_nodata_and_nan_are_not_valid() -> None:

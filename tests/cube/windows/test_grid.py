@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from shapely import box
 
+from cube.config.fields import LATTICE_M
 from cube.errors import GridError
-from cube.windows.grid import LATTICE_M, Bounds, aoi_bounds, blocks_of, geobox_for, overlap_bounds
+from cube.windows.grid import Bounds, aoi_bounds, blocks_of, geobox_for, overlap_bounds
 
 CELLS = st.integers(-400, 400)
 SIDES = st.integers(1, 60)
