@@ -1,6 +1,7 @@
 """Sphinx: ``sphinx-build -W docs docs/_build``. Nothing is fetched."""
 
 from importlib.metadata import version as version_of
+from typing import Any
 
 project = "gelos-lc"
 copyright = "the gelos-lc authors"  # noqa: A001  Sphinx's name
@@ -18,3 +19,14 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autosummary_imported_members = False
 numpydoc_show_class_members = False
+
+
+def _skip_type_aliases(*event: Any) -> bool | None:
+    """Leave aliases such as ``dict[str, bytes]`` out: autodoc cannot write their signatures."""
+    _, _, _, member, _, _ = event
+    return True if hasattr(member, "__origin__") and not isinstance(member, type) else None
+
+
+def setup(app: Any) -> None:
+    """Register what Sphinx asks."""
+    app.connect("autodoc-skip-member", _skip_type_aliases)
