@@ -75,7 +75,10 @@ def run_chip(config: Config, *, bars: bool) -> int:
     help="Also name the loosest and strictest setting with N chips per class.",
 )
 def sweep_command(common: CommonOptions, grid: tuple[str, ...], want: int | None) -> int:
-    """Count the chips of a grid of settings, from scores alone: a table and a plot."""
+    """Count chips under a grid of settings.
+
+    From scores alone, in seconds: a table and a plot.
+    """
 
     def count_chips(config: Config) -> int:
         from .sweep import parse_grid, sweep
@@ -116,7 +119,10 @@ def _named(setting: Setting) -> str:
 )
 @click.option("--per-class", type=int, default=2, show_default=True, metavar="N", help="Chips of each class.")
 def sheet_command(common: CommonOptions, output: Path, per_class: int) -> int:
-    """Draw a few chips of every class, all dates of all sensors, onto one picture."""
+    """Draw a few chips of every class.
+
+    All dates of all sensors, side by side, on one picture.
+    """
 
     def draw(config: Config) -> int:
         from cube.run.storage import disk_errors

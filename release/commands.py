@@ -88,7 +88,10 @@ def run_command(common: CommonOptions, options: BuildOptions, *, force: bool) ->
 @click.argument("release", type=click.Path())
 @click.option("--workers", type=int, metavar="N", help="Processes (default: one per core).")
 def verify_command(release: str, workers: int | None) -> int:
-    """Check a release, its folder or its zip: one line per fault, exit 1 if there is one."""
+    """Check a release: a line for each fault.
+
+    RELEASE is a folder or a zip. Exit code 1 if there is a fault.
+    """
     from .verify.release import verify
 
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say

@@ -77,7 +77,7 @@ def build_options(function: Callable[..., int]) -> Callable[..., int]:
 @config_options
 @_AOI_OPTION
 def plan_command(common: CommonOptions, aoi: tuple[int, ...]) -> int:
-    """Show scenes, extents, sizes and time of every AOI; nothing is built."""
+    """Show scenes, sizes and time of every AOI."""
     return run_plan(common, aoi)
 
 
@@ -90,7 +90,7 @@ def plan_command(common: CommonOptions, aoi: tuple[int, ...]) -> int:
 @config_options
 @build_options
 def build_command(common: CommonOptions, options: BuildOptions) -> int:
-    """Build the cubes of a dataset version, or complete what an earlier run left."""
+    """Build cubes, or complete what is left of them."""
     if options.dry_run:
         return run_plan(common, options.aoi)
     return run_verb("build_cubes", common, lambda config: run_build(config, options, bars=common.bars))

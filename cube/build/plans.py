@@ -17,7 +17,6 @@ from cube.config.models import Config
 from cube.config.sensor_models import SensorConfig, Sentinel2Config
 from cube.errors import CatalogError, ConfigError, GelosError, ReadError
 from cube.pixels.access import Access
-from cube.pixels.preview import clear_share
 from cube.pixels.read import read_band
 from cube.run.layout import Layout, aoi_stem
 from cube.run.status import AoiState, StatusBoard
@@ -141,6 +140,8 @@ def _kept_plan(aoi: Aoi, config: Config, layout: Layout) -> CubePlan | None:
 def _clear_share(config: Config, access: Access) -> ClearShare | None:
     for settings in config.sensors.values():
         if isinstance(settings, Sentinel2Config) and settings.rank == "aoi":
+            from cube.pixels.preview import clear_share
+
             return partial(clear_share, clear=settings.clear, access=access)
     return None
 
