@@ -421,6 +421,12 @@ def test_two_ranges_that_are_missing_are_both_spoken_of() -> None:
     )
 
 
+def test_the_first_range_of_which_nothing_is_left_is_named() -> None:
+    assert skipped(tile, [s2(FEB, 1), s2(MAY, 60)], cloud_cover=30) == (
+        "s2l2a: no scene for 2023-04-01/2023-06-30 (1 found, 1 over cloud_cover 30; 60.1 would admit one)"
+    )
+
+
 def test_limits_of_two_kinds_are_counted_apart() -> None:
     scenes = [s2(FEB, 40), s2(FEB + DAY, 50), s2(FEB + 2 * DAY, 1, nodata=80), s2(MAY, 1)]
     assert skipped(tile, scenes, cloud_cover=30, nodata_pixel_percentage=5) == (
@@ -461,7 +467,8 @@ def test_an_item_of_a_layer_without_dates_shares_time_with_its_period(
     record = next(one for one in choice.candidates if one.id == "it")
     assert (record.chosen, record.reason) == (within, "" if within else "not within 2021-01-02/2021-12-31")
     assert Candidate.from_json(record.to_json()) == record
-    assert (choice.acquisitions[0].coverage, choice.acquisitions[0].cloud_cover) == (1, 0)
+    [whole] = choice.acquisitions
+    assert (whole.coverage, whole.cloud_cover, whole.nodata, whole.tier) == (1, 0, 0, 1)
 
 
 def test_a_span_that_begins_where_the_period_ends_shares_an_instant_alone() -> None:
