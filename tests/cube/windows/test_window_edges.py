@@ -51,6 +51,7 @@ def test_a_block_is_30720_m_and_a_chunk_a_quarter_of_it() -> None:
         ]
         chunk = chunk_px(resolution)
         assert (chunk, type(chunk)) == (side // 4, int)
+    assert chunk_px(1) == 7680
     assert Block("dem", 0, 3072, 1024, 7, 5).name == "dem-0-3072-1024"
 
 
