@@ -171,7 +171,7 @@ def test_under_a_cap_those_stay_whose_seed_and_cell_have_the_least_sha256(seed: 
         min_valid=0, min_clear=0, max_per_class=2,
     )  # fmt: skip
     rng = np.random.default_rng(3)
-    scores = ScoreSet([make_table(rng), make_table(rng, 4, shift_m=60_000)], SENSORS)
+    scores = ScoreSet([make_table(rng, aoi, shift_m=1_000 * aoi) for aoi in range(14)], SENSORS)
     verdicts = [scores.verdicts[code] for code in choose(scores, chips, seed)]
     crowds: dict[tuple[int, int], list[str]] = {}
     for aoi, code, cell, verdict in zip(scores.aoi, scores.lulc, scores.cells, verdicts, strict=True):
@@ -184,8 +184,19 @@ def test_under_a_cap_those_stay_whose_seed_and_cell_have_the_least_sha256(seed: 
     ]
     stay = {cell for cell, verdict in zip(scores.cells, verdicts, strict=True) if verdict == "success"}
     assert stay == set(drawn)
-    assert max(map(len, crowds.values())) > 2
-    assert len(crowds) > 8
+    assert sum(len(crowd) > 2 for crowd in crowds.values()) > 14
+    assert (choose(scores, chips) == choose(scores, chips, 0)).all()
+
+
+def test_windows_that_cannot_both_be_chips_are_paired_in_the_order_of_the_later_one() -> None:
+    rng = np.random.default_rng(0)
+    tables = [make_table(rng, aoi, shift_m=shift, windows=3) for aoi, shift in ((1, 100), (4, 0), (6, 100))]
+    scores = ScoreSet(tables, SENSORS)
+    cells = scores.cells
+    pairs = [(a, b) for b in range(len(cells)) for a in range(b) if cells[a] == cells[b]]
+    assert scores.conflicts.tolist() == [list(pair) for pair in pairs]
+    assert len(pairs) > 9
+    assert scores.aoi.tolist() == [0] * 9 + [1] * 9 + [2] * 9
 
 
 def test_without_windows_there_is_nothing_to_choose() -> None:

@@ -111,6 +111,22 @@ def test_copies_share_more_than_half_of_the_smaller_one(shared: float, kept: lis
     assert ids(choice)[0] == kept
 
 
+def test_two_that_share_exactly_half_are_halves() -> None:
+    large, small = box(11, 49, 12.0625, 51), box(12, 50, 12.125, 50.125)  # powers of two: no rounding
+    twins = [
+        s2(FEB, 1, geometry=one, nodata=50, name=name, **TWIN) for name, one in (("a", large), ("b", small))
+    ]
+    assert ids(tile([*twins, s2(MAY, 1)], nodata_pixel_percentage=60))[0] == ["a", "b"]
+
+
+def test_two_datatakes_of_one_tile_are_no_twins() -> None:
+    later = {**TWIN, "s2:datatake_id": "GS2A_20230215T100000_039973_N05.09"}
+    scenes = [s2(FEB, 3, name="a", **TWIN), s2(FEB + 5 * DAY, 9, name="b", **later), s2(MAY, 1)]
+    choice = tile(scenes)
+    assert ids(choice)[0] == ["a"]
+    assert reasons(choice.candidates) == {"b": "a is less cloudy"}
+
+
 def test_of_footprints_without_an_area_one_is_kept() -> None:
     twins = [s2(FEB, 1, geometry=Point(12.05, 50.05), name=name, **TWIN) for name in ("a", "b")]
     assert ids(tile([*twins, s2(MAY, 1)]))[0] == ["b"]
@@ -274,6 +290,11 @@ def test_equally_cloudy_scenes_go_by_time_then_by_name() -> None:
     assert ids(tile([one, two], (Q1,))) == [["a"]]
 
 
+def test_tracks_have_three_digits() -> None:
+    assert path([landsat(t, 1, "23") for t in (FEB, MAY)]).group == "023"
+    assert orbit([s1(t, 7) for t in (FEB, MAY)]).group == "007"
+
+
 def test_tiers() -> None:
     choice = path([landsat(FEB, 0, tier="T2"), landsat(FEB + DAY, 40), landsat(MAY, 0, tier="T2")])
     assert [one.tier for one in choice.acquisitions] == [1, 2]
@@ -314,6 +335,9 @@ def test_a_day_has_86400_seconds(choose: Any) -> None:
         assert ids(choose([one(FEB + side * 12 * DAY), one(MAY)], delta_days=12))
         said = skipped(choose, [one(FEB + side * (12 * DAY + 5 * SECOND)), one(MAY)], delta_days=12)
         assert "(1 found, 1 over delta_days 12; 12.1 would admit one)" in said
+    with pytest.raises(Skipped) as caught:
+        choose([one(FEB + 13 * DAY), one(MAY)], delta_days=12)
+    assert "delta_days 13 is more than 12" in reasons(caught.value.candidates).values()
 
 
 def test_a_landsat_scene_at_the_cloud_limit_is_over_it() -> None:
@@ -397,6 +421,12 @@ def test_two_ranges_that_are_missing_are_both_spoken_of() -> None:
     )
 
 
+def test_the_first_range_of_which_nothing_is_left_is_named() -> None:
+    assert skipped(tile, [s2(FEB, 1), s2(MAY, 60)], cloud_cover=30) == (
+        "s2l2a: no scene for 2023-04-01/2023-06-30 (1 found, 1 over cloud_cover 30; 60.1 would admit one)"
+    )
+
+
 def test_limits_of_two_kinds_are_counted_apart() -> None:
     scenes = [s2(FEB, 40), s2(FEB + DAY, 50), s2(FEB + 2 * DAY, 1, nodata=80), s2(MAY, 1)]
     assert skipped(tile, scenes, cloud_cover=30, nodata_pixel_percentage=5) == (
@@ -437,7 +467,15 @@ def test_an_item_of_a_layer_without_dates_shares_time_with_its_period(
     record = next(one for one in choice.candidates if one.id == "it")
     assert (record.chosen, record.reason) == (within, "" if within else "not within 2021-01-02/2021-12-31")
     assert Candidate.from_json(record.to_json()) == record
-    assert (choice.acquisitions[0].coverage, choice.acquisitions[0].cloud_cover) == (1, 0)
+    [whole] = choice.acquisitions
+    assert (whole.coverage, whole.cloud_cover, whole.nodata, whole.tier) == (1, 0, 0, 1)
+
+
+def test_a_span_that_begins_where_the_period_ends_shares_an_instant_alone() -> None:
+    period = TimeRange.parse("2021-01-02/2021-12-31")
+    after = Scene("after", "c", period.end, period.end, period.end + DAY, WHOLE, {}, {}, "")
+    with pytest.raises(Skipped, match="no item"):
+        choose_period("dem", [after], period)
 
 
 def test_an_acquisition_sees_what_its_scenes_see_together() -> None:

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from cube.config.sensors import SENSORS
 from cube.errors import ItemError
 from cube.redaction import unsigned_href
-from cube.scenes.items import Scene, parse_item, parse_time
+from cube.scenes.items import Scene, parse_item, parse_time, wanted_fields
 from cube.testing import dem_item, landsat_item, lulc_item, sentinel1_item, sentinel2_item, utm_geobox
 
 WHEN = datetime(2023, 5, 9, 10, 10, 31, 24000, tzinfo=UTC)
@@ -131,6 +131,156 @@ def test_a_period_is_kept_whole() -> None:
     scene = parse_item(ITEMS["lulc"], SENSORS["lulc"], ["lulc"])
     assert (scene.start.year, scene.end.year) == (2023, 2024)
     assert scene.datetime == scene.start
+
+
+def parsed(key: str, **properties: Any) -> Scene:
+    """Return a sensor's item of these properties (None takes one away), read."""
+    item = copy.deepcopy(ITEMS[key])
+    item["properties"] = {k: v for k, v in {**item["properties"], **properties}.items() if v is not None}
+    return parse_item(item, SENSORS[key], bands_of(key))
+
+
+@pytest.mark.parametrize("cover", [0, 0.0, 0.5, 99.5, 100])
+def test_both_ends_of_a_percentage_are_numbers(cover: float) -> None:
+    scene = parsed("s2l2a", **{"eo:cloud_cover": cover, "s2:nodata_pixel_percentage": cover})
+    assert scene.cloud_cover == cover
+    assert type(scene.cloud_cover) is float
+
+
+@pytest.mark.parametrize("cover", [-0.01, 100.01, True, float("inf")])
+def test_a_percentage_beyond_its_ends_is_none(cover: float) -> None:
+    with pytest.raises(ItemError, match=r"has no eo:cloud_cover \(.*; expected 0 to 100\)"):
+        parsed("s2l2a", **{"eo:cloud_cover": cover})
+    with pytest.raises(ItemError, match=r"has no s2:nodata_pixel_percentage \(.*; expected 0 to 100\)"):
+        parsed("s2l2a", **{"s2:nodata_pixel_percentage": cover})
+
+
+def test_what_an_item_need_not_say() -> None:
+    scene = parsed("s2l2a", **{"s2:nodata_pixel_percentage": None, "s2:generation_time": None})
+    assert "s2:nodata_pixel_percentage" not in scene.properties
+    assert parsed("dem").cloud_cover == 0
+    assert parsed("s1rtc", **{"sat:relative_orbit": 44.0}).properties["sat:relative_orbit"] == 44
+    for orbit in (44.5, True, None, ""):
+        with pytest.raises(ItemError, match="has no sat:relative_orbit"):
+            parsed("s1rtc", **{"sat:relative_orbit": orbit})
+    for baseline in ("5", "05.09b", "v05.09", ""):
+        with pytest.raises(ItemError, match="has no s2:processing_baseline"):
+            parsed("s2l2a", **{"s2:processing_baseline": baseline})
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "fits"),
+    [
+        (2.75e-5, -0.2, True),
+        (2.75e-5 * (1 + 5e-7), -0.2 * (1 - 5e-7), True),
+        (2.75e-5 * (1 + 2e-6), -0.2, False),
+        (2.75e-5, -0.2 * (1 + 2e-6), False),
+        (None, None, True),
+    ],
+)
+def test_scaling_is_the_tables_to_a_millionth(scale: float | None, offset: float | None, fits: bool) -> None:
+    item = copy.deepcopy(ITEMS["lc2l2"])
+    raster = item["assets"]["red"]["raster:bands"][0]
+    raster.pop("scale"), raster.pop("offset")
+    raster |= {k: v for k, v in {"scale": scale, "offset": offset}.items() if v is not None}
+    if fits:
+        assert parse_item(item, SENSORS["lc2l2"], ["red"]).assets["red"].key == "red"
+    else:
+        with pytest.raises(ItemError, match=r"asset 'red' has (scale|offset) .*; expected (2\.75e-05|-0\.2)"):
+            parse_item(item, SENSORS["lc2l2"], ["red"])
+
+
+def test_an_offset_that_is_taken_off_by_baseline_is_no_contradiction() -> None:
+    """Of Sentinel-2 alone: records differ in whether they tell of it."""
+    item = copy.deepcopy(ITEMS["s2l2a"])
+    item["assets"]["B04"]["raster:bands"] = [{"offset": -0.1, "scale": 0.0001, "nodata": 0}]
+    assert parse_item(item, SENSORS["s2l2a"], ["B04"]).assets["B04"].nodata == 0
+    item["assets"]["B04"]["raster:bands"][0]["scale"] = 0.0002
+    with pytest.raises(ItemError, match="'B04' has scale"):
+        parse_item(item, SENSORS["s2l2a"], ["B04"])
+
+
+def test_what_a_record_says_of_a_file() -> None:
+    item = copy.deepcopy(ITEMS["dem"])
+    asset = item["assets"]["data"]
+    asset["proj:shape"], asset["proj:transform"] = [7.0, 5.0], [0.1, 0, 12, 0, -0.1, 51, 0, 0, 1]
+    asset["raster:bands"] = [{"nodata": -32768}, {"nodata": 5}]
+    asset["proj:code"] = "epsg:4258"  # an asset's own word comes before the item's
+    found = parse_item(item, SENSORS["dem"], ["elevation"]).assets["elevation"]
+    assert (found.shape, found.epsg, found.nodata) == ((7, 5), 4258, -32768)
+    assert found.transform == (0.1, 0, 12, 0, -0.1, 51)
+    assert isinstance(found.nodata, float)
+    assert all(isinstance(number, int) for number in found.shape or ())
+    for key in ("proj:shape", "proj:transform", "proj:code", "proj:epsg"):
+        silent = copy.deepcopy(item)
+        for holder in (silent["properties"], silent["assets"]["data"]):
+            holder.pop(key, None)
+        if key == "proj:code":
+            silent["properties"].pop("proj:epsg", None)
+        if key != "proj:epsg":
+            asset_of = parse_item(silent, SENSORS["dem"], ["elevation"]).assets["elevation"]
+            assert asset_of.geobox is None
+    asset["raster:bands"], asset["bands"] = [], [{"nodata": "nan"}]
+    scene = parse_item(item, SENSORS["dem"], ["elevation"])
+    record = json.loads(json.dumps(scene.to_json(), allow_nan=False))
+    assert record["assets"]["elevation"]["nodata"] == "nan"
+    assert Scene.from_json(record).assets["elevation"].nodata != 0
+    assert (scene.epsg, Scene.from_json(record).epsg) == (4258, 4258)
+
+
+@pytest.mark.parametrize("numbers", [5, 7, 8, 10])
+def test_a_transform_has_six_numbers_or_nine(numbers: int) -> None:
+    item = copy.deepcopy(ITEMS["dem"])
+    item["assets"]["data"]["proj:transform"] = [1.0] * numbers
+    with pytest.raises(ItemError, match=f"proj:transform has {numbers} numbers; expected 6 or 9"):
+        parse_item(item, SENSORS["dem"], ["elevation"])
+
+
+def test_times_are_the_items_own() -> None:
+    start, end = "2023-01-01T00:00:00Z", "2023-12-31T00:00:00Z"
+    both = parsed("s2l2a", start_datetime=start, end_datetime=end)
+    assert (both.datetime, both.start, both.end) == (WHEN, parse_time(start), parse_time(end))
+    span = parsed("s2l2a", datetime=None, start_datetime=start, end_datetime=end)
+    assert (span.datetime, span.start, span.end) == (parse_time(start), parse_time(start), parse_time(end))
+    half = parsed("s2l2a", start_datetime=start)
+    assert (half.datetime, half.start, half.end) == (WHEN, WHEN, WHEN)
+    with pytest.raises(ItemError, match="neither datetime nor"):
+        parsed("s2l2a", datetime=None, end_datetime=end)
+    with pytest.raises(ItemError, match="neither datetime nor"):
+        parsed("s2l2a", datetime=None, start_datetime=start)
+    assert both.to_json()["start"] == start
+
+
+def test_a_footprint_that_crosses_itself_is_made_valid() -> None:
+    item = copy.deepcopy(ITEMS["dem"])
+    bow = [[12, 50], [13, 51], [13, 50], [12, 51], [12, 50]]
+    item["geometry"] = {"type": "Polygon", "coordinates": [bow]}
+    geometry = parse_item(item, SENSORS["dem"], ["elevation"]).geometry
+    assert geometry.is_valid
+    assert geometry.area == pytest.approx(0.5)
+
+
+def test_the_fields_that_are_asked_for_are_those_that_are_read() -> None:
+    """An item that holds these alone gives the same scene."""
+    for key, item in ITEMS.items():
+        fields = wanted_fields(SENSORS[key], bands_of(key))
+        kept: dict[str, Any] = {"properties": {}, "assets": {}}
+        for field in fields:
+            section, _, name = field.partition(".")
+            if not name:
+                kept |= {section: item[section]} if section in item else {}
+            elif name in item[section]:
+                kept[section][name] = item[section][name]
+        whole = parse_item(item, SENSORS[key], bands_of(key))
+        assert parse_item(kept, SENSORS[key], bands_of(key)).to_json() == whole.to_json()
+
+
+def test_the_record_is_where_its_first_link_to_itself_leads() -> None:
+    item = copy.deepcopy(ITEMS["dem"])
+    item["links"] = [{"rel": "root", "href": "https://a/"}, {"rel": "self", "href": "https://a/b?c=d?e"}]
+    assert parse_item(item, SENSORS["dem"], ["elevation"]).self_href == "https://a/b"
+    item["links"] = None
+    assert parse_item(item, SENSORS["dem"], ["elevation"]).self_href == ""
 
 
 def test_every_recorded_item_parses_or_is_refused_with_a_reason(shared: Path) -> None:

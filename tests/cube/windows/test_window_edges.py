@@ -19,7 +19,7 @@ from cube.errors import GridError
 from cube.windows.counts import CellCounts, CellGrid, count_codes, count_true
 from cube.windows.grid import Block, Bounds, aoi_bounds, blocks_of, chunk_px, geobox_for, overlap_bounds
 from cube.windows.landcover import count_classes, land_cover_columns, land_cover_rules
-from cube.windows.lattice import WindowGeometry, WindowLattice
+from cube.windows.lattice import WindowGeometry, WindowLattice, windows_on
 from cube.windows.projection import project, split_at_antimeridian, utm_epsg
 
 TO_LONLAT = Transformer.from_crs(32633, 4326, always_xy=True)
@@ -51,6 +51,7 @@ def test_a_block_is_30720_m_and_a_chunk_a_quarter_of_it() -> None:
         ]
         chunk = chunk_px(resolution)
         assert (chunk, type(chunk)) == (side // 4, int)
+    assert chunk_px(1) == 7680
     assert Block("dem", 0, 3072, 1024, 7, 5).name == "dem-0-3072-1024"
 
 
@@ -123,6 +124,12 @@ def test_sizes_of_windows() -> None:
         columns = lattice.columns(part, 30)
         begin = [*start, start[-1] + 8]
         assert (columns.start.tolist(), columns.stop.tolist()) == (begin, [first + side for first in begin])
+
+
+def test_without_a_cloud_rule_windows_on_a_block_are_those_that_touch_it() -> None:
+    lattice = WindowLattice(WindowGeometry(40, 40, 40), Bounds(0, 0, 120, 40), 32632)
+    rows, columns = windows_on(Block("dem", 0, 0, 4, 4, 4), lattice, 10)
+    assert (rows.ravel().tolist(), columns.ravel().tolist()) == ([0], [1])
 
 
 # ---------------------------------------------------------------- counts
