@@ -15,8 +15,8 @@ from affine import Affine
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from odc.geo.overlap import compute_reproject_roi
-from odc.geo.roi import roi_pad
+from odc.geo.math import stack_xy, unstack_xy
+from odc.geo.overlap import native_pix_transform
 from odc.geo.warp import resampling_s2rio
 
 from cube.config.sensors import Band
@@ -27,6 +27,8 @@ _SNAP = 1e-4
 _WARP_MARGIN_PX = 4
 """Pixels of the file, or of the grid if those are larger, that a warp wants around its grid; cubic
 takes two."""
+_EDGE_POINTS = 17
+"""Points along each side of a grid that tell which pixels of a file lie under it."""
 _REQUEST_PX = 512
 """Rows that a request is made for at least, where the file's own tiles are lower."""
 
@@ -110,13 +112,30 @@ def _read_around(source: rasterio.DatasetReader, geobox: GeoBox) -> _Patch | Non
             raise Refused("the file names no CRS")
         return _Patch(read_window(source, whole), crs, gcps=gcps)
     there = GeoBox(source.shape, source.transform, str(source.crs))
-    found = compute_reproject_roi(there, geobox, padding=0)
-    margin = _WARP_MARGIN_PX * max(1, math.ceil(found.scale))
-    window = rasterio.windows.Window.from_slices(*roi_pad(found.roi_src, margin, there.shape.yx))
-    if not (window.width > 0 and window.height > 0):
+    to_pixels = native_pix_transform(geobox, there)
+    edge = stack_xy(to_pixels(unstack_xy(geobox.boundary(_EDGE_POINTS))))
+    edge = edge[np.isfinite(edge).all(axis=1)]
+    if not edge.size:
         return None
+    sides = zip(edge.min(axis=0), edge.max(axis=0), there.shape.xy, geobox.shape.xy, strict=True)
+    columns, rows = (_looked_at(*side) for side in sides)
+    if columns.start >= columns.stop or rows.start >= rows.stop:
+        return None
+    window = rasterio.windows.Window.from_slices(rows, columns)
     transform = source.transform @ Affine.translation(window.col_off, window.row_off)
     return _Patch(read_window(source, window), source.crs, transform)
+
+
+def _looked_at(low: float, high: float, size: int, grid_px: int) -> slice:
+    """Return which pixels along a side of a file a warp looks at that wants `low` to `high`.
+
+    Where the file ends before, as many more at the other end: GDAL takes the pixels it finds for all
+    that the grid covers, and derives from their number how wide a pixel's surroundings are.
+    """
+    margin = _WARP_MARGIN_PX * max(1, math.ceil((high - low) / grid_px))
+    first, stop = math.floor(low) - margin, math.ceil(high) + margin
+    before, behind = max(-first, 0), max(stop - size, 0)
+    return slice(max(first - behind, 0), min(stop + before, size))
 
 
 def _warp(

@@ -310,3 +310,20 @@ def test_integers_of_an_elevation_model_become_floats_and_its_nodata_nan(tmp_pat
     write_cog(tmp_path / "dem.tif", metres, GRID_30, nodata=-32768)
     got = read((scene(tmp_path / "dem.tif", "dem", "elevation"),), "dem", "elevation", GRID_30)
     np.testing.assert_array_equal(got, np.where(metres == -32768, np.nan, metres.astype("float32")))
+
+
+@pytest.mark.parametrize("resampling", ["bilinear", "cubic"])
+@pytest.mark.parametrize("resolution", [10, 30, 60])
+@pytest.mark.parametrize("beyond", ["west", "south-east"])
+def test_a_warp_of_a_block_that_ends_beyond_the_file_is_gdals_of_the_whole_file(
+    tmp_path: Path, beyond: str, resolution: int, resampling: str
+) -> None:
+    path = tmp_path / "dem.tif"
+    native = utm_geobox(32633, (300_000, 5_470_000, 330_000, 5_500_000), 10)
+    write_cog(path, RNG.normal(300, 60, native.shape).astype("float32"), native, nodata=-9999)
+    left, bottom = (727_680, 5_485_440) if beyond == "west" else (757_440, 5_470_080)
+    grid = geobox_for(Bounds(left, bottom, left + 7680, bottom + 7680), 32632, resolution)
+    values = read((scene(path, "dem", "elevation"),), "dem", "elevation", grid, resampling=resampling)
+    expected = warped(path, grid, "float32", -9999, np.nan, resampling)
+    assert 0.1 < np.isfinite(expected).mean() < 0.9
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-4)
