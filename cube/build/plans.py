@@ -120,8 +120,8 @@ def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog
     try:
         plan = plan_aoi(aoi, config, catalog, _clear_share(config, access))
     except Skipped as skipped:
-        candidates = [candidate.to_json() for candidate in skipped.candidates]
-        layout.plans.write(name, canonical_json({"skipped": skipped.reason, "candidates": candidates}))
+        scenes_seen = [scene.to_json() for scene in skipped.scenes_seen]
+        layout.plans.write(name, canonical_json({"skipped": skipped.reason, "candidates": scenes_seen}))
         raise
     record = {"question": _planning_digest(aoi, config), "plan": plan.to_json()}
     layout.plans.write(name, canonical_json(record))

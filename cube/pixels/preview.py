@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
-from cube.scenes.explain import Acquisition
+from cube.scenes.acquisition import Acquisition
 from cube.scenes.items import Scene
 from cube.windows.projection import project, utm_epsg
 
