@@ -51,7 +51,7 @@ def print_plans(config: Config, only: Sequence[int] = (), *, bars: bool = True) 
     with draw_steps(bars=bars) as report:
         for aoi, outcome in plan_cubes(config, only=only):
             name = f"{aoi.index:06}"
-            found = _candidates(outcome, config) if isinstance(outcome, CubePlan) else outcome
+            found = _candidates_or_error(outcome, config) if isinstance(outcome, CubePlan) else outcome
             if isinstance(outcome, CubePlan) and isinstance(found, dict):
                 cost = estimate_cost(outcome)
                 total, candidates = total + cost, candidates + Counter(found)
@@ -70,7 +70,7 @@ def print_plans(config: Config, only: Sequence[int] = (), *, bars: bool = True) 
     return EXIT_FAILED if failed else 0
 
 
-def _candidates(plan: CubePlan, config: Config) -> dict[str, int] | ReadError:
+def _candidates_or_error(plan: CubePlan, config: Config) -> dict[str, int] | ReadError:
     """Return the candidate windows by class; land cover that cannot be read is that AOI's row."""
     try:
         return candidates_of(plan, config)

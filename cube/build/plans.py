@@ -90,7 +90,7 @@ def wanted_aois(config: Config, *, only: Collection[int] = (), retry_failed: boo
 
 
 def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
-    """Return the windows of each class that land cover alone lets through; reads the land cover, and nothing else."""
+    """Read an AOI's land cover, and return how many candidate windows each class has."""
     access, sensor_plan = access_of(config), plan.sensor("lulc")
     sensor, geobox = sensor_plan.sensor, plan.geobox("lulc")
     lulc = np.zeros(geobox.shape, "uint8")
@@ -108,10 +108,10 @@ def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
 
 
 def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Access) -> CubePlan:
-    """Return the plan of an AOI: the one on disk if it answers the same question, else a new one, which is kept.
+    """Return an AOI's plan: the one on disk if its question is the same, else a new one.
 
-    So a run that is resumed keeps its scenes, whatever the catalog has gained meanwhile. An AOI
-    that is skipped leaves a record of what was seen, and is asked about again.
+    A new plan is kept, so a run that is resumed keeps its scenes, whatever the catalog has gained
+    meanwhile. An AOI that is skipped leaves a record of what was seen, and is asked about again.
     """
     kept = _kept_plan(aoi, config, layout)
     if kept is not None:
@@ -208,7 +208,7 @@ class AoiPlanner:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def take(self, *, wait_for_it: bool) -> tuple[Aoi, Future[CubePlan]] | None:
-        """Return an AOI whose planning has ended; None if there is none, or none yet and no wait."""
+        """Return an AOI whose planning has ended; None if there is none, or none yet."""
         while self._aois and len(self._pending) < _PLAN_AHEAD:
             aoi = self._aois.popleft()
             self._pending[self._pool.submit(self._plan, aoi)] = aoi

@@ -48,7 +48,7 @@ def count_candidates(classes: NDArray[np.uint8]) -> dict[str, int]:
 
 
 def needed_blocks(classes: NDArray[np.uint8], plan: CubePlan, config: Config) -> set[str]:
-    """Return the names of the blocks, land cover's aside, that judging and cutting a candidate window reads."""
+    """Return the names of the imagery blocks that candidate windows need."""
     lattice = WindowLattice(WindowGeometry.from_config(config.chips), plan.bounds, plan.epsg)
     return {
         block.name

@@ -1,4 +1,4 @@
-"""Which block is read next: AOIs are taken up as their plans are ready, and sealed with their last block."""
+"""Which block is read next; a cube is begun once it has a plan, and sealed with its last block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cube.windows.grid import Block
 from .block import BlockTask
 from .plans import AoiPlanner
 from .prefilter import candidate_classes, needed_blocks
-from .rows import AoiRows, one_line
+from .rows import AoiRows, error_in_one_line
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class _OpenCube:
 
     plan: CubePlan
     records: BlockRecords
-    """Of the blocks on disk."""
+    """Records of the blocks on disk."""
     waiting: set[str] = field(default_factory=set)
     """Names of blocks that are being made."""
     left_out: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class BlockQueue:
             self.fetched += 1
             self._rows.update(task.aoi_index, done=cube.share_done)
         else:
-            reason = f"block {task.block.name}: {one_line(outcome.error)}"
+            reason = f"block {task.block.name}: {error_in_one_line(outcome.error)}"
             facts = {"aoi": task.aoi_index, "block": task.block.name}
             _LOG.error("AOI %06d: %s", task.aoi_index, reason, extra=event("block", **facts))
             cube.error = cube.error or reason
@@ -230,7 +230,7 @@ class BlockQueue:
 
 
 def _check_access(plan: CubePlan, access: Access) -> None:
-    """Get every container's token before the first block: a missing account shows now, not in hours."""
+    """Get all containers' tokens before the first block: a missing account shows at once."""
     for sensor_plan in plan.sensors:
         scene = next(sensor_plan.scenes)
         asset = next(iter(scene.assets.values()))

@@ -20,13 +20,13 @@ _MASK_KINDS = {MaskRule.CODES: BandKind.CLASSES, MaskRule.BITS: BandKind.FLAGS}
 
 def problems_of(config: Config) -> Iterator[str]:
     """Yield what is wrong between the sections of a config, a line each."""
-    yield from _sensor_problems(config)
+    yield from _sensor_section_problems(config)
     yield from _size_problems(config)
     yield from _threshold_problems(config)
     yield from _folder_problems(config)
 
 
-def _sensor_problems(config: Config) -> Iterator[str]:
+def _sensor_section_problems(config: Config) -> Iterator[str]:
     if "lulc" not in config.sensors:
         yield "section lulc is missing: chips are chosen by land cover"
     if config.series and not config.ranges:

@@ -1,4 +1,4 @@
-"""The configs and AOI lists that come with the program: ``python -m cube.config.shipped FOLDER`` writes them out.
+"""``python -m cube.config.shipped FOLDER`` writes the program's own configs and AOI lists there.
 
 In a checkout they lie in ``configs/`` already. From an installed wheel::
 

@@ -1,4 +1,4 @@
-"""Folders on a local disk: temporary file, ``fsync`` and rename; folders are staged beside their place."""
+"""Folders on a local disk: temporary file, ``fsync`` and rename, for files and whole folders."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class DiskFolder:
             file.write(data)
 
     def stream(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """Write a file piece by piece; it appears when the block ends well."""
+        """Write a file piece by piece; it appears when the ``with`` statement ends well."""
         return self._replacing(self.path / name)
 
     @contextlib.contextmanager
@@ -137,7 +137,7 @@ class DiskFolder:
 
     @contextlib.contextmanager
     def staged(self, name: str, last: str, *, sync: bool = True) -> Iterator[Callable[[str, bytes], None]]:
-        """Fill the folder `name` beside its place, and rename it when the block ends well."""
+        """Fill a folder beside its place, and rename it when the ``with`` statement ends well."""
         self.make()
         held: dict[str, bytes] = {}
         with disk_errors(f"{self.url}/{name}"):
@@ -210,7 +210,7 @@ class DiskFolder:
 
 
 def _walk(root: str) -> Iterator[str]:
-    """Names of the files in a folder; strings all the way, for there may be hundreds of thousands."""
+    """Yield the names of the files below a folder, as strings: there may be very many."""
     folders = [""]
     while folders:
         below = folders.pop()

@@ -65,7 +65,7 @@ class Layout:
 
     @property
     def blocks(self) -> Folder:
-        """Records of sealed cubes' blocks, ``aoi_000003.json``: fingerprint and digests by block."""
+        """Fingerprint and digests of sealed cubes' blocks, ``aoi_000003.json``."""
         return self.root / "blocks"
 
     @property

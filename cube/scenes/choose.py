@@ -1,4 +1,4 @@
-"""Which scenes make a cube: pure functions from scenes to a choice, with a reason for all that lost.
+"""Which scenes make a cube: pure functions from scenes to a choice, with reasons for all that lost.
 
 All three sensors with dates follow one scheme. Items become *acquisitions* (what one overpass saw
 of the target), acquisitions belong to a *group* (an MGRS tile, a relative orbit, a WRS path), and
@@ -310,7 +310,7 @@ def _datatake(scene: Scene) -> str:
 
 
 def _newest_baselines(scenes: Iterable[Scene]) -> tuple[list[Scene], list[SceneOutcome]]:
-    """Keep the newest processing of each Sentinel-2 datatake and tile; halves of one are both kept."""
+    """Keep the newest processing of each Sentinel-2 datatake and tile, halves included."""
     twins: dict[tuple[str, str], list[Scene]] = defaultdict(list)
     for scene in scenes:
         twins[_tile(scene), _datatake(scene)].append(scene)

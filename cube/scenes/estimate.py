@@ -42,7 +42,7 @@ MODEL = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one cube, or of several added up."""
+    """Expected cost of one cube, or of several added up."""
 
     fetch_bytes: float = 0.0
     store_bytes: float = 0.0

@@ -148,7 +148,7 @@ class _Planner:
         return [acquisition.time for acquisition in sentinel2.acquisitions]
 
     def _epsg(self, choices: dict[str, SensorChoice]) -> int:
-        """Return the cube's zone: the Sentinel-2 tile's, or without one that of the AOI's centre."""
+        """Return the cube's zone: the Sentinel-2 tile's, or else that of the AOI's centre."""
         sentinel2 = self._sentinel2(choices)
         found = sentinel2.acquisitions[0].scenes[0].epsg if sentinel2 else None
         return found if found is not None else utm_epsg(self.aoi.geometry)
@@ -231,7 +231,7 @@ def _require_area(shared: BaseGeometry) -> BaseGeometry:
 
 
 def _outline(bounds: Bounds, epsg: int, margin_m: float) -> BaseGeometry:
-    """Return a lattice box with a margin, in EPSG:4326, its edges bent as the projection bends them."""
+    """Return a lattice box with a margin, in EPSG:4326, its edges bent by the projection."""
     square = box(bounds.left, bounds.bottom, bounds.right, bounds.top).buffer(margin_m, join_style="mitre")
     return _geometry_to_lonlat(square.segmentize(bounds.width / 8), epsg)
 

@@ -55,7 +55,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Block:
-    """Pixels ``[row, row + height) x [col, col + width)`` of one sensor and date; whole chunks, cut at the edge."""
+    """Pixels ``[row, row + height) x [col, col + width)`` of a sensor and date, in whole chunks."""
 
     sensor: str
     time: int

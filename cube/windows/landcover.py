@@ -1,4 +1,4 @@
-"""What land cover alone says of windows: how many pixels of each class they hold, and which rules they break.
+"""What land cover says of windows: their pixels of each class, and the rules that they break.
 
 Asked before imagery is fetched, when windows are scored, and when chips are chosen: one answer for
 all three.
@@ -38,7 +38,7 @@ class LandCoverRule(StrEnum):
 
 @lru_cache(maxsize=1024)
 def pixels_needed(share: float, pixels: int) -> int:
-    """Return the smallest number of pixels that is at least `share` of them, the share read as it is written.
+    """Return the smallest number of pixels that is a share of them, the share taken as a decimal.
 
     Examples
     --------
@@ -67,7 +67,8 @@ def count_classes(
     Returns
     -------
     dict
-        As :func:`land_cover_columns` does, per window, row by row.
+        Columns of a score table by name, as :func:`land_cover_columns` makes them; windows row by
+        row.
     """
     if not len(lattice):
         return land_cover_columns({}, 0)
