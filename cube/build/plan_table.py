@@ -29,16 +29,7 @@ _COLUMNS = [
 
 
 def print_plans(config: Config, only: Sequence[int] = (), *, bars: bool = True) -> int:
-    """Plan AOIs, and print what their cubes would take; nothing is built or kept.
-
-    Parameters
-    ----------
-    config
-        The dataset version.
-    only
-        Indices of the AOIs (empty: all).
-    bars
-        Whether progress bars may be drawn.
+    """Plan AOIs (none named: all), and print what their cubes would take; nothing is built or kept.
 
     Returns
     -------

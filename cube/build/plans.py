@@ -59,16 +59,7 @@ def plan_cubes(
 
 
 def wanted_aois(config: Config, *, only: Collection[int] = (), retry_failed: bool = False) -> list[Aoi]:
-    """Return the AOIs that a run is to build.
-
-    Parameters
-    ----------
-    config
-        The dataset version.
-    only
-        Indices (empty: all).
-    retry_failed
-        Only those of them that failed in an earlier run.
+    """Return the AOIs that a run is to build: those in `only`, or all if it is empty.
 
     Raises
     ------
@@ -179,17 +170,7 @@ def _planning_digest(aoi: Aoi, config: Config) -> str:
 
 
 class AoiPlanner:
-    """Plans AOIs in threads, a few ahead of those that are taken.
-
-    Parameters
-    ----------
-    config, layout
-        The dataset version, and where its plans are kept.
-    catalog
-        Where scenes are found.
-    aois
-        Those to plan, in order.
-    """
+    """Plans AOIs in threads, a few ahead of those that are taken."""
 
     def __init__(self, config: Config, layout: Layout, catalog: Catalog, aois: Iterable[Aoi]) -> None:
         self._config, self._layout, self._catalog = config, layout, catalog

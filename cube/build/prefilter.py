@@ -20,8 +20,6 @@ def candidate_classes(lulc: NDArray[np.uint8], plan: CubePlan, config: Config) -
     ----------
     lulc
         ``(y, x)`` class codes on the plan's land-cover grid.
-    plan
-        The cube.
     config
         ``chips.classes``, ``chips.forbidden`` and ``aoi.candidate_purity`` (``chips.min_purity``
         where that is empty).

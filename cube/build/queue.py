@@ -64,15 +64,6 @@ class BlockQueue:
     """The blocks of a run: the engine takes them, and is told back what became of each.
 
     Trouble with one AOI, whatever it is, fails that AOI and no other.
-
-    Parameters
-    ----------
-    config, layout
-        The dataset version, and where its cubes go.
-    planner
-        Gives the AOIs with their plans.
-    rows
-        Told what becomes of the AOIs.
     """
 
     def __init__(self, config: Config, layout: Layout, planner: AoiPlanner, rows: AoiRows) -> None:
@@ -138,7 +129,7 @@ class BlockQueue:
         try:
             plan = planned.result()
         except Skipped as skipped:
-            reopen_cube(self._layout, aoi.index)  # a cube of another config is not what this one asks for
+            reopen_cube(self._layout, aoi.index)  # another config's cube is not wanted
             self._rows.update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
             return
         size = {"epsg": plan.epsg, "width_m": plan.bounds.width, "height_m": plan.bounds.height}

@@ -24,15 +24,7 @@ def error_in_one_line(error: BaseException) -> str:
 
 
 class AoiRows:
-    """The rows of the AOIs of a run.
-
-    Parameters
-    ----------
-    board
-        Where they are kept.
-    progress
-        Called at every change, too.
-    """
+    """The rows of the AOIs of a run."""
 
     def __init__(self, board: StatusBoard, progress: AoiCallback | None) -> None:
         self._board, self._progress = board, progress

@@ -45,7 +45,7 @@ class TimeRange(NamedTuple):
 
     @property
     def middle(self) -> datetime:
-        """The instant half-way."""
+        """The instant half-way between start and end."""
         return self.start + (self.end - self.start) / 2
 
     def __str__(self) -> str:

@@ -27,7 +27,7 @@ class BandKind(StrEnum):
 
 
 class ChoiceRule(StrEnum):
-    """How scenes are chosen (see :mod:`cube.scenes`)."""
+    """How a sensor's scenes are chosen (see :mod:`cube.scenes`)."""
 
     TILE = "tile"
     """One scene per time range, all of one MGRS tile, least cloudy first."""
@@ -169,7 +169,7 @@ class SensorTable(Mapping[str, Sensor]):
         return iter(self._rows)
 
     def __len__(self) -> int:
-        """Return the number of rows."""
+        """Return the number of sensors."""
         return len(self._rows)
 
     @property

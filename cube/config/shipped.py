@@ -16,7 +16,7 @@ from pathlib import Path
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
-"""Where they are: within the package if it was installed from a wheel, beside it in a checkout."""
+"""Folder of the configs: in the package if installed from a wheel, beside it in a checkout."""
 
 
 def copy_configs(folder: Path) -> list[Path]:

@@ -53,8 +53,6 @@ def read_onto_grid(
         The opened file; its first band is read.
     band
         Says dtype and nodata of the result.
-    geobox
-        The grid.
     nodata
         What the file has where it has nothing.
     method
@@ -85,7 +83,7 @@ def read_onto_grid(
         if zero_is_nodata and (values == 0).any():
             nearest = np.full(geobox.shape, band.nodata, band.np_dtype)
             _warp(patch, geobox, nodata, "nearest", band, nearest)
-            zero = _spread_to_neighbours(nearest == 0)  # the warp has mixed them into their neighbours
+            zero = _spread_to_neighbours(nearest == 0)  # the warp has mixed them in
     if zero_is_nodata:
         values[zero] = band.nodata
     return values

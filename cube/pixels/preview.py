@@ -36,8 +36,6 @@ def clear_share(
         EPSG:4326; its bounding box in the scene's CRS is measured.
     clear
         SCL codes that count as clear.
-    access
-        How the files are found, signed and retried.
 
     Returns
     -------

@@ -50,14 +50,8 @@ def read_bands(
     ----------
     scenes
         In mosaic order: the first with every band of a pixel wins, or else the first with any.
-    sensor
-        Row of the sensor table.
-    names
-        Names of the bands wanted.
     geobox
         Grid of the block, in the cube's CRS.
-    access
-        How the files are found, signed and retried.
     resampling
         GDAL resampling where grids differ; masks and classes are nearest whatever it says.
     harmonize
@@ -148,12 +142,8 @@ def read_band(
     ----------
     scenes
         In mosaic order: the first wins, the next fills its nodata.
-    sensor, band
-        Rows of the sensor table.
     geobox
         Grid of the block, in the cube's CRS.
-    access
-        How the files are found, signed and retried.
     resampling
         GDAL resampling where grids differ; masks and classes are nearest whatever it says.
     harmonize

@@ -111,7 +111,7 @@ class BucketFolder:
 
     @contextlib.contextmanager
     def stream(self, name: str) -> Iterator[IO[bytes]]:
-        """Write a temporary file piece by piece, and put it when the ``with`` statement ends well."""
+        """Write a temporary file in pieces, and put it when the ``with`` statement ends well."""
         self.make()
         with disk_errors(f"{self.url}/{name}"), tempfile.NamedTemporaryFile(prefix=STAGING_PREFIX) as file:
             yield file
@@ -175,7 +175,7 @@ class BucketFolder:
 
     @contextlib.contextmanager
     def staged(self, name: str, last: str, *, sync: bool = True) -> Iterator[Callable[[str, bytes], None]]:
-        """Put a folder's files as they come, and its `last` when the ``with`` statement ends well."""
+        """Put a folder's files as they come, and `last` when the ``with`` statement ends well."""
         del sync  # a store has seen to it once a put returns
         self.remove_folder(name, last)
         target, held = self / name, dict[str, bytes]()

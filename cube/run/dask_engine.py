@@ -39,7 +39,7 @@ _MAX_RESUBMISSIONS = 8
 under it."""
 _POLL_S = 0.5
 _WORKER_LOST_S = 20.0
-"""After which a worker that died counts as lost: a busy machine takes seconds to start one."""
+"""Seconds after which a worker that died is lost: a busy machine takes long to start one."""
 _NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
 _WORKER_ENVIRON = {
     # What glibc adapts to by itself. Dask's own 64 KiB gives every freed array back to the system,

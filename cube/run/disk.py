@@ -24,7 +24,7 @@ class DiskFolder:
     url: str
     """Path."""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
-    """Of no use here; kept for folders derived from this one."""
+    """Not used on a disk; kept for folders derived from this one."""
 
     def __truediv__(self, name: str) -> DiskFolder:
         """Return the folder `name` inside this one."""
@@ -36,7 +36,7 @@ class DiskFolder:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The folder as a path."""
         return Path(self.url)
 
     def absolute(self) -> DiskFolder:
@@ -159,7 +159,7 @@ class DiskFolder:
                 if sync:
                     os.sync()  # once: a release has hundreds of thousands of files
                 if target.exists():
-                    target.replace(old)  # at once: a kill must not leave a part of it under its name
+                    target.replace(old)  # at once: a kill must leave no part of it
                 stage.replace(target)
                 if sync:
                     _fsync_dir(self.path)
@@ -177,7 +177,7 @@ class DiskFolder:
 
     def sync_files(self, names: Iterable[str]) -> None:
         """Force files below, and the folders that name them, onto the disk."""
-        folders = {self.url, os.path.dirname(self.url)}  # noqa: PTH120  there are thousands of names
+        folders = {self.url, os.path.dirname(self.url)}  # noqa: PTH120  thousands of names
         for name in names:
             try:
                 _force(f"{self.url}/{name}")

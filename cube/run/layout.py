@@ -10,7 +10,7 @@ from cube.errors import ConfigError, StoreError
 from .storage import Folder, open_folder
 
 EXPORTING = ".exporting"
-"""There while chips are written that may not be on the disk yet."""
+"""File that is there while chips are written that may not be on the disk yet."""
 
 
 def aoi_stem(aoi_index: int) -> str:

@@ -85,7 +85,7 @@ def _renew(folder: Folder, stop: threading.Event) -> None:
     while not stop.wait(_RENEW_S):
         try:
             folder.write(_LOCK, _owner())
-        except StoreError as error:  # a lock that is not renewed at all would be taken for a dead run's
+        except StoreError as error:  # never renewed, it would be taken for a dead run's
             _LOG.warning("the lock was not renewed, which is tried again in %g s: %s", _RENEW_S, error)
 
 

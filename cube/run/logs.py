@@ -136,7 +136,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints above the bars."""
+    """Prints lines above the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
@@ -223,15 +223,7 @@ class RunLog:
         logging.getLogger().setLevel(self._level)
 
     def keep_in(self, folder: Folder, verb: str) -> None:
-        """Write everything into a file of this run, too, called by its start in UTC and its verb.
-
-        Parameters
-        ----------
-        folder
-            Of the log files; made when the first line comes.
-        verb
-            The command.
-        """
+        """Write everything into a file, too, named after the run's start in UTC and its verb."""
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{verb}.log"
         handler: logging.Handler = _StoredLog(folder, name)
         if isinstance(folder, DiskFolder):

@@ -68,7 +68,7 @@ class _AoiBars:
     def __call__(self, index: int, row: AoiStatus) -> None:
         """Take the new row of an AOI."""
         building = row.status is AoiState.BUILDING
-        if row.done or not building:  # what is on disk already comes with the first share that is not 0
+        if row.done or not building:  # the first share that is not 0 is what was on disk
             self.pace.move(index, row.done if building else 1.0)
         if building:
             self.shares[index] = row.done
@@ -133,17 +133,7 @@ def _open_bars(*, bars: bool) -> Iterator[Progress]:
 
 @contextmanager
 def draw_aois(total: int, title: str, *, bars: bool = True) -> Iterator[Callable[[int, AoiStatus], None]]:
-    """Say on stderr how far AOIs are while the ``with`` statement runs.
-
-    Parameters
-    ----------
-    total
-        AOIs of this run.
-    title
-        What is made of them.
-    bars
-        Whether bars may be drawn, if there is a terminal.
-    """
+    """Say on stderr how far AOIs are while the ``with`` statement runs."""
     with _open_bars(bars=bars) as progress:
         progress.add_task(title, total=total, done=f"0/{total}", pace="")
         yield _AoiBars(progress, total, title)
@@ -182,12 +172,6 @@ class _StepBars:
 
 @contextmanager
 def draw_steps(*, bars: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Say on stderr how far named steps are while the ``with`` statement runs.
-
-    Parameters
-    ----------
-    bars
-        Whether bars may be drawn, if there is a terminal.
-    """
+    """Say on stderr how far named steps are while the ``with`` statement runs."""
     with _open_bars(bars=bars) as progress:
         yield _StepBars(progress)

@@ -53,8 +53,6 @@ class StatusBoard:
 
     Parameters
     ----------
-    folder
-        Working folder of the dataset version.
     aois
         AOIs of this config; rows of others that are in the file already stay.
     """

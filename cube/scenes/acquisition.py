@@ -81,12 +81,12 @@ class Rule:
 
     sensor: str
     noun: str
-    """What a group is called."""
+    """Word for a group: tile, orbit or path."""
     group_of: Callable[[Scene], str]
     """Name of a scene's group."""
     eligible: Callable[[Acquisition, int], Rejection | None]
     preference: Callable[[Acquisition, int], tuple[Any, ...]]
-    """Smallest wins."""
+    """Sort key of an acquisition; the smallest wins."""
     preferred: str
     """What the preference is, for the reasons of those that lost."""
     tie: Callable[[Sequence[Acquisition]], float]

@@ -144,13 +144,7 @@ def catalog_file(config: Config) -> Path:
 
 
 class FileCatalog:
-    """Items of a file, searched in process.
-
-    Parameters
-    ----------
-    items
-        STAC items as JSON.
-    """
+    """Items of a file, searched in process."""
 
     def __init__(self, items: list[Item]) -> None:
         self._items = items

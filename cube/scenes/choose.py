@@ -34,7 +34,7 @@ _RANK_BEST_FEW = 4
 
 @dataclass(frozen=True)
 class SensorChoice:
-    """The outcome for one sensor."""
+    """What was chosen for one sensor."""
 
     group: str
     acquisitions: tuple[Acquisition, ...]
@@ -61,12 +61,8 @@ def choose_tile(
 
     Parameters
     ----------
-    scenes
-        Scenes found, in any order.
     settings
         ``cloud_cover`` and ``nodata_pixel_percentage`` are strict upper limits, percent.
-    ranges
-        Time ranges; one scene each.
     target
         What must be covered, EPSG:4326.
     clear_share
@@ -138,18 +134,12 @@ def choose_orbit(
 
     Parameters
     ----------
-    scenes
-        Scenes found, in any order.
     settings
         ``delta_days`` is an upper limit that may be reached.
-    ranges
-        Time ranges; one pass each.
     target
         What must be covered, EPSG:4326.
     anchors
         Times to be near, one per range: those of the Sentinel-2 scenes.
-    sensor
-        Key of the sensor, for the record.
 
     Raises
     ------
@@ -194,19 +184,13 @@ def choose_path(
 
     Parameters
     ----------
-    scenes
-        Scenes found, in any order.
     settings
         ``delta_days`` is an upper limit that may be reached; ``cloud_cover`` is a strict one for
         each scene, percent.
-    ranges
-        Time ranges; one date each.
     target
         What must be covered, EPSG:4326.
     anchors
         Times that ``delta_days`` counts from, one per range: those of the Sentinel-2 scenes.
-    sensor
-        Key of the sensor, for the record.
 
     Raises
     ------
@@ -255,10 +239,8 @@ def choose_period(sensor: str, scenes: Iterable[Scene], period: TimeRange) -> Se
 
     Parameters
     ----------
-    sensor
-        Key in the sensor table.
     scenes
-        Scenes found, all touching the extent.
+        Those found, all touching the extent.
     period
         The config's ``year``.
 

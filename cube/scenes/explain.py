@@ -25,7 +25,7 @@ class SceneOutcome:
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
+        """Return the record as plain JSON."""
         return {
             "id": self.id,
             "sensor": self.sensor,

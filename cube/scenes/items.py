@@ -67,7 +67,7 @@ class AssetRef:
     transform: tuple[float, ...] | None = None
     """Six numbers, GDAL's order turned to affine's."""
     shape: tuple[int, int] | None = None
-    """``(y, x)``, pixels."""
+    """Height and width, pixels."""
     nodata: float | None = None
 
     @property
@@ -181,10 +181,6 @@ def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) ->
     ----------
     item
         The record; tokens in its hrefs are left out, they are signed when they are read.
-    sensor
-        Row of the sensor table.
-    bands
-        Names of the bands wanted.
 
     Raises
     ------

@@ -42,7 +42,7 @@ class DatePlan:
 
 @dataclass(frozen=True)
 class SensorPlan:
-    """One group of the cube."""
+    """The scenes, bands and grid of one sensor, which is a group of the cube."""
 
     sensor: Sensor
     bands: tuple[str, ...]

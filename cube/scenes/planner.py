@@ -46,18 +46,9 @@ _SERIES_ORDER = (ChoiceRule.TILE, ChoiceRule.ORBIT, ChoiceRule.PATH)
 
 
 def plan_aoi(aoi: Aoi, config: Config, catalog: Catalog, clear_share: ClearShare | None = None) -> CubePlan:
-    """Search and choose one AOI's scenes, and plan its cube; reads pixels for ``rank: aoi`` alone.
+    """Search and choose one AOI's scenes, and plan its cube.
 
-    Parameters
-    ----------
-    aoi
-        What to cover.
-    config
-        Sensors, limits, extent.
-    catalog
-        Where scenes are found.
-    clear_share
-        Needed for ``s2l2a.rank: aoi``.
+    No pixel is read, but by `clear_share` for ``s2l2a.rank: aoi``, which needs it.
 
     Raises
     ------

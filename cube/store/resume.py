@@ -75,10 +75,6 @@ def close_cube(layout: Layout, plan: CubePlan, records: BlockRecords, left_out: 
 
     Parameters
     ----------
-    layout
-        The working folder.
-    plan
-        The cube's.
     records
         Of every block that was written.
     left_out

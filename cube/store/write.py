@@ -49,8 +49,6 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
 
     Parameters
     ----------
-    cubes
-        Folder of the cubes.
     aoi_index, block, band
         Where the values go; the block covers whole chunks.
     values
@@ -100,8 +98,6 @@ def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str,
 
     Parameters
     ----------
-    cubes
-        Folder of the cubes.
     plan
         The plan whose blocks are all written.
     block_digests

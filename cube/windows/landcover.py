@@ -57,8 +57,6 @@ def count_classes(
     ----------
     blocks
         Land cover in pieces, each with its place.
-    lattice
-        The windows.
     resolution
         Pixel size of the land cover, metres.
     side
@@ -93,8 +91,6 @@ def land_cover_columns(counts: Mapping[int, Codes], windows: int) -> dict[str, C
     ----------
     counts
         Pixels per window, by class code; codes that are nowhere may be left out.
-    windows
-        Number of windows.
     """
     nothing = np.zeros(windows, np.int32)
     codes = sorted({*counts, *CLASS_NAMES})
