@@ -34,11 +34,11 @@ lock."""
 _THREADS_PER_WORKER = 4
 """Reads wait on the network, so a worker has more threads than cores."""
 _CONNECT_S = 20
-_MAX_RESUBMISSIONS = 8
+_MAX_REPEATS = 8
 """How often a task is handed in again after the scheduler gave it up, having lost several workers
 under it."""
 _POLL_S = 0.5
-_WORKER_LOST_S = 20.0
+_LOST_S = 20.0
 """Seconds after which a worker that died is lost: a busy machine takes long to start one."""
 _NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
 _WORKER_ENVIRON = {
@@ -115,14 +115,14 @@ class DaskEngine:
         ClusterError
             If the scheduler goes away.
         """
-        prefix = f"{function.__name__}{_mark(scope)}"
+        prefix = f"{function.__name__}{_scope_mark(scope)}"
         first = tasks.take(1)
         if not first:
             return
         from distributed import CancelledError, KilledWorker, as_completed
 
         pending: dict[Any, Task] = {}
-        resubmissions_left: dict[int, int] = {}
+        repeats_left: dict[int, int] = {}
         finished = as_completed(loop=self._client.loop)
 
         def submit(some: Iterable[Task]) -> None:
@@ -138,18 +138,16 @@ class DaskEngine:
                 submit(tasks.take(self.slots * AHEAD - len(pending)))
                 future = next(finished)
                 task = pending.pop(future)
-                outcome = _received(task, future)
+                outcome = _task_outcome(task, future)
                 future.release()  # or it would be made again if the worker that holds it died
                 if isinstance(outcome.error, CancelledError):
                     raise self._scheduler_lost()
-                if (
-                    isinstance(outcome.error, KilledWorker)
-                    and resubmissions_left.setdefault(id(task), _MAX_RESUBMISSIONS) > 0
-                ):
-                    resubmissions_left[id(task)] -= 1
+                killed = isinstance(outcome.error, KilledWorker)
+                if killed and repeats_left.setdefault(id(task), _MAX_REPEATS) > 0:
+                    repeats_left[id(task)] -= 1
                     submit([task])
                     continue
-                resubmissions_left.pop(id(task), None)
+                repeats_left.pop(id(task), None)
                 yield outcome
                 if not pending:
                     submit(tasks.take(1))
@@ -176,11 +174,11 @@ class DaskEngine:
         """
         if not scheduler_of(self._compute):
             return
-        mark, told = _mark(scope), False
+        mark, told = _scope_mark(scope), False
         while True:
             with self._scheduler_errors():
-                keys = set(self._client.run_on_scheduler(_unfinished, mark=mark))
-                keys = keys.union(*self._client.run(_running, mark=mark, on_error="ignore").values())
+                keys = set(self._client.run_on_scheduler(_unfinished_keys, mark=mark))
+                keys = keys.union(*self._client.run(_running_keys, mark=mark, on_error="ignore").values())
             if not keys:
                 return
             if not told:
@@ -189,12 +187,12 @@ class DaskEngine:
             time.sleep(_POLL_S)
 
 
-def _mark(scope: str) -> str:
+def _scope_mark(scope: str) -> str:
     """Return what the keys of all tasks in a scope contain."""
     return f"-{hashlib.sha256(scope.encode()).hexdigest()[:16]}-"
 
 
-def _unfinished(mark: str, dask_scheduler: Scheduler) -> list[str]:
+def _unfinished_keys(mark: str, dask_scheduler: Scheduler) -> list[str]:
     """Return the keys of tasks, of any client, that the scheduler has not seen done yet."""
     return [
         str(key)
@@ -203,7 +201,7 @@ def _unfinished(mark: str, dask_scheduler: Scheduler) -> list[str]:
     ]
 
 
-def _running(mark: str, dask_worker: Worker) -> list[str]:
+def _running_keys(mark: str, dask_worker: Worker) -> list[str]:
     """Return the keys of tasks that occupy a thread of a worker, wanted by anyone or not."""
     return [str(key) for key in list(dask_worker.active_keys) if mark in str(key)]
 
@@ -220,9 +218,9 @@ def _workers_ignore_interrupts() -> Iterator[None]:
         return
     # Its start would unblock the signal again.
     resource_tracker.ensure_running()
-    heard: list[int] = []
+    received: list[int] = []
     held = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(one, lambda number, _: heard.append(number)) for one in held]
+    before = [signal.signal(one, lambda number, _: received.append(number)) for one in held]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -230,8 +228,8 @@ def _workers_ignore_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for one, handler in zip(held, before, strict=True):
             signal.signal(one, handler)
-        if heard:
-            signal.raise_signal(heard[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 class _ForwardedLog(logging.Handler):
@@ -245,12 +243,12 @@ class _ForwardedLog(logging.Handler):
 def _log_dead_workers() -> Iterator[None]:
     """Note workers that died, or were killed for their memory."""
     nannies = logging.getLogger("distributed.nanny")
-    heard = _ForwardedLog(logging.WARNING)
-    nannies.addHandler(heard)
+    forwarder = _ForwardedLog(logging.WARNING)
+    nannies.addHandler(forwarder)
     try:
         yield
     finally:
-        nannies.removeHandler(heard)
+        nannies.removeHandler(forwarder)
 
 
 @contextlib.contextmanager
@@ -265,10 +263,8 @@ def _keep_workers(cluster: LocalCluster) -> Iterator[None]:
         for name in cluster.worker_spec:
             if name in registered:
                 missing_since.pop(name, None)
-            elif time.monotonic() - missing_since.setdefault(name, time.monotonic()) > _WORKER_LOST_S:
-                _LOG.warning(
-                    "worker %s did not come back in %g s; another takes its place", name, _WORKER_LOST_S
-                )
+            elif time.monotonic() - missing_since.setdefault(name, time.monotonic()) > _LOST_S:
+                _LOG.warning("worker %s did not come back in %g s; another takes its place", name, _LOST_S)
                 del missing_since[name]
                 if (nanny := cluster.workers.pop(name, None)) is not None:
                     loop.add_callback(nanny.close, timeout=1)
@@ -296,7 +292,7 @@ def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | N
         raise Reschedule from None
 
 
-def _received(task: Task, future: Any) -> Outcome[Task, Any]:
+def _task_outcome(task: Task, future: Any) -> Outcome[Task, Any]:
     outcome = outcome_of(task, future)
     if outcome.error is not None:
         return outcome

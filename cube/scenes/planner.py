@@ -1,4 +1,4 @@
-"""From an AOI to its plan: which scenes are searched for, in which order, and within what."""
+"""From an AOI to its plan: which searches are made, in which order, over which area."""
 
 from __future__ import annotations
 
