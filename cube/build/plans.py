@@ -170,7 +170,7 @@ def _planning_digest(aoi: Aoi, config: Config) -> str:
 
 
 class AoiPlanner:
-    """Plans AOIs in threads, a few ahead of those that are taken."""
+    """Plans AOIs in order, in threads, a few ahead of those that are taken."""
 
     def __init__(self, config: Config, layout: Layout, catalog: Catalog, aois: Iterable[Aoi]) -> None:
         self._config, self._layout, self._catalog = config, layout, catalog

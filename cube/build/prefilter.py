@@ -46,7 +46,7 @@ def count_candidates(classes: NDArray[np.uint8]) -> dict[str, int]:
 
 
 def needed_blocks(classes: NDArray[np.uint8], plan: CubePlan, config: Config) -> set[str]:
-    """Return the names of the imagery blocks that candidate windows need."""
+    """Return the names of the blocks, land cover's aside, that candidate windows need."""
     lattice = WindowLattice(WindowGeometry.from_config(config.chips), plan.bounds, plan.epsg)
     return {
         block.name

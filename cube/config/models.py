@@ -175,7 +175,7 @@ class ChipsConfig(Section):
         return (self.chip_size - self.sample_size) // 2
 
     def threshold(self, which: Literal["min_clear", "min_valid"], sensor: str, index: int) -> float:
-        """Return the share asked of a sensor at a time range (0 for layers without dates)."""
+        """Return the share asked of a sensor at its time range `index` (0 without dates)."""
         value: Shares | Mapping[str, Shares] = getattr(self, which)
         if isinstance(value, Mapping):
             default = type(self).model_fields[which].default
@@ -280,7 +280,7 @@ class Config(Section):
         return tuple(key for key in self.sensors if not self.table[key].is_static)
 
     def bands(self, key: str) -> tuple[str, ...]:
-        """Return the bands that the cube holds of a sensor: those wanted and its cloud band."""
+        """Return a cube's bands of a sensor: those wanted and its cloud band, in table order."""
         bands = self.table[key].bands
         wanted = set(self.sensors[key].bands or (band.name for band in bands))
         rule = self.sensors[key].cloud_rule

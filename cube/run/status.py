@@ -77,7 +77,7 @@ class StatusBoard:
         return dict(sorted(self._rows.items()))
 
     def update(self, index: int, **changes: Any) -> None:
-        """Change an AOI's row; the file follows at once, or soon where only ``done`` moves."""
+        """Change an AOI's row; the file follows at once, or in 1 s if only ``done`` moves."""
         self._rows[index] = replace(self._rows[index], **changes)
         if set(changes) != {"done"} or time.monotonic() - self._written_at > _WRITE_EVERY_S:
             self.write()

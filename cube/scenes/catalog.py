@@ -209,7 +209,7 @@ def _matches(item: Item, query: Query) -> bool:
 
 
 def _touches_span(properties: Mapping[str, Any], span: TimeRange) -> bool:
-    """Tell whether an item's time touches the span; an unreadable time is refused later."""
+    """Tell whether an item's time touches a span; unreadable times pass, to be refused later."""
     times = _item_span(properties)
     return times is None or (times[0] <= span.end and times[1] >= span.start)
 

@@ -292,7 +292,7 @@ def _datatake(scene: Scene) -> str:
 
 
 def _newest_baselines(scenes: Iterable[Scene]) -> tuple[list[Scene], list[SceneOutcome]]:
-    """Keep the newest processing of each Sentinel-2 datatake and tile, halves included."""
+    """Keep the newest processing of each Sentinel-2 datatake and tile; its halves stay."""
     twins: dict[tuple[str, str], list[Scene]] = defaultdict(list)
     for scene in scenes:
         twins[_tile(scene), _datatake(scene)].append(scene)

@@ -76,9 +76,9 @@ def close_cube(layout: Layout, plan: CubePlan, records: BlockRecords, left_out: 
     Parameters
     ----------
     records
-        Of every block that was written.
+        The records of all blocks that were written.
     left_out
-        Names of the blocks that were not.
+        Names of the blocks that were not written.
 
     Raises
     ------
