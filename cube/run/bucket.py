@@ -1,4 +1,4 @@
-"""Folders in an object store, through fsspec: each put is atomic, and the last makes a folder."""
+"""Folders in an object store, through fsspec: a folder is whole once its last file is put."""
 
 from __future__ import annotations
 

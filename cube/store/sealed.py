@@ -1,4 +1,4 @@
-"""What a sealed cube's root document says, and what is read by it."""
+"""Reading sealed cubes: what the root document says, and pixels checked by their digests."""
 
 from __future__ import annotations
 

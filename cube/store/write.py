@@ -77,9 +77,7 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
     side = array.chunks[-1]
     # Zarr leaves empty chunks out by comparing every pixel of every chunk; that none is empty is
     # seen sooner.
-    writer = array.with_config(
-        {"write_empty_chunks": not _may_hold_empty_chunk(values, side, array.fill_value)}
-    )
+    writer = array.with_config({"write_empty_chunks": not _may_be_empty(values, side, array.fill_value)})
     with disk_errors(f"{cubes}/{name}"):
         writer[roi] = values
         chunks = cubes / name / block.sensor / band / "c"
@@ -87,7 +85,7 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
-def _may_hold_empty_chunk(values: NDArray[Any], side: int, nodata: Any) -> bool:
+def _may_be_empty(values: NDArray[Any], side: int, nodata: Any) -> bool:
     """Tell whether a chunk of a block may be all nodata: its first pixel is."""
     firsts = values[::side, ::side]
     return bool((np.isnan(firsts) if np.isnan(nodata) else firsts == nodata).any())

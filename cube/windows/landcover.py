@@ -38,7 +38,7 @@ class LandCoverRule(StrEnum):
 
 @lru_cache(maxsize=1024)
 def pixels_needed(share: float, pixels: int) -> int:
-    """Return the smallest number of pixels that is a share of them, the share taken as a decimal.
+    """Return the fewest pixels that are at least `share` of all, `share` being taken as a decimal.
 
     Examples
     --------
@@ -65,8 +65,7 @@ def count_classes(
     Returns
     -------
     dict
-        Columns of a score table by name, as :func:`land_cover_columns` makes them; windows row by
-        row.
+        Columns of a score table (see :func:`land_cover_columns`), windows row by row.
     """
     if not len(lattice):
         return land_cover_columns({}, 0)
