@@ -54,7 +54,8 @@ def print_plans(config: Config, only: Sequence[int] = (), *, bars: bool = True) 
     print_table("Plan", _COLUMNS, rows)
     print(
         f"in all: {_megabytes(total.fetch_bytes)} to fetch, {_megabytes(total.store_bytes)} to store, "
-        f"about {timedelta(seconds=round(total.seconds))}; candidate windows: {_by_class(candidates) or 'none'}"
+        f"about {timedelta(seconds=round(total.seconds))}; candidate windows: "
+        + (_by_class(candidates) or "none")
     )
     print(MODEL)
     _warn_of_size(config, total)
@@ -89,8 +90,8 @@ def _warn_of_size(config: Config, total: Cost) -> None:
         print(f"free in {folder}: {_megabytes(free)}")
         if free < total.store_bytes:
             print(
-                f"warning: the cubes take about {_megabytes(total.store_bytes - free)} more than is free; make room, "
-                "or set directory.working to a larger disk"
+                f"warning: the cubes take about {_megabytes(total.store_bytes - free)} more than is "
+                "free; make room, or set directory.working to a larger disk"
             )
     if config.aoi.extent is Extent.OVERLAP and config.aoi.max_side_m is None:
         print(

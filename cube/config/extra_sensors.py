@@ -79,9 +79,15 @@ class BandRow(_Row):
         if self.dtype not in _DTYPES[self.kind]:
             yield f"kind {self.kind} cannot be dtype {self.dtype}; use {' or '.join(_DTYPES[self.kind])}"
         elif not _dtype_holds(self.dtype, self.nodata):
-            yield f"nodata {self.nodata:g} does not fit dtype {self.dtype}; floats have .nan, integers a number of theirs"
+            yield (
+                f"nodata {self.nodata:g} does not fit dtype {self.dtype}; "
+                "floats have .nan, integers a number of theirs"
+            )
         elif self.kind is BandKind.FLAGS and int(self.nodata).bit_count() != 1:
-            yield f"nodata {self.nodata:g} is no single bit; of flags it is the mask of the bit that says fill, such as 1"
+            yield (
+                f"nodata {self.nodata:g} is no single bit; "
+                "of flags it is the mask of the bit that says fill, such as 1"
+            )
         if self.name in _TAKEN:
             yield f"name {self.name} is that of a coordinate of the cube; choose another"
         if self.kind is not BandKind.REFLECTANCE and (self.scale, self.offset) != (1.0, 0.0):
@@ -92,7 +98,10 @@ class BandRow(_Row):
             if not _dtype_holds(self.dtype, code):
                 yield f"flags: {code} does not fit dtype {self.dtype}"
             if not _WORD.fullmatch(meaning):
-                yield f"flags: {code} means {meaning!r}; write it as one word, such as tree_cover (CF parts them by blanks)"
+                yield (
+                    f"flags: {code} means {meaning!r}; "
+                    "write it as one word, such as tree_cover (CF parts them by blanks)"
+                )
 
     def band(self) -> Band:
         """Return the table's form."""
@@ -163,7 +172,10 @@ class SensorRow(_Row):
         if self.mask is MaskRule.BITS and not (BandKind.FLAGS in kinds and self.choice is ChoiceRule.PATH):
             yield "mask bits needs a band of kind flags, and choice path"
         if self.choice is not ChoiceRule.PERIOD and kinds <= {BandKind.CLASSES, BandKind.FLAGS}:
-            yield f"all bands are masks, which are not exported where there are dates; add a band, or use choice {ChoiceRule.PERIOD}"
+            yield (
+                "all bands are masks, which are not exported where there are dates; "
+                f"add a band, or use choice {ChoiceRule.PERIOD}"
+            )
         reflectance = [band.name for band in self.bands if band.kind is BandKind.REFLECTANCE]
         if self.true_color and (len(self.true_color) != 3 or not set(self.true_color) <= set(reflectance)):
             yield f"true_color is {', '.join(self.true_color)}; expected three bands of kind reflectance"

@@ -150,10 +150,12 @@ def _given(section: Any, model: type[BaseModel]) -> Any:
     if not isinstance(section, Mapping):
         return section
     fields = model.model_fields
-    return {k: v for k, v in section.items() if v is not None or k not in fields or _may_be_empty(fields[k])}
+    return {
+        k: v for k, v in section.items() if v is not None or k not in fields or _empty_is_value(fields[k])
+    }
 
 
-def _may_be_empty(field: FieldInfo) -> bool:
+def _empty_is_value(field: FieldInfo) -> bool:
     return NoneType in get_args(field.annotation)
 
 

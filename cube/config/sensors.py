@@ -355,8 +355,8 @@ SENSORS = SensorTable(
                 ),
             ),
             source_nodata=np.nan,
-            attribution="Copernicus DEM: (c) DLR e.V. 2010-2014 and (c) Airbus Defence and Space GmbH 2014-2018 "
-            "provided under COPERNICUS by the European Union and ESA; all rights reserved",
+            attribution="Copernicus DEM: (c) DLR e.V. 2010-2014 and (c) Airbus Defence and Space GmbH "
+            "2014-2018 provided under COPERNICUS by the European Union and ESA; all rights reserved",
             licence="Copernicus DEM licence: free of charge, attribution required",
         ),
         Sensor(

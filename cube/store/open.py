@@ -64,7 +64,8 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     tree = xr.open_datatree(store, engine="zarr", chunks={}, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
     if tree.attrs.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
-            f"{folder}: has schema_version {tree.attrs.get('schema_version')}; this version reads {SCHEMA_VERSION}"
+            f"{folder}: has schema_version {tree.attrs.get('schema_version')}; "
+            f"this version reads {SCHEMA_VERSION}"
         )
     groups = {key: _physical_dataset(tree[key].to_dataset()) for key in tree.children}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=tree.attrs), **groups})
