@@ -98,7 +98,7 @@ def chip(config: Config, engine: Engine | None = None, progress: OnProgress | No
     root = layout.root
     root.make()
     with hold(root), engine_for(config, engine) as running:
-        running.wait_for_stragglers(root.url)
+        running.wait_for_earlier_tasks(root.url)
         layout.sweep()
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)

@@ -250,7 +250,7 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
     folder = Layout.of(config).root
     folder.make()
     with hold(folder), engine_for(config, engine) as running:
-        running.wait_for_stragglers(folder.url)
+        running.wait_for_earlier_tasks(folder.url)
         scores = score_cubes(config, running)
         result = sweep_scores(scores, config.chips, grid, config.release.seed)
         folder.write(SWEEP_CSV, result.to_csv())

@@ -11,7 +11,7 @@ _TOKENS = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature", 
 
 
 def unsigned_href(href: str) -> str:
-    """Return an href without its token: a saved signature would be stored, and is stale when it is read."""
+    """Return an href without its token, which must not be stored, and would be stale."""
     address, _, query = href.partition("?")
     keys = {part.partition("=")[0].lower() for part in query.split("&")}
     return href if keys.isdisjoint(_TOKENS) else address

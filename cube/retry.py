@@ -17,7 +17,7 @@ _LONGEST_WAIT_S = 60.0
 
 
 class Transient(Exception):  # noqa: N818  a signal to the policy, never seen by users
-    """An attempt failed in a way that another attempt may mend; `wait_s` is the service's own wish."""
+    """An attempt failed that another may mend; `wait_s` is how long the service asks to wait."""
 
     def __init__(self, cause: str, wait_s: float | None = None) -> None:
         super().__init__(cause)
@@ -56,7 +56,7 @@ class RetryPolicy:
 
 
 def _backoff(number: int) -> float:
-    """Return a random wait below a bound that doubles (full jitter, so that clients do not march in step)."""
+    """Return a random wait below a bound that doubles, so that clients do not retry in step."""
     return random.uniform(0, min(_FIRST_WAIT_S * 2**number, _LONGEST_WAIT_S))  # noqa: S311
 
 

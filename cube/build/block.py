@@ -1,4 +1,4 @@
-"""One block: read, written, marked as done. Runs in a worker."""
+"""What a worker does with one block: it is read, written, and marked as done."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BlockTask:
     aoi_index: int
     block: Block
     geobox: GeoBox
-    """Of the block."""
+    """Grid of the block."""
     sensor: Sensor
     bands: tuple[str, ...]
     scenes: tuple[Scene, ...]

@@ -108,17 +108,7 @@ def run_plan(common: CommonOptions, aoi: tuple[int, ...]) -> int:
 
 
 def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
-    """Build cubes, and print what became of every AOI; returns the exit code.
-
-    Parameters
-    ----------
-    config
-        The dataset version.
-    options
-        Which AOIs, and where the work is done.
-    bars
-        Whether progress bars may be drawn.
-    """
+    """Build cubes, and print what became of every AOI; returns the exit code."""
     from cube.config.aoi import load_aois
     from cube.run.engine import open_engine
     from cube.run.layout import Layout

@@ -29,16 +29,7 @@ _COLUMNS = [
 
 
 def print_plans(config: Config, only: Sequence[int] = (), *, bars: bool = True) -> int:
-    """Plan AOIs, and print what their cubes would take; nothing is built or kept.
-
-    Parameters
-    ----------
-    config
-        The dataset version.
-    only
-        Indices of the AOIs (empty: all).
-    bars
-        Whether progress bars may be drawn.
+    """Plan AOIs (none named: all), and print what their cubes would take; nothing is built or kept.
 
     Returns
     -------
@@ -51,7 +42,7 @@ def print_plans(config: Config, only: Sequence[int] = (), *, bars: bool = True) 
     with draw_steps(bars=bars) as report:
         for aoi, outcome in plan_cubes(config, only=only):
             name = f"{aoi.index:06}"
-            found = _candidates(outcome, config) if isinstance(outcome, CubePlan) else outcome
+            found = _candidates_or_error(outcome, config) if isinstance(outcome, CubePlan) else outcome
             if isinstance(outcome, CubePlan) and isinstance(found, dict):
                 cost = estimate_cost(outcome)
                 total, candidates = total + cost, candidates + Counter(found)
@@ -63,14 +54,15 @@ def print_plans(config: Config, only: Sequence[int] = (), *, bars: bool = True) 
     print_table("Plan", _COLUMNS, rows)
     print(
         f"in all: {_megabytes(total.fetch_bytes)} to fetch, {_megabytes(total.store_bytes)} to store, "
-        f"about {timedelta(seconds=round(total.seconds))}; candidate windows: {_by_class(candidates) or 'none'}"
+        f"about {timedelta(seconds=round(total.seconds))}; candidate windows: "
+        + (_by_class(candidates) or "none")
     )
     print(MODEL)
     _warn_of_size(config, total)
     return EXIT_FAILED if failed else 0
 
 
-def _candidates(plan: CubePlan, config: Config) -> dict[str, int] | ReadError:
+def _candidates_or_error(plan: CubePlan, config: Config) -> dict[str, int] | ReadError:
     """Return the candidate windows by class; land cover that cannot be read is that AOI's row."""
     try:
         return candidates_of(plan, config)
@@ -98,8 +90,8 @@ def _warn_of_size(config: Config, total: Cost) -> None:
         print(f"free in {folder}: {_megabytes(free)}")
         if free < total.store_bytes:
             print(
-                f"warning: the cubes take about {_megabytes(total.store_bytes - free)} more than is free; make room, "
-                "or set directory.working to a larger disk"
+                f"warning: the cubes take about {_megabytes(total.store_bytes - free)} more than is "
+                "free; make room, or set directory.working to a larger disk"
             )
     if config.aoi.extent is Extent.OVERLAP and config.aoi.max_side_m is None:
         print(

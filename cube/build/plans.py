@@ -58,16 +58,7 @@ def plan_cubes(
 
 
 def wanted_aois(config: Config, *, only: Collection[int] = (), retry_failed: bool = False) -> list[Aoi]:
-    """Return the AOIs that a run is to build.
-
-    Parameters
-    ----------
-    config
-        The dataset version.
-    only
-        Indices (empty: all).
-    retry_failed
-        Only those of them that failed in an earlier run.
+    """Return the AOIs that a run is to build: those in `only`, or all if it is empty.
 
     Raises
     ------
@@ -89,7 +80,7 @@ def wanted_aois(config: Config, *, only: Collection[int] = (), retry_failed: boo
 
 
 def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
-    """Return the windows of each class that land cover alone lets through; reads the land cover, and nothing else."""
+    """Read an AOI's land cover, and return how many candidate windows each class has."""
     access, sensor_plan = access_of(config), plan.sensor("lulc")
     sensor, geobox = sensor_plan.sensor, plan.geobox("lulc")
     lulc = np.zeros(geobox.shape, "uint8")
@@ -107,10 +98,10 @@ def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
 
 
 def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Access) -> CubePlan:
-    """Return the plan of an AOI: the one on disk if it answers the same question, else a new one, which is kept.
+    """Return an AOI's plan: the one on disk if its question is the same, else a new one.
 
-    So a run that is resumed keeps its scenes, whatever the catalog has gained meanwhile. An AOI
-    that is skipped leaves a record of what was seen, and is asked about again.
+    A new plan is kept, so a run that is resumed keeps its scenes, whatever the catalog has gained
+    meanwhile. An AOI that is skipped leaves a record of what was seen, and is asked about again.
     """
     kept = _kept_plan(aoi, config, layout)
     if kept is not None:
@@ -119,8 +110,8 @@ def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog
     try:
         plan = plan_aoi(aoi, config, catalog, _clear_share(config, access))
     except Skipped as skipped:
-        candidates = [candidate.to_json() for candidate in skipped.candidates]
-        layout.plans.write(name, canonical_json({"skipped": skipped.reason, "candidates": candidates}))
+        scenes_seen = [scene.to_json() for scene in skipped.scenes_seen]
+        layout.plans.write(name, canonical_json({"skipped": skipped.reason, "candidates": scenes_seen}))
         raise
     record = {"question": _planning_digest(aoi, config), "plan": plan.to_json()}
     layout.plans.write(name, canonical_json(record))
@@ -180,17 +171,7 @@ def _planning_digest(aoi: Aoi, config: Config) -> str:
 
 
 class AoiPlanner:
-    """Plans AOIs in threads, a few ahead of those that are taken.
-
-    Parameters
-    ----------
-    config, layout
-        The dataset version, and where its plans are kept.
-    catalog
-        Where scenes are found.
-    aois
-        Those to plan, in order.
-    """
+    """Plans AOIs in order, in threads, a few ahead of those that are taken."""
 
     def __init__(self, config: Config, layout: Layout, catalog: Catalog, aois: Iterable[Aoi]) -> None:
         self._config, self._layout, self._catalog = config, layout, catalog
@@ -209,7 +190,7 @@ class AoiPlanner:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def take(self, *, wait_for_it: bool) -> tuple[Aoi, Future[CubePlan]] | None:
-        """Return an AOI whose planning has ended; None if there is none, or none yet and no wait."""
+        """Return an AOI whose planning has ended; None if there is none, or none yet."""
         while self._aois and len(self._pending) < _PLAN_AHEAD:
             aoi = self._aois.popleft()
             self._pending[self._pool.submit(self._plan, aoi)] = aoi

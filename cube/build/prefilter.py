@@ -20,8 +20,6 @@ def candidate_classes(lulc: NDArray[np.uint8], plan: CubePlan, config: Config) -
     ----------
     lulc
         ``(y, x)`` class codes on the plan's land-cover grid.
-    plan
-        The cube.
     config
         ``chips.classes``, ``chips.forbidden`` and ``aoi.candidate_purity`` (``chips.min_purity``
         where that is empty).
@@ -48,7 +46,7 @@ def count_candidates(classes: NDArray[np.uint8]) -> dict[str, int]:
 
 
 def needed_blocks(classes: NDArray[np.uint8], plan: CubePlan, config: Config) -> set[str]:
-    """Return the names of the blocks, land cover's aside, that judging and cutting a candidate window reads."""
+    """Return the names of the blocks, land cover's aside, that candidate windows need."""
     lattice = WindowLattice(WindowGeometry.from_config(config.chips), plan.bounds, plan.epsg)
     return {
         block.name

@@ -1,4 +1,4 @@
-"""Which block is read next: AOIs are taken up as their plans are ready, and sealed with their last block."""
+"""Which block is read next; a cube is begun once it has a plan, and sealed with its last block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cube.windows.grid import Block
 from .block import BlockTask
 from .plans import AoiPlanner
 from .prefilter import candidate_classes, needed_blocks
-from .rows import AoiRows, one_line
+from .rows import AoiRows, error_in_one_line
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class _OpenCube:
 
     plan: CubePlan
     records: BlockRecords
-    """Of the blocks on disk."""
+    """Records of the blocks on disk."""
     waiting: set[str] = field(default_factory=set)
     """Names of blocks that are being made."""
     left_out: tuple[str, ...] = ()
@@ -64,15 +64,6 @@ class BlockQueue:
     """The blocks of a run: the engine takes them, and is told back what became of each.
 
     Trouble with one AOI, whatever it is, fails that AOI and no other.
-
-    Parameters
-    ----------
-    config, layout
-        The dataset version, and where its cubes go.
-    planner
-        Gives the AOIs with their plans.
-    rows
-        Told what becomes of the AOIs.
     """
 
     def __init__(self, config: Config, layout: Layout, planner: AoiPlanner, rows: AoiRows) -> None:
@@ -107,7 +98,7 @@ class BlockQueue:
             self.fetched += 1
             self._rows.update(task.aoi_index, done=cube.share_done)
         else:
-            reason = f"block {task.block.name}: {one_line(outcome.error)}"
+            reason = f"block {task.block.name}: {error_in_one_line(outcome.error)}"
             facts = {"aoi": task.aoi_index, "block": task.block.name}
             _LOG.error("AOI %06d: %s", task.aoi_index, reason, extra=event("block", **facts))
             cube.error = cube.error or reason
@@ -138,7 +129,7 @@ class BlockQueue:
         try:
             plan = planned.result()
         except Skipped as skipped:
-            reopen_cube(self._layout, aoi.index)  # a cube of another config is not what this one asks for
+            reopen_cube(self._layout, aoi.index)  # another config's cube is not wanted
             self._rows.update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
             return
         size = {"epsg": plan.epsg, "width_m": plan.bounds.width, "height_m": plan.bounds.height}
@@ -230,7 +221,7 @@ class BlockQueue:
 
 
 def _check_access(plan: CubePlan, access: Access) -> None:
-    """Get every container's token before the first block: a missing account shows now, not in hours."""
+    """Get all containers' tokens before the first block: a missing account shows at once."""
     for sensor_plan in plan.sensors:
         scene = next(sensor_plan.scenes)
         asset = next(iter(scene.assets.values()))

@@ -1,4 +1,4 @@
-"""What becomes of AOIs while cubes are built, told in three places: the board, the log, the progress bar."""
+"""What becomes of AOIs during a build, told to the status board, the log and the progress bar."""
 
 from __future__ import annotations
 
@@ -13,28 +13,20 @@ from cube.run.status import AoiState, AoiStatus, StatusBoard
 
 _LOG = logging.getLogger(__name__)
 
-AoiProgress = Callable[[int, AoiStatus], None]
-"""Told of every change of an AOI's row."""
+AoiCallback = Callable[[int, AoiStatus], None]
+"""Called with an AOI's index and its new row at every change."""
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error as one line without signatures; one that is not ours is called by its type."""
+def error_in_one_line(error: BaseException) -> str:
+    """Return an error as one line without signatures, with its type if it is not ours."""
     text = without_signature(" ".join(str(error).split()))
     return text if isinstance(error, GelosError) else f"{type(error).__name__}: {text}"
 
 
 class AoiRows:
-    """The rows of the AOIs of a run.
+    """The rows of the AOIs of a run."""
 
-    Parameters
-    ----------
-    board
-        Where they are kept.
-    progress
-        Told of every change, too.
-    """
-
-    def __init__(self, board: StatusBoard, progress: AoiProgress | None) -> None:
+    def __init__(self, board: StatusBoard, progress: AoiCallback | None) -> None:
         self._board, self._progress = board, progress
 
     def tries(self, aoi_index: int) -> int:
@@ -57,20 +49,20 @@ class AoiRows:
             _LOG.warning("%s; the next change writes it again", error)
         row = self._board[aoi_index]
         if "status" in changes:
-            _log(aoi_index, row)
+            _log_status(aoi_index, row)
         if self._progress is not None:
             self._progress(aoi_index, row)
 
     def fail(self, aoi_index: int, error: Exception, **changes: Any) -> None:
         """Say why an AOI is given up; a fault of the program is logged with its traceback."""
-        reason = one_line(error)
+        reason = error_in_one_line(error)
         if not isinstance(error, GelosError):
             facts = event("fault", aoi=aoi_index)
             _LOG.error("AOI %06d: %s", aoi_index, reason, exc_info=error, extra=facts)
         self.update(aoi_index, status=AoiState.FAILED, reason=reason, **changes)
 
 
-def _log(aoi_index: int, row: AoiStatus) -> None:
+def _log_status(aoi_index: int, row: AoiStatus) -> None:
     level = logging.ERROR if row.status is AoiState.FAILED else logging.INFO
     text = f"{row.status}: {row.reason}" if row.reason else str(row.status)
     facts = {"status": str(row.status), "reason": row.reason, "done": row.done, "tries": row.tries}

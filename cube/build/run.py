@@ -22,7 +22,7 @@ from cube.scenes.catalog import Catalog, open_catalog
 from .block import build_block
 from .plans import AoiPlanner, wanted_aois
 from .queue import BlockQueue
-from .rows import AoiProgress, AoiRows
+from .rows import AoiCallback, AoiRows
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BuildSummary:
     """How a run ended."""
 
     rows: Mapping[int, AoiStatus]
-    """Of the AOIs of this run."""
+    """The row of each AOI of this run, by index."""
     fetched_blocks: int = 0
 
     def count(self, state: AoiState) -> int:
@@ -49,7 +49,7 @@ def build_cubes(
     *,
     only: Collection[int] = (),
     retry_failed: bool = False,
-    progress: AoiProgress | None = None,
+    progress: AoiCallback | None = None,
     catalog: Catalog | None = None,
 ) -> BuildSummary:
     """Build the cubes of all AOIs, or complete what an earlier run left.
@@ -84,7 +84,7 @@ def build_cubes(
     layout = Layout.of(config)
     layout.make(config)
     with hold(layout.root):
-        engine.wait_for_stragglers(layout.root.url)
+        engine.wait_for_earlier_tasks(layout.root.url)
         layout.sweep()
         wanted = wanted_aois(config, only=only, retry_failed=retry_failed)
         board = StatusBoard(layout.root, load_aois(config))

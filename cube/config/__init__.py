@@ -1,1 +1,1 @@
-"""The config: one YAML file describes a dataset version whole, and becomes typed, frozen values once."""
+"""The config: one YAML file that describes a dataset version, read into typed, frozen values."""

@@ -70,7 +70,7 @@ def _read_features(path: Path) -> list[Any]:
 
 
 def _crs_name(crs: Any) -> str:
-    """Return the name of a ``crs`` member: GeoJSON's of 2008 or a bare name; without one, the standard's own."""
+    """Return the name in a ``crs`` member (GeoJSON of 2008, or bare), or else GeoJSON's own CRS."""
     if not crs:
         return "CRS84"
     properties = crs.get("properties") if isinstance(crs, dict) else {"name": crs}

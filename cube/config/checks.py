@@ -20,13 +20,13 @@ _MASK_KINDS = {MaskRule.CODES: BandKind.CLASSES, MaskRule.BITS: BandKind.FLAGS}
 
 def problems_of(config: Config) -> Iterator[str]:
     """Yield what is wrong between the sections of a config, a line each."""
-    yield from _sensor_problems(config)
+    yield from _sensor_section_problems(config)
     yield from _size_problems(config)
     yield from _threshold_problems(config)
     yield from _folder_problems(config)
 
 
-def _sensor_problems(config: Config) -> Iterator[str]:
+def _sensor_section_problems(config: Config) -> Iterator[str]:
     if "lulc" not in config.sensors:
         yield "section lulc is missing: chips are chosen by land cover"
     if config.series and not config.ranges:
@@ -71,7 +71,10 @@ def _number_problems(sensor: Sensor, settings: SensorConfig) -> Iterator[str]:
     if BandKind.BACKSCATTER in kinds:
         yield f"{key}.dtype {settings.dtype} would turn linear power, mostly below 1, into 0; use float32 or float64"
     if BandKind.REFLECTANCE in kinds and settings.fill_na and 1 <= settings.na_value <= _LARGEST_DN:
-        yield f"{key}.na_value {settings.na_value:g} is a valid number of {key}; use 0 or one below, or above {_LARGEST_DN}"
+        yield (
+            f"{key}.na_value {settings.na_value:g} is a valid number of {key}; "
+            f"use 0 or one below, or above {_LARGEST_DN}"
+        )
 
 
 def _folder_problems(config: Config) -> Iterator[str]:
@@ -79,8 +82,8 @@ def _folder_problems(config: Config) -> Iterator[str]:
     cubes, release = (_place(f"{f}/{version}") for f in (config.directory.working, config.directory.output))
     if cubes.is_relative_to(release) or release.is_relative_to(cubes):
         yield (
-            f"directory.working and directory.output put the cubes into {cubes} and the release into {release}; "
-            "neither may hold the other, or a release would replace the cubes"
+            f"directory.working and directory.output put the cubes into {cubes} and the release into "
+            f"{release}; neither may hold the other, or a release would replace the cubes"
         )
 
 

@@ -1,4 +1,4 @@
-"""Rows of the sensor table from a config's ``extra_sensors``: YAML in, checked :class:`cube.config.sensors.Sensor` values out."""
+"""Further rows of the sensor table, as a config's ``extra_sensors`` describes them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class BandRow(_Row):
     flags: dict[int, str] = {}
     """Meaning of every class code, or of every bit mask."""
     pixel_m: Annotated[int, Field(gt=0)] | None = None
-    """Pixel size of the archive's files, metres, for the estimate of costs (empty: the sensor's resolution)."""
+    """Pixel size of the archive's files, metres, for the estimate of costs (empty: the sensor's
+    resolution)."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -77,10 +78,16 @@ class BandRow(_Row):
     def _problems(self) -> Iterator[str]:
         if self.dtype not in _DTYPES[self.kind]:
             yield f"kind {self.kind} cannot be dtype {self.dtype}; use {' or '.join(_DTYPES[self.kind])}"
-        elif not _holds(self.dtype, self.nodata):
-            yield f"nodata {self.nodata:g} does not fit dtype {self.dtype}; floats have .nan, integers a number of theirs"
+        elif not _dtype_holds(self.dtype, self.nodata):
+            yield (
+                f"nodata {self.nodata:g} does not fit dtype {self.dtype}; "
+                "floats have .nan, integers a number of theirs"
+            )
         elif self.kind is BandKind.FLAGS and int(self.nodata).bit_count() != 1:
-            yield f"nodata {self.nodata:g} is no single bit; of flags it is the mask of the bit that says fill, such as 1"
+            yield (
+                f"nodata {self.nodata:g} is no single bit; "
+                "of flags it is the mask of the bit that says fill, such as 1"
+            )
         if self.name in _TAKEN:
             yield f"name {self.name} is that of a coordinate of the cube; choose another"
         if self.kind is not BandKind.REFLECTANCE and (self.scale, self.offset) != (1.0, 0.0):
@@ -88,10 +95,13 @@ class BandRow(_Row):
         if self.flags and self.kind not in (BandKind.CLASSES, BandKind.FLAGS):
             yield f"flags are meanings of classes or of bits, which kind {self.kind} has not"
         for code, meaning in self.flags.items():
-            if not _holds(self.dtype, code):
+            if not _dtype_holds(self.dtype, code):
                 yield f"flags: {code} does not fit dtype {self.dtype}"
             if not _WORD.fullmatch(meaning):
-                yield f"flags: {code} means {meaning!r}; write it as one word, such as tree_cover (CF parts them by blanks)"
+                yield (
+                    f"flags: {code} means {meaning!r}; "
+                    "write it as one word, such as tree_cover (CF parts them by blanks)"
+                )
 
     def band(self) -> Band:
         """Return the table's form."""
@@ -110,7 +120,7 @@ class BandRow(_Row):
         )
 
 
-def _holds(dtype: str, value: float) -> bool:
+def _dtype_holds(dtype: str, value: float) -> bool:
     """Tell whether a dtype has a number, or NaN for a float."""
     if np.dtype(dtype).kind == "f":
         return math.isnan(value)
@@ -162,7 +172,10 @@ class SensorRow(_Row):
         if self.mask is MaskRule.BITS and not (BandKind.FLAGS in kinds and self.choice is ChoiceRule.PATH):
             yield "mask bits needs a band of kind flags, and choice path"
         if self.choice is not ChoiceRule.PERIOD and kinds <= {BandKind.CLASSES, BandKind.FLAGS}:
-            yield f"all bands are masks, which are not exported where there are dates; add a band, or use choice {ChoiceRule.PERIOD}"
+            yield (
+                "all bands are masks, which are not exported where there are dates; "
+                f"add a band, or use choice {ChoiceRule.PERIOD}"
+            )
         reflectance = [band.name for band in self.bands if band.kind is BandKind.REFLECTANCE]
         if self.true_color and (len(self.true_color) != 3 or not set(self.true_color) <= set(reflectance)):
             yield f"true_color is {', '.join(self.true_color)}; expected three bands of kind reflectance"

@@ -22,7 +22,7 @@ it)."""
 
 
 class TimeRange(NamedTuple):
-    """A closed interval of days, ``2023-01-01/2023-03-31``: from the first day's start to the last day's end, UTC."""
+    """A closed interval of whole days in UTC, such as ``2023-01-01/2023-03-31``."""
 
     start: datetime
     end: datetime
@@ -45,7 +45,7 @@ class TimeRange(NamedTuple):
 
     @property
     def middle(self) -> datetime:
-        """The instant half-way."""
+        """The instant half-way between start and end."""
         return self.start + (self.end - self.start) / 2
 
     def __str__(self) -> str:

@@ -43,7 +43,7 @@ from .shipped import CONFIGS
 
 
 class DatasetConfig(Section):
-    """What is made."""
+    """What the dataset is called, and which version of it this is."""
 
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Version of the dataset; names the folders under working and output."""
@@ -59,7 +59,7 @@ class Extent(StrEnum):
 
 
 class AoiConfig(Section):
-    """Where."""
+    """Which AOIs are covered, and how far a cube reaches around them."""
 
     version: str = ""
     """map_{version}.geojson is looked for beside the config, in configs/aois and in data/."""
@@ -87,7 +87,7 @@ class AoiConfig(Section):
 
 
 class DirectoryConfig(Section):
-    """Where things go: folders, relative to the working folder of the process, or object-store URLs."""
+    """Where things go: folders, relative to where the program runs, or object-store URLs."""
 
     working: FolderName
     """Cubes, scores and chips."""
@@ -175,7 +175,7 @@ class ChipsConfig(Section):
         return (self.chip_size - self.sample_size) // 2
 
     def threshold(self, which: Literal["min_clear", "min_valid"], sensor: str, index: int) -> float:
-        """Return the share asked of a sensor at its `index`-th time range (0 for layers without dates)."""
+        """Return the share asked of a sensor at its time range `index` (0 without dates)."""
         value: Shares | Mapping[str, Shares] = getattr(self, which)
         if isinstance(value, Mapping):
             default = type(self).model_fields[which].default
@@ -184,7 +184,7 @@ class ChipsConfig(Section):
 
 
 class ReleaseConfig(Section):
-    """What leaves the program."""
+    """How a release is chosen, split and packed."""
 
     seed: int = 0
     """Seed of every choice by lot."""
@@ -210,7 +210,7 @@ class ReleaseConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Engine. Nothing here changes a byte of what is made."""
+    """What the work runs on; nothing here changes a byte of what is made."""
 
     workers: Annotated[int, Field(ge=0)] | None = None
     """Worker processes (empty: one per two cores; 0: threads of this process)."""
@@ -243,7 +243,7 @@ class ComputeConfig(Section):
 
 
 class Config(Section):
-    """A dataset version whole."""
+    """Everything that a config says of a dataset version."""
 
     dataset: DatasetConfig
     aoi: AoiConfig
@@ -280,7 +280,7 @@ class Config(Section):
         return tuple(key for key in self.sensors if not self.table[key].is_static)
 
     def bands(self, key: str) -> tuple[str, ...]:
-        """Bands that the cube holds of a sensor: those wanted and its cloud band, in table order."""
+        """Return a cube's bands of a sensor: those wanted and its cloud band, in table order."""
         bands = self.table[key].bands
         wanted = set(self.sensors[key].bands or (band.name for band in bands))
         rule = self.sensors[key].cloud_rule
@@ -294,7 +294,7 @@ class Config(Section):
 
     @property
     def land_cover(self) -> LandCoverConfig:
-        """The section that no config lacks."""
+        """The land cover's section, which no config lacks."""
         return cast("LandCoverConfig", self.sensors["lulc"])
 
     @property

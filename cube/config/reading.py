@@ -139,21 +139,23 @@ def _parse_section(key: str, sensor: Sensor, section: object) -> SensorConfig:
 
 
 def _dtype(sensor: Sensor) -> dict[str, str]:
-    """Return the dtype of class codes, which are exported as they are; other sensors have their model's default."""
+    """Return the export dtype where it is not the model's default: class codes keep their own."""
     dtypes = {band.dtype for band in sensor.bands if band.kind is BandKind.CLASSES}
     is_map = sensor.is_static and len(sensor.bands) == len(dtypes) == 1
     return {"dtype": dtypes.pop()} if is_map and sensor.key not in SENSORS else {}
 
 
 def _given(section: Any, model: type[BaseModel]) -> Any:
-    """Leave the empty keys of a section out, so that they mean the default; but where empty is a value of its own."""
+    """Leave out empty keys, which mean the default, unless empty is a value of its own."""
     if not isinstance(section, Mapping):
         return section
     fields = model.model_fields
-    return {k: v for k, v in section.items() if v is not None or k not in fields or _may_be_empty(fields[k])}
+    return {
+        k: v for k, v in section.items() if v is not None or k not in fields or _empty_is_value(fields[k])
+    }
 
 
-def _may_be_empty(field: FieldInfo) -> bool:
+def _empty_is_value(field: FieldInfo) -> bool:
     return NoneType in get_args(field.annotation)
 
 

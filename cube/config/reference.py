@@ -1,4 +1,4 @@
-"""The table of config keys, made from the schema: ``python -m cube.config.reference`` prints it for the README."""
+"""``python -m cube.config.reference`` prints the README's table of config keys from the schema."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class LandsatConfig(SeriesConfig):
     resolution: Metres = 30
     """Pixel size of the cube, metres."""
     platforms: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = ("landsat-8", "landsat-9")
-    """Platforms that are candidates."""
+    """Platforms whose scenes may be chosen."""
     delta_days: Annotated[float, Field(ge=0)] = 91
     """Most days between the date and the Sentinel-2 scene of its range."""
     cloud_cover: Percent = 50

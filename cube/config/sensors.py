@@ -27,7 +27,7 @@ class BandKind(StrEnum):
 
 
 class ChoiceRule(StrEnum):
-    """How scenes are chosen (see :mod:`cube.scenes`)."""
+    """How a sensor's scenes are chosen (see :mod:`cube.scenes`)."""
 
     TILE = "tile"
     """One scene per time range, all of one MGRS tile, least cloudy first."""
@@ -86,7 +86,7 @@ class Band:
         return np.dtype(self.dtype)
 
     def is_nodata(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return where `values` of this band hold nothing: of bit fields, where the bit of fill is set."""
+        """Return where `values` of this band are nodata; bit fields have a fill bit for it."""
         if self.kind is BandKind.FLAGS:
             return np.asarray((values & int(self.nodata)) != 0)
         return np.asarray(np.isnan(values) if np.isnan(self.nodata) else values == self.nodata)
@@ -130,7 +130,7 @@ class Sensor:
     """Bands that pictures show as red, green and blue."""
 
     def exported(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of the named bands that a chip holds: all but masks (a class layer of its own is no mask)."""
+        """Return the named bands that chips hold: all but masks (a layer of classes is none)."""
         return tuple(n for n in names if self.is_static or not self.band(n).is_mask)
 
     @property
@@ -147,7 +147,7 @@ class Sensor:
 
 
 class SensorTable(Mapping[str, Sensor]):
-    """Rows by key, in order. A value: what a config adds to :data:`SENSORS` makes another table, :attr:`Config.table`.
+    """Sensors by key, in order; frozen, so what a config adds makes another table.
 
     Plans, cubes, chips and releases hold their own rows, so that any number of configs can be in
     use at once.
@@ -169,7 +169,7 @@ class SensorTable(Mapping[str, Sensor]):
         return iter(self._rows)
 
     def __len__(self) -> int:
-        """Return the number of rows."""
+        """Return the number of sensors."""
         return len(self._rows)
 
     @property
@@ -355,8 +355,8 @@ SENSORS = SensorTable(
                 ),
             ),
             source_nodata=np.nan,
-            attribution="Copernicus DEM: (c) DLR e.V. 2010-2014 and (c) Airbus Defence and Space GmbH 2014-2018 "
-            "provided under COPERNICUS by the European Union and ESA; all rights reserved",
+            attribution="Copernicus DEM: (c) DLR e.V. 2010-2014 and (c) Airbus Defence and Space GmbH "
+            "2014-2018 provided under COPERNICUS by the European Union and ESA; all rights reserved",
             licence="Copernicus DEM licence: free of charge, attribution required",
         ),
         Sensor(

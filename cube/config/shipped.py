@@ -1,4 +1,4 @@
-"""The configs and AOI lists that come with the program: ``python -m cube.config.shipped FOLDER`` writes them out.
+"""``python -m cube.config.shipped FOLDER`` writes the program's own configs and AOI lists there.
 
 In a checkout they lie in ``configs/`` already. From an installed wheel::
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
-"""Where they are: within the package if it was installed from a wheel, beside it in a checkout."""
+"""Folder of the configs: in the package if installed from a wheel, beside it in a checkout."""
 
 
 def copy_configs(folder: Path) -> list[Path]:

@@ -1,4 +1,9 @@
-"""How assets are reached: signed at the moment of the read, tried again, in bounded threads."""
+"""How assets are reached: signed at the moment of the read, tried again, in bounded threads.
+
+All reads of a process happen in as many threads as it may have connections, one request at a time
+in each: that bounds what a service is asked at once, and GDAL, which keeps connections by thread,
+has them open for the next read.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import rasterio
 import rasterio.warp
@@ -21,7 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cube.errors import ReadError
 from cube.redaction import without_signature
-from cube.retry import Refused, RetryPolicy, Transient
+from cube.retry import Refused, Result, RetryPolicy, Transient
 from cube.scenes.items import AssetRef, Scene
 
 from .signing import token_for
@@ -50,12 +55,11 @@ _GDAL_OPTIONS: dict[str, Any] = {
     "VSI_CACHE": False,
 }
 _READ_BUDGET_S = 1800.0
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Access:
-    """How a process gets at assets."""
+    """How a process finds, signs and retries the assets that it reads."""
 
     base: str = ""
     """Folder that relative hrefs are resolved against."""
@@ -73,9 +77,9 @@ class Access:
         return str(PurePosixPath(self.base) / href)
 
 
-def patiently(scene: Scene, asset: AssetRef, access: Access, read: Callable[[str], Result]) -> Result:
+def read_with_retries(scene: Scene, asset: AssetRef, access: Access, read: Callable[[str], Result]) -> Result:
     """Read an asset, trying again on any error."""
-    _quieten()
+    _install_log_filters()
     opener = _Opener(asset, access)
     readers = _readers(access.connections)
 
@@ -104,20 +108,20 @@ class _Failure:
 
 
 def _try(read: Callable[[str], Result], url: str) -> tuple[Result | None, _Failure | None]:
-    _HEARD.status = None
+    _LAST_STATUS.status = None
     with rasterio.Env(**_GDAL_OPTIONS):
         try:
             return read(url), None
         except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
-            cause = _describe(error)
+            cause = _error_chain_text(error)
     found = _STATUS.search(cause)
-    status = int(found[1]) if found else _HEARD.status
+    status = int(found[1]) if found else _LAST_STATUS.status
     if status is not None and not found:
         cause = f"{cause} (HTTP {status})"
     return None, _Failure(cause, status)
 
 
-def _describe(error: BaseException) -> str:
+def _error_chain_text(error: BaseException) -> str:
     """Put an error and what led to it into one line, without any signature."""
     texts: list[str] = []
     link: BaseException | None = error
@@ -137,34 +141,34 @@ def _readers(connections: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(connections, thread_name_prefix="reader")
 
 
-class _Heard(threading.local):
-    """What GDAL said to this thread in passing: the status of a failed range is in its warnings, not in its errors."""
+class _LastStatus(threading.local):
+    """The last HTTP status that GDAL warned this thread of; errors of ranges do not name it."""
 
     status: int | None = None
 
 
-_HEARD = _Heard()
+_LAST_STATUS = _LastStatus()
 _STATUS = re.compile(r"(?:HTTP response code: |HTTP error code: |response_code=)(\d+)")
 
 
-class _Strip(logging.Filter):
-    """Takes signatures out of what rasterio logs for GDAL, whoever listens, and notes the HTTP status."""
+class _SignatureFilter(logging.Filter):
+    """Takes signatures out of what rasterio logs, and notes HTTP statuses."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         for status in _STATUS.findall(text):
             if not 200 <= int(status) < 300 and int(status):
-                _HEARD.status = int(status)
+                _LAST_STATUS.status = int(status)
         record.msg, record.args = without_signature(text), ()
         return True
 
 
 @lru_cache(maxsize=1)
-def _quieten() -> None:
-    """Keep tokens out of the log, and hide a warning that rasterio lets through when several threads warp at once."""
+def _install_log_filters() -> None:
+    """Keep tokens out of the log; hide a warning that comes up when several threads warp."""
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("rasterio")]:
-        logging.getLogger(name).addFilter(_Strip())
+        logging.getLogger(name).addFilter(_SignatureFilter())
 
 
 def _is_http(href: str) -> bool:
@@ -172,9 +176,8 @@ def _is_http(href: str) -> bool:
 
 
 _REFUSALS = frozenset({401, 403})
-_GENERATIONS: dict[str, int] = {}
-"""How often the reads of an href have failed in this process: GDAL must not see a URL again that
-has failed.
+_FAILED_READS: dict[str, int] = {}
+"""Failed reads in this process, by href: GDAL must not see a URL again that has failed.
 
 It remembers a failed open, and keeps a broken body as good, for the life of the process; another
 query is another URL. """
@@ -188,7 +191,7 @@ class _Opener:
         self._sign = access.sign
         self._refused: str | None = None
         self._used = ""
-        self._generation = 0
+        self._failed_reads = 0
 
     @property
     def is_http(self) -> bool:
@@ -207,8 +210,8 @@ class _Opener:
             return self._href
         if self._sign:
             self._used = token_for(self._href, stale=self._refused)
-        self._generation = _GENERATIONS.get(self._href, 0)
-        nonce = f"attempt={self._generation}" if self._generation else ""
+        self._failed_reads = _FAILED_READS.get(self._href, 0)
+        nonce = f"attempt={self._failed_reads}" if self._failed_reads else ""
         query = "&".join(part for part in (self._used, nonce) if part)
         return f"{self._href}{'&' if '?' in self._href else '?'}{query}" if query else self._href
 
@@ -216,11 +219,11 @@ class _Opener:
         """Let the next attempt have another URL, and another token if this one was refused."""
         if failure.status in _REFUSALS:
             self._refused = self._used
-        _GENERATIONS[self._href] = max(_GENERATIONS.get(self._href, 0), self._generation + 1)
+        _FAILED_READS[self._href] = max(_FAILED_READS.get(self._href, 0), self._failed_reads + 1)
 
 
 def check_access(href: str, access: Access) -> str:
-    """Try to get a token for an asset's container, and say in one line what is wrong if there is none.
+    """Return why there is no token for an asset's container, in one line; empty if there is one.
 
     Called for every container of a plan before its first block, so that a missing account shows in
     the first minute of a run, not hours later.

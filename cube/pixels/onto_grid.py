@@ -34,7 +34,7 @@ _REQUEST_PX = 512
 
 
 def fits(there: np.dtype[Any], here: np.dtype[Any]) -> bool:
-    """Tell whether numbers of a file keep their meaning in a band: no integer may wrap or be cut off."""
+    """Tell whether a band's dtype holds all numbers of a file: none may wrap or be cut off."""
     return there.kind in "iuf" if here.kind == "f" else np.can_cast(there, here)
 
 
@@ -55,8 +55,6 @@ def read_onto_grid(
         The opened file; its first band is read.
     band
         Says dtype and nodata of the result.
-    geobox
-        The grid.
     nodata
         What the file has where it has nothing.
     method
@@ -87,14 +85,14 @@ def read_onto_grid(
         if zero_is_nodata and (values == 0).any():
             nearest = np.full(geobox.shape, band.nodata, band.np_dtype)
             _warp(patch, geobox, nodata, "nearest", band, nearest)
-            zero = _grown(nearest == 0)  # the warp has mixed them into their neighbours
+            zero = _spread_to_neighbours(nearest == 0)  # the warp has mixed them in
     if zero_is_nodata:
         values[zero] = band.nodata
     return values
 
 
 @dataclass(frozen=True)
-class _Patch:
+class _WarpSource:
     """Pixels of a file, and where they lie: a transform, or ground control points."""
 
     pixels: NDArray[Any]
@@ -103,14 +101,14 @@ class _Patch:
     gcps: Sequence[Any] | None = None
 
 
-def _read_around(source: rasterio.DatasetReader, geobox: GeoBox) -> _Patch | None:
+def _read_around(source: rasterio.DatasetReader, geobox: GeoBox) -> _WarpSource | None:
     """Read what a warp onto a grid looks at; None where the grid lies beside the file."""
     whole = rasterio.windows.Window(0, 0, source.width, source.height)
     if source.crs is None:
         gcps, crs = source.gcps
         if crs is None:
             raise Refused("the file names no CRS")
-        return _Patch(read_window(source, whole), crs, gcps=gcps)
+        return _WarpSource(read_window(source, whole), crs, gcps=gcps)
     there = GeoBox(source.shape, source.transform, str(source.crs))
     to_pixels = native_pix_transform(geobox, there)
     edge = stack_xy(to_pixels(unstack_xy(geobox.boundary(_EDGE_POINTS))))
@@ -123,7 +121,7 @@ def _read_around(source: rasterio.DatasetReader, geobox: GeoBox) -> _Patch | Non
         return None
     window = rasterio.windows.Window.from_slices(rows, columns)
     transform = source.transform @ Affine.translation(window.col_off, window.row_off)
-    return _Patch(read_window(source, window), source.crs, transform)
+    return _WarpSource(read_window(source, window), source.crs, transform)
 
 
 def _looked_at(low: float, high: float, size: int, grid_px: int) -> slice:
@@ -139,7 +137,7 @@ def _looked_at(low: float, high: float, size: int, grid_px: int) -> slice:
 
 
 def _warp(
-    patch: _Patch, geobox: GeoBox, nodata: float, method: str, band: Band, values: NDArray[Any]
+    patch: _WarpSource, geobox: GeoBox, nodata: float, method: str, band: Band, values: NDArray[Any]
 ) -> None:
     rasterio.warp.reproject(
         patch.pixels,
@@ -155,7 +153,7 @@ def _warp(
     )
 
 
-def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _spread_to_neighbours(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Spread True to the eight pixels around it."""
     padded = np.pad(mask, 1)
     around = sliding_window_view(padded, (3, 3))
@@ -165,10 +163,10 @@ def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _nested_pixels(
     source: rasterio.DatasetReader, geobox: GeoBox, method: str
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
-    """Return the file's row of every grid row, and its column of every grid column, if each grid pixel lies in one.
+    """Return the file's rows and columns under the grid's, if each grid pixel lies in one of its.
 
     That is so where both have one CRS and no rotation, the file's pixels are 1, 2, ... grid pixels
-    wide, and its edges are edges of the grid. A wider pixel then fills its block, which is what
+    wide, and its edges are edges of the grid. A wider pixel then fills several, which is what
     nearest means; other methods warp. The file's own georeferencing counts, not the item's: they
     are known to disagree for Sentinel-1 RTC.
     """
@@ -224,15 +222,15 @@ def _part_inside(index: NDArray[np.intp], size: int) -> slice:
 
 
 def read_window(source: rasterio.DatasetReader, window: rasterio.windows.Window) -> NDArray[Any]:
-    """Read pixels by rows of tiles, which lie together in the file: GDAL then sends one request after the other."""
+    """Read pixels by rows of tiles, which lie together: GDAL then requests one after the other."""
     values = np.empty((window.height, window.width), source.dtypes[0])
-    for strip in _strips(source, window):
+    for strip in _tile_rows(source, window):
         part = values[strip.row_off - window.row_off :][: strip.height]
         source.read(1, window=strip, out=part)
     return values
 
 
-def _strips(
+def _tile_rows(
     source: rasterio.DatasetReader, window: rasterio.windows.Window
 ) -> Iterator[rasterio.windows.Window]:
     tile_height, tile_width = source.block_shapes[0]

@@ -1,4 +1,4 @@
-"""Coarse looks at scenes, from their overviews."""
+"""How clear scenes are over an AOI, by overviews of their scene classification."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
-from cube.scenes.explain import Acquisition
+from cube.scenes.acquisition import Acquisition
 from cube.scenes.items import Scene
 from cube.windows.projection import project, utm_epsg
 
-from .access import Access, patiently
+from .access import Access, read_with_retries
 
-_LOOK_M = 80
-"""Pixel size at which SCL is looked at when scenes are ranked over an AOI: every fourth of its own."""
+_PREVIEW_M = 80
+"""Pixel size at which SCL is read to rank scenes over an AOI, metres: every fourth of its own."""
 
 
 def clear_share(
@@ -33,11 +33,9 @@ def clear_share(
     acquisition
         Its scenes must carry the asset ``SCL``.
     aoi
-        EPSG:4326; its bounding box in the scene's CRS is looked at.
+        EPSG:4326; its bounding box in the scene's CRS is measured.
     clear
         SCL codes that count as clear.
-    access
-        How to get at the files.
 
     Returns
     -------
@@ -45,18 +43,18 @@ def clear_share(
         Share of clear pixels, 0 to 1; pixels without data are not clear.
     """
     epsg = acquisition.scenes[0].epsg or utm_epsg(aoi)
-    geobox = GeoBox.from_bbox(project(aoi, epsg).bounds, epsg, resolution=_LOOK_M)
+    geobox = GeoBox.from_bbox(project(aoi, epsg).bounds, epsg, resolution=_PREVIEW_M)
     best = np.zeros(geobox.shape, np.bool_)
     for scene in acquisition.scenes:
         read = partial(_read_codes, scene=scene, geobox=geobox)
-        best |= np.isin(patiently(scene, scene.assets["SCL"], access, read), list(clear))
+        best |= np.isin(read_with_retries(scene, scene.assets["SCL"], access, read), list(clear))
     return float(best.mean())
 
 
 def _read_codes(url: str, scene: Scene, geobox: GeoBox) -> NDArray[np.uint8]:
-    """Read SCL onto a coarse grid, 0 where there is nothing; odc-stac takes the overview that fits."""
+    """Read SCL onto a coarse grid, 0 where there is nothing, from the overview that fits."""
     left, bottom, right, top = scene.geometry.bounds
     item = pystac.Item(scene.id, mapping(scene.geometry), [left, bottom, right, top], scene.datetime, {})
     item.add_asset("SCL", pystac.Asset(url, media_type=pystac.MediaType.COG, roles=["data"]))
-    looks = odc.stac.load([item], "SCL", geobox=geobox, dtype="uint8", nodata=0, resampling="nearest")
-    return np.asarray(looks["SCL"][0])
+    preview = odc.stac.load([item], "SCL", geobox=geobox, dtype="uint8", nodata=0, resampling="nearest")
+    return np.asarray(preview["SCL"][0])

@@ -1,13 +1,9 @@
-"""Pixels: the one module that reads assets. Hrefs are signed here, at the moment of the read, in the process that reads.
+"""The pixels of a block: bands of one date, read from its scenes onto the block's grid.
 
 A band of a block is read from each scene of its date in turn; the first scene wins and the next
 fills its nodata. Where the grid nests in the file's, pixels are copied; otherwise GDAL warps them
 onto the block's own grid. A read that fails for good is a :class:`cube.errors.ReadError`; it never
 becomes nodata.
-
-All reads of a process happen in as many threads as it may have connections, one request at a time
-in each: that bounds what a service is asked at once, and GDAL, which keeps connections by thread,
-has them open for the next read.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ from cube.config.sensors import Band, BandKind, Sensor
 from cube.retry import Refused
 from cube.scenes.items import Scene
 
-from .access import Access, patiently
+from .access import Access, read_with_retries
 from .onto_grid import apply_affine, fits, read_onto_grid, read_window
 
 _BASELINE_WITH_OFFSET = (4, 0)
@@ -52,16 +48,20 @@ def read_bands(
 
     Parameters
     ----------
-    scenes, sensor, geobox, access, resampling, harmonize
-        As for :func:`read_band`.
-    names
-        Names of the bands wanted.
+    scenes
+        In mosaic order: the first with every band of a pixel wins, or else the first with any.
+    geobox
+        Grid of the block, in the cube's CRS.
+    resampling
+        GDAL resampling where grids differ; masks and classes are nearest whatever it says.
+    harmonize
+        Take the +1000 offset off the DN of scenes of processing baseline 04.00 and later.
 
     Yields
     ------
     name, values
-        In the order of `names`; values as of :func:`read_band`, but that all bands of a pixel come
-        from one scene.
+        In the order of `names`; each ``(y, x)`` in the band's dtype, ``band.nodata`` where
+        no scene has anything; all bands of a pixel come from one scene.
 
     Raises
     ------
@@ -142,12 +142,8 @@ def read_band(
     ----------
     scenes
         In mosaic order: the first wins, the next fills its nodata.
-    sensor, band
-        Rows of the sensor table.
     geobox
         Grid of the block, in the cube's CRS.
-    access
-        How to get at the files.
     resampling
         GDAL resampling where grids differ; masks and classes are nearest whatever it says.
     harmonize
@@ -182,7 +178,7 @@ def read_band(
 
 
 def harmonize_dn(values: NDArray[Any], scene: Scene) -> NDArray[Any]:
-    """Take the +1000 offset off a Sentinel-2 scene's DN where its processing baseline says that it is there.
+    """Take the +1000 offset off a Sentinel-2 scene's DN if its processing baseline has it.
 
     Parameters
     ----------
@@ -228,7 +224,7 @@ def read_scene(
     def read(url: str) -> NDArray[Any]:
         return _read_file(url, band, geobox, fallback, method, zero_is_nodata=sensor.zero_is_nodata)
 
-    return patiently(scene, asset, access, read)
+    return read_with_retries(scene, asset, access, read)
 
 
 def _read_file(
@@ -244,7 +240,7 @@ def _read_file(
 def _close_seams(
     mosaic: NDArray[Any], scenes: tuple[Scene, ...], band: Band, geobox: GeoBox, access: Access
 ) -> None:
-    """Fill pixels that no file holds but that lie within a pixel of two of them, with the mean of their edges.
+    """Fill pixels between two files, within a pixel of both, with the mean of their edges.
 
     Tiles of an elevation model have their pixels on whole seconds: where one ends and the next
     begins, up to a pixel may belong to neither.
@@ -256,7 +252,9 @@ def _close_seams(
     total, count = np.zeros(rows.size), np.zeros(rows.size, int)
     for scene in scenes:
         asset = scene.assets[band.name]
-        found = patiently(scene, asset, access, lambda url: _edge_values(url, points, str(geobox.crs)))
+        found = read_with_retries(
+            scene, asset, access, lambda url: _edge_values(url, points, str(geobox.crs))
+        )
         near = np.isfinite(found)
         total[near] += found[near]
         count[near] += 1
@@ -265,7 +263,7 @@ def _close_seams(
 
 
 def _edge_values(url: str, points: NDArray[Any], crs: str) -> NDArray[Any]:
-    """Return the nearest pixel of a file for every point ``(x, y)``, and NaN for those farther than a pixel."""
+    """Return a file's nearest pixel to each point ``(x, y)``; NaN if it is farther than a pixel."""
     values = np.full(points.shape[1], np.nan)
     with rasterio.open(url, sharing=False) as source:
         x, y = (np.array(part) for part in rasterio.warp.transform(crs, source.crs, *points))

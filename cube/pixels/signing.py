@@ -1,4 +1,4 @@
-"""Access tokens of the Planetary Computer: one per storage container, shared by the threads of a process.
+"""Access tokens of the Planetary Computer: one per storage container, for all threads.
 
 The settings are the planetary-computer SDK's (``PC_SDK_SAS_URL``, ``PC_SDK_SUBSCRIPTION_KEY``, its
 settings file), and so is the form of the answer. The request is made here because the SDK's own
@@ -33,7 +33,7 @@ class _Token:
     """On this process's monotonic clock."""
 
 
-class _Keeper:
+class _TokenCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._locks: dict[tuple[str, str], threading.Lock] = {}
@@ -51,7 +51,7 @@ class _Keeper:
             return held.text
 
     def _renewed(self, place: tuple[str, str]) -> _Token:
-        """Ask for a token; those who waited meanwhile share a refusal, too, and do not ask again one by one."""
+        """Ask for a token; threads that waited for it share a refusal, too."""
         until, refusal = self._refusals.get(place, (0.0, ""))
         if time.monotonic() < until:
             raise Refused(refusal)
@@ -62,7 +62,7 @@ class _Keeper:
             raise
 
 
-_KEEPER = _Keeper()
+_TOKENS = _TokenCache()
 
 
 def token_for(href: str, *, stale: str | None) -> str:
@@ -93,7 +93,7 @@ def token_for(href: str, *, stale: str | None) -> str:
     if parsed.query or not (parsed.hostname or "").endswith(BLOB_STORAGE_DOMAIN):
         return ""
     account, container = parse_blob_url(parsed)
-    return _KEEPER.token(account, container, stale)
+    return _TOKENS.token(account, container, stale)
 
 
 def _fetch(account: str, container: str) -> _Token:

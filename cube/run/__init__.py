@@ -1,1 +1,1 @@
-"""What every phase runs on: folders and buckets, locks, engines, logs, progress, the command line."""
+"""What every phase runs on: storage, locks, engines, logs, progress, the command line."""

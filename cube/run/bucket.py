@@ -1,4 +1,4 @@
-"""Folders in an object store, through fsspec: a put is atomic, and a folder's last file tells that it is whole."""
+"""Folders in an object store, through fsspec: a folder is whole once its last file is put."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class BucketFolder:
 
     @contextlib.contextmanager
     def stream(self, name: str) -> Iterator[IO[bytes]]:
-        """Write a file piece by piece to a temporary one, and put it when the block ends well."""
+        """Write a temporary file in pieces, and put it when the ``with`` statement ends well."""
         self.make()
         with disk_errors(f"{self.url}/{name}"), tempfile.NamedTemporaryFile(prefix=STAGING_PREFIX) as file:
             yield file
@@ -175,7 +175,7 @@ class BucketFolder:
 
     @contextlib.contextmanager
     def staged(self, name: str, last: str, *, sync: bool = True) -> Iterator[Callable[[str, bytes], None]]:
-        """Put the files of the folder `name` as they come, and its `last` when the block ends well."""
+        """Put a folder's files as they come, and `last` when the ``with`` statement ends well."""
         del sync  # a store has seen to it once a put returns
         self.remove_folder(name, last)
         target, held = self / name, dict[str, bytes]()

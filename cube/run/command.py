@@ -58,15 +58,7 @@ class Severals(click.Option):
 
 
 class Verb(click.Command):
-    """A command whose function returns its exit code, and whose help ends with examples.
-
-    Parameters
-    ----------
-    settings
-        As click's own commands have them.
-    examples
-        Whole command lines.
-    """
+    """A command whose function returns its exit code, and whose help ends with examples."""
 
     def __init__(self, *settings: Any, examples: Sequence[str] = (), **more: Any) -> None:
         super().__init__(*settings, **more)
@@ -107,15 +99,7 @@ def _repeat_options(arguments: Sequence[str], severals: set[str]) -> Iterator[st
 
 
 def verb(name: str, *examples: str) -> Callable[[Callable[..., int]], Verb]:
-    """Return a decorator that makes a function a command; its docstring is the help.
-
-    Parameters
-    ----------
-    name
-        As people type it.
-    examples
-        Whole command lines, for the end of its help.
-    """
+    """Return a decorator that makes a function a command; its docstring is the help."""
     return click.command(name, cls=Verb, examples=examples)
 
 

@@ -34,12 +34,12 @@ lock."""
 _THREADS_PER_WORKER = 4
 """Reads wait on the network, so a worker has more threads than cores."""
 _CONNECT_S = 20
-_LIVES = 8
+_MAX_REPEATS = 8
 """How often a task is handed in again after the scheduler gave it up, having lost several workers
 under it."""
-_LOOK_AGAIN_S = 0.5
-_MISSED_S = 20.0
-"""After which a worker that died counts as lost: a busy machine takes seconds to start one."""
+_POLL_S = 0.5
+_LOST_S = 20.0
+"""Seconds after which a worker that died is lost: a busy machine takes long to start one."""
 _NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
 _WORKER_ENVIRON = {
     # What glibc adapts to by itself. Dask's own 64 KiB gives every freed array back to the system,
@@ -54,7 +54,7 @@ _WORKER_ENVIRON = {
 
 
 class DaskEngine:
-    """A Dask cluster, local or elsewhere; it is started, or connected to, when the first task comes.
+    """A Dask cluster, local or elsewhere, which is started or connected to with the first task.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class DaskEngine:
         address = scheduler_of(self._compute)
         if address:
             try:
-                client = self._entered(Client(address, timeout=_CONNECT_S))
+                client = self._enter_client(Client(address, timeout=_CONNECT_S))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
             if not client.scheduler_info()["workers"]:
@@ -89,12 +89,12 @@ class DaskEngine:
                 dashboard_address=":0",
                 silence_logs=logging.CRITICAL,  # what matters is in ours
             )
-        self._stack.enter_context(_hear_of_deaths())
+        self._stack.enter_context(_log_dead_workers())
         self._stack.enter_context(_keep_workers(cluster))
         client = Client(self._stack.enter_context(cluster))
-        return self._entered(client)
+        return self._enter_client(client)
 
-    def _entered(self, client: Client) -> Client:
+    def _enter_client(self, client: Client) -> Client:
         link = client.dashboard_link
         _LOG.info("Dask dashboard: %s", link, extra=event("dashboard", url=link))
         return cast("Client", self._stack.enter_context(client))
@@ -102,7 +102,7 @@ class DaskEngine:
     @property
     def slots(self) -> int:
         """Threads of all workers at this moment."""
-        with self._asked():
+        with self._scheduler_errors():
             return max(sum(cast("dict[str, int]", self._client.nthreads()).values()), 1)
 
     def run(
@@ -115,14 +115,14 @@ class DaskEngine:
         ClusterError
             If the scheduler goes away.
         """
-        prefix = f"{function.__name__}{_mark(scope)}"
+        prefix = f"{function.__name__}{_scope_mark(scope)}"
         first = tasks.take(1)
         if not first:
             return
         from distributed import CancelledError, KilledWorker, as_completed
 
         pending: dict[Any, Task] = {}
-        lives: dict[int, int] = {}
+        repeats_left: dict[int, int] = {}
         finished = as_completed(loop=self._client.loop)
 
         def submit(some: Iterable[Task]) -> None:
@@ -138,15 +138,16 @@ class DaskEngine:
                 submit(tasks.take(self.slots * AHEAD - len(pending)))
                 future = next(finished)
                 task = pending.pop(future)
-                outcome = _received(task, future)
+                outcome = _task_outcome(task, future)
                 future.release()  # or it would be made again if the worker that holds it died
                 if isinstance(outcome.error, CancelledError):
-                    raise self._lost()
-                if isinstance(outcome.error, KilledWorker) and lives.setdefault(id(task), _LIVES) > 0:
-                    lives[id(task)] -= 1
+                    raise self._scheduler_lost()
+                killed = isinstance(outcome.error, KilledWorker)
+                if killed and repeats_left.setdefault(id(task), _MAX_REPEATS) > 0:
+                    repeats_left[id(task)] -= 1
                     submit([task])
                     continue
-                lives.pop(id(task), None)
+                repeats_left.pop(id(task), None)
                 yield outcome
                 if not pending:
                     submit(tasks.take(1))
@@ -155,44 +156,44 @@ class DaskEngine:
                 self._client.cancel(list(pending))
 
     @contextlib.contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Ask the scheduler something; that it does not answer is one line."""
+    def _scheduler_errors(self) -> Iterator[None]:
+        """Turn the silence of a scheduler that is asked something into one clear line."""
         try:
             yield
         except OSError:  # Dask's own, too
-            raise self._lost() from None
+            raise self._scheduler_lost() from None
 
-    def _lost(self) -> ClusterError:
+    def _scheduler_lost(self) -> ClusterError:
         address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
         return ClusterError(f"{address}: the Dask scheduler went away; what is done is kept, run again")
 
-    def wait_for_stragglers(self, scope: str) -> None:
-        """Wait until no task of an earlier client is at work in a scope: a thread that runs cannot be stopped.
+    def wait_for_earlier_tasks(self, scope: str) -> None:
+        """Wait until no task of an earlier client is at work in a scope; threads cannot be stopped.
 
         A cluster of our own dies with its client, and has none.
         """
         if not scheduler_of(self._compute):
             return
-        mark, told = _mark(scope), False
+        mark, told = _scope_mark(scope), False
         while True:
-            with self._asked():
-                keys = set(self._client.run_on_scheduler(_unfinished, mark=mark))
-                keys = keys.union(*self._client.run(_running, mark=mark, on_error="ignore").values())
+            with self._scheduler_errors():
+                keys = set(self._client.run_on_scheduler(_unfinished_keys, mark=mark))
+                keys = keys.union(*self._client.run(_running_keys, mark=mark, on_error="ignore").values())
             if not keys:
                 return
             if not told:
                 _LOG.warning("waiting for %d blocks that an earlier run left on the cluster", len(keys))
                 told = True
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(_POLL_S)
 
 
-def _mark(scope: str) -> str:
+def _scope_mark(scope: str) -> str:
     """Return what the keys of all tasks in a scope contain."""
     return f"-{hashlib.sha256(scope.encode()).hexdigest()[:16]}-"
 
 
-def _unfinished(mark: str, dask_scheduler: Scheduler) -> list[str]:
-    """Return the keys of tasks that the scheduler has still to see done, on behalf of any client."""
+def _unfinished_keys(mark: str, dask_scheduler: Scheduler) -> list[str]:
+    """Return the keys of tasks, of any client, that the scheduler has not seen done yet."""
     return [
         str(key)
         for key, task in dask_scheduler.tasks.items()
@@ -200,14 +201,14 @@ def _unfinished(mark: str, dask_scheduler: Scheduler) -> list[str]:
     ]
 
 
-def _running(mark: str, dask_worker: Worker) -> list[str]:
+def _running_keys(mark: str, dask_worker: Worker) -> list[str]:
     """Return the keys of tasks that occupy a thread of a worker, wanted by anyone or not."""
     return [str(key) for key in list(dask_worker.active_keys) if mark in str(key)]
 
 
 @contextlib.contextmanager
 def _workers_ignore_interrupts() -> Iterator[None]:
-    """Let processes that are started here not hear Ctrl-C: the client does, once they are there, and ends them in order.
+    """Keep Ctrl-C from processes that are started here: the client gets it, and ends them in order.
 
     A blocked signal stays blocked in threads that are begun here, and in the processes that they
     start, now or later. SIGTERM waits, too, but is not blocked: Dask may end its workers with it.
@@ -217,9 +218,9 @@ def _workers_ignore_interrupts() -> Iterator[None]:
         return
     # Its start would unblock the signal again.
     resource_tracker.ensure_running()
-    heard: list[int] = []
+    received: list[int] = []
     held = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(one, lambda number, _: heard.append(number)) for one in held]
+    before = [signal.signal(one, lambda number, _: received.append(number)) for one in held]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -227,32 +228,32 @@ def _workers_ignore_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for one, handler in zip(held, before, strict=True):
             signal.signal(one, handler)
-        if heard:
-            signal.raise_signal(heard[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
-class _Heard(logging.Handler):
-    """Tells in our log what Dask says in its own."""
+class _ForwardedLog(logging.Handler):
+    """Copies records of Dask's log into ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _LOG.warning("%s", record.getMessage())
 
 
 @contextlib.contextmanager
-def _hear_of_deaths() -> Iterator[None]:
+def _log_dead_workers() -> Iterator[None]:
     """Note workers that died, or were killed for their memory."""
     nannies = logging.getLogger("distributed.nanny")
-    heard = _Heard(logging.WARNING)
-    nannies.addHandler(heard)
+    forwarder = _ForwardedLog(logging.WARNING)
+    nannies.addHandler(forwarder)
     try:
         yield
     finally:
-        nannies.removeHandler(heard)
+        nannies.removeHandler(forwarder)
 
 
 @contextlib.contextmanager
 def _keep_workers(cluster: LocalCluster) -> Iterator[None]:
-    """Start workers anew that did not come back: a nanny whose worker dies while it starts gives up."""
+    """Replace workers that did not come back: a nanny gives up on one that dies while it starts."""
     wanted, missing_since = len(cluster.worker_spec), dict[Any, float]()
     loop = cluster.loop
     assert loop is not None
@@ -262,8 +263,8 @@ def _keep_workers(cluster: LocalCluster) -> Iterator[None]:
         for name in cluster.worker_spec:
             if name in registered:
                 missing_since.pop(name, None)
-            elif time.monotonic() - missing_since.setdefault(name, time.monotonic()) > _MISSED_S:
-                _LOG.warning("worker %s did not come back in %g s; another takes its place", name, _MISSED_S)
+            elif time.monotonic() - missing_since.setdefault(name, time.monotonic()) > _LOST_S:
+                _LOG.warning("worker %s did not come back in %g s; another takes its place", name, _LOST_S)
                 del missing_since[name]
                 if (nanny := cluster.workers.pop(name, None)) is not None:
                     loop.add_callback(nanny.close, timeout=1)
@@ -271,7 +272,7 @@ def _keep_workers(cluster: LocalCluster) -> Iterator[None]:
 
     from tornado.ioloop import PeriodicCallback
 
-    watch = PeriodicCallback(look, _LOOK_AGAIN_S * 1000)
+    watch = PeriodicCallback(look, _POLL_S * 1000)
     loop.add_callback(watch.start)
     try:
         yield
@@ -280,7 +281,7 @@ def _keep_workers(cluster: LocalCluster) -> Iterator[None]:
 
 
 def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | None, GelosError | None]:
-    """Do a task in a worker; an error of ours is a result, or the worker would print its traceback."""
+    """Do a task in a worker; our errors are results, or the worker would print tracebacks."""
     try:
         return function(task), None
     except GelosError as error:
@@ -291,7 +292,7 @@ def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | N
         raise Reschedule from None
 
 
-def _received(task: Task, future: Any) -> Outcome[Task, Any]:
+def _task_outcome(task: Task, future: Any) -> Outcome[Task, Any]:
     outcome = outcome_of(task, future)
     if outcome.error is not None:
         return outcome

@@ -1,4 +1,4 @@
-"""Folders on a local disk: temporary file, ``fsync`` and rename; folders are staged beside their place."""
+"""Folders on a local disk: temporary file, ``fsync`` and rename, for files and whole folders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DiskFolder:
     url: str
     """Path."""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
-    """Of no use here; kept for folders derived from this one."""
+    """Not used on a disk; kept for folders derived from this one."""
 
     def __truediv__(self, name: str) -> DiskFolder:
         """Return the folder `name` inside this one."""
@@ -36,7 +36,7 @@ class DiskFolder:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The folder as a path."""
         return Path(self.url)
 
     def absolute(self) -> DiskFolder:
@@ -76,7 +76,7 @@ class DiskFolder:
             file.write(data)
 
     def stream(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """Write a file piece by piece; it appears when the block ends well."""
+        """Write a file piece by piece; it appears when the ``with`` statement ends well."""
         return self._replacing(self.path / name)
 
     @contextlib.contextmanager
@@ -137,7 +137,7 @@ class DiskFolder:
 
     @contextlib.contextmanager
     def staged(self, name: str, last: str, *, sync: bool = True) -> Iterator[Callable[[str, bytes], None]]:
-        """Fill the folder `name` beside its place, and rename it when the block ends well."""
+        """Fill a folder beside its place, and rename it when the ``with`` statement ends well."""
         self.make()
         held: dict[str, bytes] = {}
         with disk_errors(f"{self.url}/{name}"):
@@ -159,7 +159,7 @@ class DiskFolder:
                 if sync:
                     os.sync()  # once: a release has hundreds of thousands of files
                 if target.exists():
-                    target.replace(old)  # at once: a kill must not leave a part of it under its name
+                    target.replace(old)  # at once: a kill must leave no part of it
                 stage.replace(target)
                 if sync:
                     _fsync_dir(self.path)
@@ -177,7 +177,7 @@ class DiskFolder:
 
     def sync_files(self, names: Iterable[str]) -> None:
         """Force files below, and the folders that name them, onto the disk."""
-        folders = {self.url, os.path.dirname(self.url)}  # noqa: PTH120  there are thousands of names
+        folders = {self.url, os.path.dirname(self.url)}  # noqa: PTH120  thousands of names
         for name in names:
             try:
                 _force(f"{self.url}/{name}")
@@ -210,7 +210,7 @@ class DiskFolder:
 
 
 def _walk(root: str) -> Iterator[str]:
-    """Names of the files in a folder; strings all the way, for there may be hundreds of thousands."""
+    """Yield the names of the files below a folder, as strings: there may be very many."""
     folders = [""]
     while folders:
         below = folders.pop()

@@ -1,4 +1,4 @@
-"""Where work runs: a Dask cluster, or the threads of this process. What is made does not depend on it."""
+"""Where work runs: a Dask cluster or threads of this process, with the same results."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def disk_errors(where: str) -> Iterator[None]:
 
 
 class Folder(Protocol):
-    """A folder on a disk or in an object store. Small: it travels to workers, and opens nothing early.
+    """A folder on a disk or in an object store; small, so that it can be sent to workers.
 
     Writing raises DiskFullError or StoreError, and leaves what was there; reading what is not there
     raises FileNotFoundError.
@@ -104,7 +104,7 @@ class Folder(Protocol):
         ...
 
     def stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """Write a file too large for memory; it appears, whole, when the block ends well."""
+        """Write a large file in pieces; it appears whole when the ``with`` statement ends well."""
         ...
 
     def create(self, name: str, data: bytes) -> bool:
@@ -138,7 +138,7 @@ class Folder(Protocol):
     def staged(
         self, name: str, last: str, *, sync: bool = True
     ) -> AbstractContextManager[Callable[[str, bytes], None]]:
-        """Fill the folder `name` file by file; it appears, whole, when the block ends well.
+        """Fill a folder file by file; it appears whole when the ``with`` statement ends well.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class Folder(Protocol):
         ...
 
     def sync_files(self, names: Iterable[str]) -> None:
-        """Force files below, and the folders that name them, onto the disk; absent ones are passed over."""
+        """Force files below and their folders onto the disk; absent ones are no error."""
         ...
 
     def sweep(self) -> None:

@@ -10,7 +10,7 @@ from cube.errors import ConfigError, StoreError
 from .storage import Folder, open_folder
 
 EXPORTING = ".exporting"
-"""There while chips are written that may not be on the disk yet."""
+"""File that is there while chips are written that may not be on the disk yet."""
 
 
 def aoi_stem(aoi_index: int) -> str:
@@ -65,7 +65,7 @@ class Layout:
 
     @property
     def blocks(self) -> Folder:
-        """Records of sealed cubes' blocks, ``aoi_000003.json``: fingerprint and digests by block."""
+        """Fingerprint and digests of sealed cubes' blocks, ``aoi_000003.json``."""
         return self.root / "blocks"
 
     @property

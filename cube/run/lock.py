@@ -31,7 +31,7 @@ _STALE_S = 3 * _RENEW_S
 
 @contextlib.contextmanager
 def hold(folder: Folder) -> Iterator[None]:
-    """Hold a working folder while the block runs.
+    """Hold a working folder while the ``with`` statement runs.
 
     Raises
     ------
@@ -64,12 +64,12 @@ def _hold_file(folder: DiskFolder) -> Iterator[None]:
 @contextlib.contextmanager
 def _hold_object(folder: Folder) -> Iterator[None]:
     if not folder.create(_LOCK, _owner()):
-        theirs = _read(folder)
+        theirs = _read_lock(folder)
         if _is_alive(folder, theirs):
             raise _busy(folder, theirs)
         folder.remove(_LOCK)
         if not folder.create(_LOCK, _owner()):
-            raise _busy(folder, _read(folder))
+            raise _busy(folder, _read_lock(folder))
     stop = threading.Event()
     renewer = threading.Thread(target=_renew, args=(folder, stop), daemon=True)
     renewer.start()
@@ -85,7 +85,7 @@ def _renew(folder: Folder, stop: threading.Event) -> None:
     while not stop.wait(_RENEW_S):
         try:
             folder.write(_LOCK, _owner())
-        except StoreError as error:  # a lock that is not renewed at all would be taken for a dead run's
+        except StoreError as error:  # never renewed, it would be taken for a dead run's
             _LOG.warning("the lock was not renewed, which is tried again in %g s: %s", _RENEW_S, error)
 
 
@@ -95,7 +95,7 @@ def _owner() -> bytes:
     return json.dumps(owner).encode()
 
 
-def _read(folder: Folder) -> bytes:
+def _read_lock(folder: Folder) -> bytes:
     try:
         return folder.read(_LOCK)
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def _read(folder: Folder) -> bytes:
 
 
 def _is_alive(folder: Folder, owner: bytes) -> bool:
-    """Tell whether a lock's holder lives: by its process on this host, else by waiting for it to renew the lock."""
+    """Tell whether a lock's holder lives: it has a process on this host, or renews the lock."""
     try:
         record = json.loads(owner)
         here = record["host"] == socket.gethostname()
@@ -118,7 +118,7 @@ def _is_alive(folder: Folder, owner: bytes) -> bool:
             return True
         return True
     time.sleep(_STALE_S)
-    return _read(folder) not in (owner, b"")
+    return _read_lock(folder) not in (owner, b"")
 
 
 def _busy(folder: Folder, owner: bytes) -> BusyError:

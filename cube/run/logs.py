@@ -1,4 +1,4 @@
-"""What a run says of itself: lines on stderr, for people or for machines, and a log file of its own."""
+"""What a run says of itself: lines on stderr, for people or machines, and its log file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .storage import DiskFolder, Folder
 
 
 class _Stderr:
-    """What is stderr at that moment. That its terminal is gone, or its disk full, ends no run."""
+    """Whatever is stderr at the moment; a terminal that is gone, or a full disk, ends no run."""
 
     @property
     def _stream(self) -> TextIO:
@@ -51,11 +51,11 @@ STDERR = Console(file=_STDERR)
 """Where lines and bars go alike, so that neither breaks the other."""
 
 _PACKAGES = ("cube", "chipping", "release")
-_SHOWN = frozenset({"aois", "dashboard", "interrupted", "stopped"})
+_ALWAYS_SHOWN = frozenset({"aois", "dashboard", "interrupted", "stopped"})
 """Events that people see whatever their level."""
-_TOLD_OTHERWISE = frozenset({"aoi", "block"})
-"""Events that people see as progress."""
-_WITHOUT_BARS = "progress"
+_SHOWN_BY_BARS = frozenset({"aoi", "block"})
+"""Events that people see as progress bars."""
+_SHOWN_WITHOUT_BARS = "progress"
 """Event that people see where no bars are drawn."""
 _DASK_LOGGING = {"version": 1, "incremental": True, "loggers": {"distributed": {"level": "WARNING"}}}
 """Dask would print its own lines, tracebacks included; so they reach our handlers alone."""
@@ -74,27 +74,27 @@ def event(kind: str, **facts: Any) -> dict[str, Any]:
     return {"event": kind, "facts": facts}
 
 
-class _Ours(logging.Filter):
-    """Our own lines, and the warnings of other libraries."""
+class _FileFilter(logging.Filter):
+    """Lets our own records into the log file, and the warnings of other libraries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= logging.WARNING or _is_ours(record)
 
 
-class _ForPeople(logging.Filter):
-    """Our own warnings, and what a person waits for."""
+class _TerminalFilter(logging.Filter):
+    """Lets our own warnings onto a terminal, and what a person waits for."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = getattr(record, "event", "")
-        if not _is_ours(record) or kind in _TOLD_OTHERWISE:
+        if not _is_ours(record) or kind in _SHOWN_BY_BARS:
             return False
-        if kind == _WITHOUT_BARS:
+        if kind == _SHOWN_WITHOUT_BARS:
             return not STDERR.is_terminal
-        return record.levelno >= logging.WARNING or kind in _SHOWN
+        return record.levelno >= logging.WARNING or kind in _ALWAYS_SHOWN
 
 
-class _ForMachines(logging.Filter):
-    """Our own lines."""
+class _JsonFilter(logging.Filter):
+    """Lets our own records into ``--json-logs``."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return _is_ours(record)
@@ -104,8 +104,8 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return record.name.split(".")[0] in _PACKAGES
 
 
-class _Lines(logging.Formatter):
-    """Lines of a log file, in UTC; no token in any of them, whoever wrote it."""
+class _LineFormatter(logging.Formatter):
+    """Writes lines of a log file, in UTC, without the tokens that any library may have logged."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
@@ -115,8 +115,8 @@ class _Lines(logging.Formatter):
         return without_signature(super().format(record))
 
 
-class _Json(logging.Formatter):
-    """One JSON object per line."""
+class _JsonFormatter(logging.Formatter):
+    """Writes a record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -135,8 +135,8 @@ class _Json(logging.Formatter):
         return json.dumps(clean, default=str)
 
 
-class _Terminal(logging.Handler):
-    """Prints above the bars."""
+class _TerminalHandler(logging.Handler):
+    """Prints lines above the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
@@ -148,7 +148,7 @@ class _Terminal(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that a full disk cuts short: what is worse is said elsewhere, and no log may end a run."""
+    """A log file that a full disk cuts short instead of ending the run."""
 
     def _open(self) -> io.TextIOWrapper:
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ class _StoredLog(logging.StreamHandler[io.StringIO]):
 
 
 class RunLog:
-    """Where the log records of a run go while the block lasts.
+    """Where the log records of a run go while the ``with`` statement lasts.
 
     Parameters
     ----------
@@ -205,9 +205,9 @@ class RunLog:
         root.setLevel(logging.INFO)
         self._dask.__enter__()
         logging.captureWarnings(capture=True)
-        handler: logging.Handler = logging.StreamHandler(_STDERR) if self._as_json else _Terminal()
-        handler.setFormatter(_Json())
-        handler.addFilter(_ForMachines() if self._as_json else _ForPeople())
+        handler: logging.Handler = logging.StreamHandler(_STDERR) if self._as_json else _TerminalHandler()
+        handler.setFormatter(_JsonFormatter())
+        handler.addFilter(_JsonFilter() if self._as_json else _TerminalFilter())
         self._add(handler)
         return self
 
@@ -223,21 +223,13 @@ class RunLog:
         logging.getLogger().setLevel(self._level)
 
     def keep_in(self, folder: Folder, verb: str) -> None:
-        """Write everything into a file of this run, too, called by its start in UTC and its verb.
-
-        Parameters
-        ----------
-        folder
-            Of the log files; made when the first line comes.
-        verb
-            The command.
-        """
+        """Write everything into a file, too, named after the run's start in UTC and its verb."""
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{verb}.log"
         handler: logging.Handler = _StoredLog(folder, name)
         if isinstance(folder, DiskFolder):
             handler = _LogFile(folder.path / name, encoding="utf-8", delay=True)
-        handler.setFormatter(_Lines())
-        handler.addFilter(_Ours())
+        handler.setFormatter(_LineFormatter())
+        handler.addFilter(_FileFilter())
         self._add(handler)
 
     def _add(self, handler: logging.Handler) -> None:

@@ -1,4 +1,4 @@
-"""How far a run has come: bars on a terminal, a line a minute elsewhere; with rate and time left."""
+"""How far a run has come: bars on a terminal, or a line a minute, with rate and time left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .logs import STDERR, event
 from .status import AoiState, AoiStatus
 
 _LOG = logging.getLogger(__name__)
-_SAY_EVERY_S = 60.0
+_LOG_EVERY_S = 60.0
 
 
 def _clock() -> float:
@@ -24,7 +24,7 @@ def _clock() -> float:
 
 @dataclass
 class _Pace:
-    """How fast work goes that is counted in shares; what was done before the run began does not count."""
+    """How fast work goes, counted in shares, without what was done before the run began."""
 
     before: dict[int | str, float] = field(default_factory=dict)
     now: dict[int | str, float] = field(default_factory=dict)
@@ -52,7 +52,7 @@ def _duration(seconds: float | None) -> str:
 
 
 @dataclass
-class _AoiProgress:
+class _AoiBars:
     """A bar for all AOIs and one for each that is being built."""
 
     bars: Progress
@@ -60,15 +60,15 @@ class _AoiProgress:
     title: str
     tasks: dict[int, TaskID] = field(default_factory=dict)
     shares: dict[int, float] = field(default_factory=dict)
-    """Of those that are being built."""
+    """Share done of each AOI that is being built."""
     ended: set[int] = field(default_factory=set)
     pace: _Pace = field(default_factory=_Pace)
-    said: float = field(default_factory=_clock)
+    logged_at: float = field(default_factory=_clock)
 
     def __call__(self, index: int, row: AoiStatus) -> None:
         """Take the new row of an AOI."""
         building = row.status is AoiState.BUILDING
-        if row.done or not building:  # what is on disk already comes with the first share that is not 0
+        if row.done or not building:  # the first share that is not 0 is what was on disk
             self.pace.move(index, row.done if building else 1.0)
         if building:
             self.shares[index] = row.done
@@ -78,21 +78,23 @@ class _AoiProgress:
             if index in self.tasks:
                 self.bars.remove_task(self.tasks.pop(index))
             self.ended.add(index)
-        self._draw_all()
+        self._draw_total()
         if not building:
             reason = f": {row.reason}" if row.reason else ""
             text = f"[{len(self.ended)}/{self.total}] AOI {index:06} {row.status}{reason}"
-            self._say("aois", text + self._pace_text())
-        elif _clock() - self.said > _SAY_EVERY_S:
+            self._log_progress("aois", text + self._pace_text())
+        elif _clock() - self.logged_at > _LOG_EVERY_S:
             shares = ", ".join(f"AOI {aoi:06} {100 * self.shares[aoi]:.0f} %" for aoi in sorted(self.shares))
-            self._say("progress", f"{len(self.ended)} of {self.total} AOIs, and {shares}{self._pace_text()}")
+            self._log_progress(
+                "progress", f"{len(self.ended)} of {self.total} AOIs, and {shares}{self._pace_text()}"
+            )
 
     def _draw(self, index: int, done: float) -> None:
         if index not in self.tasks:
             self.tasks[index] = self.bars.add_task(f"AOI {index:06}", total=1.0, done="", pace="")
         self.bars.update(self.tasks[index], completed=done, done=f"{100 * done:.0f} %")
 
-    def _draw_all(self) -> None:
+    def _draw_total(self) -> None:
         self.bars.update(
             TaskID(0),
             completed=sum(self.pace.now.values()),
@@ -104,8 +106,8 @@ class _AoiProgress:
         pace = self.pace.per_second
         return f"; {3600 * pace:.3g} AOIs/h{_duration(self.pace.left(self.total))}" if pace else ""
 
-    def _say(self, kind: str, text: str) -> None:
-        self.said = _clock()
+    def _log_progress(self, kind: str, text: str) -> None:
+        self.logged_at = _clock()
         left = self.pace.left(self.total)
         facts = {
             "done": round(sum(self.pace.now.values()), 4),
@@ -117,7 +119,7 @@ class _AoiProgress:
 
 
 @contextmanager
-def _drawn(*, bars: bool) -> Iterator[Progress]:
+def _open_bars(*, bars: bool) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -131,30 +133,20 @@ def _drawn(*, bars: bool) -> Iterator[Progress]:
 
 @contextmanager
 def draw_aois(total: int, title: str, *, bars: bool = True) -> Iterator[Callable[[int, AoiStatus], None]]:
-    """Say on stderr how far AOIs are while the block runs.
-
-    Parameters
-    ----------
-    total
-        AOIs of this run.
-    title
-        What is made of them.
-    bars
-        Whether bars may be drawn, if there is a terminal.
-    """
-    with _drawn(bars=bars) as progress:
+    """Say on stderr how far AOIs are while the ``with`` statement runs."""
+    with _open_bars(bars=bars) as progress:
         progress.add_task(title, total=total, done=f"0/{total}", pace="")
-        yield _AoiProgress(progress, total, title)
+        yield _AoiBars(progress, total, title)
 
 
 @dataclass
-class _StepProgress:
+class _StepBars:
     """A bar for each named step."""
 
     bars: Progress
     tasks: dict[str, TaskID] = field(default_factory=dict)
     paces: dict[str, _Pace] = field(default_factory=dict)
-    said: float = field(default_factory=_clock)
+    logged_at: float = field(default_factory=_clock)
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Take how many of a step's things are done."""
@@ -172,20 +164,14 @@ class _StepProgress:
             done=text,
             pace=_duration(left).removeprefix(", ") if done < total else "",
         )
-        if _clock() - self.said > _SAY_EVERY_S:
-            self.said = _clock()
+        if _clock() - self.logged_at > _LOG_EVERY_S:
+            self.logged_at = _clock()
             facts = {"done": done, "total": total, "left_s": None if left is None else round(left)}
             _LOG.info("%s: %s%s", what, text, _duration(left), extra=event("progress", what=what, **facts))
 
 
 @contextmanager
 def draw_steps(*, bars: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Say on stderr how far named steps are while the block runs.
-
-    Parameters
-    ----------
-    bars
-        Whether bars may be drawn, if there is a terminal.
-    """
-    with _drawn(bars=bars) as progress:
-        yield _StepProgress(progress)
+    """Say on stderr how far named steps are while the ``with`` statement runs."""
+    with _open_bars(bars=bars) as progress:
+        yield _StepBars(progress)

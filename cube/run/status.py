@@ -1,4 +1,4 @@
-"""What has become of every AOI: ``aoi_metadata.geojson``, true at any moment of a run and after it."""
+"""What has become of every AOI: ``aoi_metadata.geojson``, kept true throughout a run."""
 
 from __future__ import annotations
 
@@ -53,15 +53,13 @@ class StatusBoard:
 
     Parameters
     ----------
-    folder
-        Working folder of the dataset version.
     aois
         AOIs of this config; rows of others that are in the file already stay.
     """
 
     def __init__(self, folder: Folder, aois: Iterable[Aoi]) -> None:
         self._folder = folder
-        found = _read(folder)
+        found = _read_rows(folder)
         mine = {aoi.index: mapping(aoi.geometry) for aoi in aois}
         self._outlines = {index: outline for index, (_, outline) in found.items()} | mine
         self._rows = {index: AoiStatus() for index in mine} | {
@@ -79,7 +77,7 @@ class StatusBoard:
         return dict(sorted(self._rows.items()))
 
     def update(self, index: int, **changes: Any) -> None:
-        """Change an AOI's row; the file follows at once, or within a second where only ``done`` has moved."""
+        """Change an AOI's row; the file follows at once, or in 1 s if only ``done`` moves."""
         self._rows[index] = replace(self._rows[index], **changes)
         if set(changes) != {"done"} or time.monotonic() - self._written_at > _WRITE_EVERY_S:
             self.write()
@@ -95,12 +93,12 @@ class StatusBoard:
             for index, row in self.rows.items()
         ]
         document = {"type": "FeatureCollection", "features": features}
-        self._folder.write(AOI_METADATA, _encode(document))
+        self._folder.write(AOI_METADATA, _compact_json(document))
         self._written_at = time.monotonic()
 
 
 def record_chips(folder: Folder, verdicts: Mapping[int, Mapping[str, int]]) -> None:
-    """Write the windows by verdict of each AOI into ``aoi_metadata.geojson``, if phase one has left one."""
+    """Write each AOI's windows by verdict into ``aoi_metadata.geojson``, if there is one."""
     try:
         document = json.loads(folder.read(AOI_METADATA))
     except FileNotFoundError:
@@ -108,14 +106,14 @@ def record_chips(folder: Folder, verdicts: Mapping[int, Mapping[str, int]]) -> N
     for feature in document["features"]:
         properties = feature["properties"]
         properties["chips"] = dict(sorted(verdicts.get(properties["aoi_index"], {}).items()))
-    folder.write(AOI_METADATA, _encode(document))
+    folder.write(AOI_METADATA, _compact_json(document))
 
 
-def _encode(document: object) -> bytes:
+def _compact_json(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _read(folder: Folder) -> dict[int, tuple[AoiStatus, Any]]:
+def _read_rows(folder: Folder) -> dict[int, tuple[AoiStatus, Any]]:
     try:
         features = json.loads(folder.read(AOI_METADATA))["features"]
     except (FileNotFoundError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""Where files are kept, by address: a path is a disk's, anything with a scheme an object store's."""
+"""Where files are kept, by address: a path on a disk, or a URL of an object store."""
 
 from __future__ import annotations
 

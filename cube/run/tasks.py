@@ -84,16 +84,16 @@ class Engine(Protocol):
         """
         ...
 
-    def wait_for_stragglers(self, scope: str) -> None:
+    def wait_for_earlier_tasks(self, scope: str) -> None:
         """Wait until no task of an earlier client, which was killed, is at work in a scope."""
         ...
 
 
-HERE = threading.local()
+THREAD_STATE = threading.local()
 
 
 class GivenUpError(Exception):
-    """Ends a task whose run was interrupted, or whose worker is closing: nobody waits for it here."""
+    """Ends a task that nobody waits for: its run was interrupted, or its worker is closing."""
 
 
 def stop_if_given_up() -> None:
@@ -104,7 +104,7 @@ def stop_if_given_up() -> None:
     GivenUpError
         In a thread of a run that was interrupted, and in a worker that is closing.
     """
-    given_up: threading.Event | None = getattr(HERE, "given_up", None)
+    given_up: threading.Event | None = getattr(THREAD_STATE, "given_up", None)
     if given_up.is_set() if given_up is not None else _is_worker_closing():
         raise GivenUpError
 

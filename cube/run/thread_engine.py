@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from .tasks import AHEAD, HERE, Outcome, Result, Task, TaskSource, outcome_of
+from .tasks import AHEAD, THREAD_STATE, Outcome, Result, Task, TaskSource, outcome_of
 
 
 class ThreadEngine:
@@ -23,7 +23,7 @@ class ThreadEngine:
         del scope
         given_up = threading.Event()
         with ThreadPoolExecutor(
-            self.slots, initializer=HERE.__setattr__, initargs=("given_up", given_up)
+            self.slots, initializer=THREAD_STATE.__setattr__, initargs=("given_up", given_up)
         ) as pool:
             pending: dict[Future[Result], Task] = {}
             try:
@@ -39,5 +39,5 @@ class ThreadEngine:
                 given_up.set()
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def wait_for_stragglers(self, scope: str) -> None:
+    def wait_for_earlier_tasks(self, scope: str) -> None:
         """Return at once: threads die with their client."""

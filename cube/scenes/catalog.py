@@ -54,7 +54,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Query:
-    """One search."""
+    """What is searched for in a STAC catalog."""
 
     collections: tuple[str, ...]
     intersects: BaseGeometry | None = None
@@ -89,7 +89,7 @@ class Query:
         return body
 
     def key(self, url: str) -> str:
-        """Return the SHA-256 of the query and of the API that is asked: the name of the answer in a cache."""
+        """Return the name of the answer in a cache: the SHA-256 of the query and the API's URL."""
         text = json.dumps([url.rstrip("/"), self.body, self.sortby, self.limit], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -115,7 +115,7 @@ class Catalog(Protocol):
 
 
 def open_catalog(config: Config) -> Catalog:
-    """Return the config's catalog: an API, behind a cache if one is set, or a file that is searched in process.
+    """Return the config's catalog: an API, behind a cache if one is set, or a file.
 
     Raises
     ------
@@ -144,17 +144,11 @@ def catalog_file(config: Config) -> Path:
 
 
 class FileCatalog:
-    """Items of a file, searched in process.
-
-    Parameters
-    ----------
-    items
-        STAC items as JSON.
-    """
+    """Items of a file, searched in process."""
 
     def __init__(self, items: list[Item]) -> None:
         self._items = items
-        self._tree = STRtree([_footprint(item) for item in items])
+        self._tree = STRtree([_indexable_footprint(item) for item in items])
 
     @classmethod
     def open(cls, path: str | Path) -> FileCatalog:
@@ -184,7 +178,7 @@ class FileCatalog:
         return query.finish([item for item in found if _matches(item, query)])
 
 
-def _footprint(item: Item) -> BaseGeometry | None:
+def _indexable_footprint(item: Item) -> BaseGeometry | None:
     try:
         return split_at_antimeridian(shape(item["geometry"])) if item.get("geometry") else None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError) as error:
@@ -209,13 +203,13 @@ def _read_parquet(path: Path) -> list[Item]:
 def _matches(item: Item, query: Query) -> bool:
     if item.get("collection") not in query.collections:
         return False
-    if query.datetime is not None and not _within(_properties(item), query.datetime):
+    if query.datetime is not None and not _touches_span(_properties(item), query.datetime):
         return False
-    return all(_holds(item, *condition) for condition in query.properties)
+    return all(_meets_condition(item, *condition) for condition in query.properties)
 
 
-def _within(properties: Mapping[str, Any], span: TimeRange) -> bool:
-    """Tell whether an item's time touches the span; one without a readable time is for its reader to refuse."""
+def _touches_span(properties: Mapping[str, Any], span: TimeRange) -> bool:
+    """Tell whether an item's time touches a span; unreadable times pass, to be refused later."""
     times = _item_span(properties)
     return times is None or (times[0] <= span.end and times[1] >= span.start)
 
@@ -238,7 +232,7 @@ def _properties(item: Item) -> Mapping[str, Any]:
     return properties if isinstance(properties, Mapping) else {}
 
 
-def _holds(item: Item, name: str, comparison: str, value: Any) -> bool:
+def _meets_condition(item: Item, name: str, comparison: str, value: Any) -> bool:
     found = _property(item, name)
     if comparison not in _OPERATORS:
         raise CatalogError(f"unknown comparison {comparison!r}; there are {', '.join(_OPERATORS)}")
@@ -304,19 +298,19 @@ class ApiCatalog:
 
     def _client_io(self) -> Any:
         if not hasattr(self._io, "value"):
-            self._io.value = _patient_io(self._settings)
+            self._io.value = _retrying_io(self._settings)
         return self._io.value
 
 
-def _patient_io(settings: CatalogConfig) -> Any:
-    """Return pystac-client's I/O with our patience: its own sees no cut bodies and keeps no time limit."""
+def _retrying_io(settings: CatalogConfig) -> Any:
+    """Return pystac-client's I/O with our retries: its own checks neither bodies nor time."""
     from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
 
     policy = RetryPolicy(settings.retries, settings.retry_budget_s)
 
-    class PatientIO(StacApiIO):
-        """One thread's session."""
+    class RetryingIO(StacApiIO):
+        """The HTTP session of one thread."""
 
         retry_after: str | None = None
 
@@ -337,7 +331,7 @@ def _patient_io(settings: CatalogConfig) -> Any:
                 raise Transient("the answer was cut short")
             return text
 
-    client_io = PatientIO(timeout=settings.timeout_s, max_retries=0)
+    client_io = RetryingIO(timeout=settings.timeout_s, max_retries=0)
 
     def remember(response: Response, *_: Any, **__: Any) -> None:
         client_io.retry_after = response.headers.get("Retry-After")
@@ -348,11 +342,11 @@ def _patient_io(settings: CatalogConfig) -> Any:
 
 @dataclass
 class CachedCatalog:
-    """Keeps every answer in a folder, by API and query; a cache moved elsewhere answers there without a network."""
+    """Keeps every answer in a folder, by API and query; the folder alone can answer again."""
 
     catalog: Catalog
     url: str
-    """Of the API, so that one folder can serve several."""
+    """URL of the API, so that one folder can serve several."""
     folder: Folder
     sent: int = field(default=0)
     """Searches that were sent on, because the cache had no answer."""

@@ -1,11 +1,11 @@
-"""Which scenes make a cube: pure functions from STAC items to a scene set, with the reason for every item that lost.
+"""Which scenes make a cube: pure functions from scenes to a choice, with reasons for all that lost.
 
 All three sensors with dates follow one scheme. Items become *acquisitions* (what one overpass saw
 of the target), acquisitions belong to a *group* (an MGRS tile, a relative orbit, a WRS path), and
 one group must give one acquisition for every time range. The group that covers the target best
 wins; the next one is tried when it cannot fill all ranges. What differs between the sensors is
-which acquisitions are eligible, and in which order they are preferred: that is the :class:`Rule` of
-each.
+which acquisitions are eligible, and in which order they are preferred: that is each one's
+:class:`cube.scenes.acquisition.Rule`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from shapely import union_all
 from shapely.geometry.base import BaseGeometry
 
 from cube.config.fields import TimeRange
 from cube.config.sensor_models import LandsatConfig, Sentinel1Config, Sentinel2Config
-from cube.windows.projection import local_equal_area, project
 
-from .explain import Acquisition, Candidate, Explanation, Found, Rejection, Rule, Skipped, least_coverage
+from .acquisition import Acquisition, Rejection, Rule, acquire
+from .explain import Explanation, Found, SceneOutcome, Skipped, least_coverage
 from .items import Scene
 
-_SAME_PASS = timedelta(minutes=10)
-"""Items of one platform and track that lie closer in time belong to one overpass (a slice takes 25
-s, a row 24 s)."""
 _TWIN_OVERLAP = 0.5
 """Two items of one datatake, tile and baseline that share more of the smaller one are copies, not
 halves."""
@@ -38,12 +34,12 @@ _RANK_BEST_FEW = 4
 
 @dataclass(frozen=True)
 class SensorChoice:
-    """The outcome for one sensor."""
+    """What was chosen for one sensor."""
 
     group: str
     acquisitions: tuple[Acquisition, ...]
     """One per time range."""
-    candidates: tuple[Candidate, ...]
+    scenes_seen: tuple[SceneOutcome, ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class SceneSet:
     """The items chosen for one AOI: by sensor, one tuple per time step, in mosaic order."""
 
     chosen: Mapping[str, tuple[tuple[Scene, ...], ...]]
-    candidates: tuple[Candidate, ...]
+    scenes_seen: tuple[SceneOutcome, ...]
 
 
 def choose_tile(
@@ -65,12 +61,8 @@ def choose_tile(
 
     Parameters
     ----------
-    scenes
-        Scenes found, in any order.
     settings
         ``cloud_cover`` and ``nodata_pixel_percentage`` are strict upper limits, percent.
-    ranges
-        Time ranges; one scene each.
     target
         What must be covered, EPSG:4326.
     clear_share
@@ -90,7 +82,7 @@ def choose_tile(
         return None
 
     kept, superseded = _newest_baselines(scenes)
-    acquisitions = _acquire(kept, target, _tile, _datatake)
+    acquisitions = acquire(kept, target, _tile, _datatake)
     rule = Rule(
         "s2l2a",
         "tile",
@@ -112,7 +104,7 @@ def _ranked_over_aoi(
     ranges: Sequence[TimeRange],
     clear_share: Callable[[Acquisition], float],
 ) -> Rule:
-    """Prefer the clearest over the AOI among each range's least cloudy few; the rest follow by cloud cover."""
+    """Prefer, of each range's least cloudy few, the clearest over the AOI; the rest come after."""
     shares: dict[tuple[str, str], float] = {}
     for index, span in enumerate(ranges):
         for group in sorted({one.group for one in acquisitions}):
@@ -135,19 +127,19 @@ def choose_orbit(
     anchors: Sequence[datetime],
     sensor: str = "s1rtc",
 ) -> SensorChoice:
-    """Choose one Sentinel-1 pass per time range, all of one relative orbit, nearest in time to the anchors.
+    """Choose one Sentinel-1 pass per time range, of one relative orbit, nearest to the anchors.
 
     A pass that sees less of the target by a tenth or more comes after one that sees it whole (a
     slice may be missing).
 
     Parameters
     ----------
-    scenes, settings, ranges, target
-        As for :func:`choose_tile`; ``delta_days`` is an upper limit that may be reached.
+    settings
+        ``delta_days`` is an upper limit that may be reached.
+    target
+        What must be covered, EPSG:4326.
     anchors
         Times to be near, one per range: those of the Sentinel-2 scenes.
-    sensor
-        Key of the sensor, for the record.
 
     Raises
     ------
@@ -174,7 +166,7 @@ def choose_orbit(
         lambda picks: sum(days(one, index) for index, one in enumerate(picks)),
         "is nearer in time",
     )
-    return _choose(rule, _acquire(scenes, target, _orbit, _platform), ranges)
+    return _choose(rule, acquire(scenes, target, _orbit, _platform), ranges)
 
 
 def choose_path(
@@ -192,9 +184,13 @@ def choose_path(
 
     Parameters
     ----------
-    scenes, settings, ranges, target, anchors, sensor
-        As for :func:`choose_orbit`; ``cloud_cover`` is a strict upper limit for each scene,
-        percent.
+    settings
+        ``delta_days`` is an upper limit that may be reached; ``cloud_cover`` is a strict one for
+        each scene, percent.
+    target
+        What must be covered, EPSG:4326.
+    anchors
+        Times that ``delta_days`` counts from, one per range: those of the Sentinel-2 scenes.
 
     Raises
     ------
@@ -229,10 +225,10 @@ def choose_path(
         "is less cloudy on average",
     )
     other = [
-        Candidate(s.id, sensor, _path(s), chosen=False, reason=f"platform {s.properties.get('platform')}")
+        SceneOutcome(s.id, sensor, _path(s), chosen=False, reason=f"platform {s.properties.get('platform')}")
         for s in others
     ]
-    return _choose(rule, _acquire(clear, target, _path, _platform), ranges, rejected=cloudy, lost=other)
+    return _choose(rule, acquire(clear, target, _path, _platform), ranges, rejected=cloudy, lost=other)
 
 
 def choose_period(sensor: str, scenes: Iterable[Scene], period: TimeRange) -> SensorChoice:
@@ -243,10 +239,8 @@ def choose_period(sensor: str, scenes: Iterable[Scene], period: TimeRange) -> Se
 
     Parameters
     ----------
-    sensor
-        Key in the sensor table.
     scenes
-        Scenes found, all touching the extent.
+        Those found, all touching the extent.
     period
         The config's ``year``.
 
@@ -259,14 +253,14 @@ def choose_period(sensor: str, scenes: Iterable[Scene], period: TimeRange) -> Se
     lost: list[Scene] = []
     for scene in sorted(scenes, key=lambda s: s.order):
         (chosen if _shares_time(scene, period) else lost).append(scene)
-    candidates = [
-        *(Candidate(s.id, sensor, "", chosen=True, reason="") for s in chosen),
-        *(Candidate(s.id, sensor, "", chosen=False, reason=f"not within {period}") for s in lost),
+    scenes_seen = [
+        *(SceneOutcome(s.id, sensor, "", chosen=True, reason="") for s in chosen),
+        *(SceneOutcome(s.id, sensor, "", chosen=False, reason=f"not within {period}") for s in lost),
     ]
     if not chosen:
-        raise Skipped(f"{sensor}: no item for {period} touches the extent", tuple(candidates))
+        raise Skipped(f"{sensor}: no item for {period} touches the extent", tuple(scenes_seen))
     whole = Acquisition("", tuple(chosen), 1.0, 0.0)
-    return SensorChoice("", (whole,), tuple(candidates))
+    return SensorChoice("", (whole,), tuple(scenes_seen))
 
 
 def _shares_time(scene: Scene, period: TimeRange) -> bool:
@@ -297,8 +291,8 @@ def _datatake(scene: Scene) -> str:
     return identity.rpartition("_N")[0] or f"{_platform(scene)}_{scene.datetime:%Y%m%dT%H%M%S}"
 
 
-def _newest_baselines(scenes: Iterable[Scene]) -> tuple[list[Scene], list[Candidate]]:
-    """Of a Sentinel-2 datatake and tile that was processed twice, keep the newest; halves of one are both kept."""
+def _newest_baselines(scenes: Iterable[Scene]) -> tuple[list[Scene], list[SceneOutcome]]:
+    """Keep the newest processing of each Sentinel-2 datatake and tile; its halves stay."""
     twins: dict[tuple[str, str], list[Scene]] = defaultdict(list)
     for scene in scenes:
         twins[_tile(scene), _datatake(scene)].append(scene)
@@ -308,7 +302,7 @@ def _newest_baselines(scenes: Iterable[Scene]) -> tuple[list[Scene], list[Candid
         for scene in sorted(group, key=_processing, reverse=True):
             if newest and (_baseline(scene) != _baseline(newest[0]) or _is_copy(scene, newest)):
                 reason = f"{newest[0].id} is a newer processing of the same datatake"
-                lost.append(Candidate(scene.id, "s2l2a", _tile(scene), chosen=False, reason=reason))
+                lost.append(SceneOutcome(scene.id, "s2l2a", _tile(scene), chosen=False, reason=reason))
             else:
                 newest.append(scene)
         kept.extend(newest)
@@ -331,56 +325,14 @@ def _is_copy(scene: Scene, others: Sequence[Scene]) -> bool:
     return any(shared(other) > _TWIN_OVERLAP for other in others)
 
 
-def _acquire(
-    scenes: Iterable[Scene],
-    target: BaseGeometry,
-    group_of: Callable[[Scene], str],
-    track_of: Callable[[Scene], str],
-) -> list[Acquisition]:
-    """Put the scenes of one overpass together; those that miss the target are left out."""
-    crs = local_equal_area(target)
-    area = project(target, crs)
-    tracks: dict[tuple[str, str], list[tuple[Scene, BaseGeometry]]] = defaultdict(list)
-    for scene in sorted(scenes, key=lambda s: s.order):
-        seen = project(scene.geometry, crs).intersection(area)
-        if not seen.is_empty:
-            tracks[group_of(scene), track_of(scene)].append((scene, seen))
-    found = []
-    for (group, _), members in sorted(tracks.items(), key=lambda item: item[0]):
-        overpass: list[tuple[Scene, BaseGeometry]] = []
-        for member in members:
-            if overpass and member[0].datetime - overpass[-1][0].datetime > _SAME_PASS:
-                found.append(_acquisition(group, overpass, area))
-                overpass = []
-            overpass.append(member)
-        found.append(_acquisition(group, overpass, area))
-    return found
-
-
-def _acquisition(
-    group: str, members: Sequence[tuple[Scene, BaseGeometry]], target: BaseGeometry
-) -> Acquisition:
-    scenes = tuple(scene for scene, _ in members)
-    weights = [max(seen.area, 1e-9) for _, seen in members]
-    valid = [100.0 - float(s.properties.get("s2:nodata_pixel_percentage", 0.0)) for s in scenes]
-    return Acquisition(
-        group=group,
-        scenes=scenes,
-        coverage=min(union_all([seen for _, seen in members]).area / target.area, 1.0),
-        cloud_cover=_weighted_mean([s.cloud_cover for s in scenes], weights),
-        nodata=max(100.0 - sum(valid), 0.0),
-        tier=2 if any(s.properties.get("landsat:collection_category") == "T2" for s in scenes) else 1,
-    )
-
-
 def _choose(
     rule: Rule,
     acquisitions: Sequence[Acquisition],
     ranges: Sequence[TimeRange],
     rejected: Sequence[tuple[Scene, Rejection]] = (),
-    lost: Sequence[Candidate] = (),
+    lost: Sequence[SceneOutcome] = (),
 ) -> SensorChoice:
-    """Fill every range from one group; see the module's text."""
+    """Fill every range from one group, the one that covers the target best."""
     picks: dict[str, dict[int, Acquisition]] = defaultdict(dict)
     reasons: dict[str, str] = {scene.id: rejection.reason for scene, rejection in rejected}
     found: list[Found] = [defaultdict(list) for _ in ranges]
@@ -406,27 +358,21 @@ def _choose(
     }
     winner = min(complete, key=lambda group: _group_order(rule, group, complete[group]), default=None)
     explain = Explanation(rule, ranges, picks, complete, winner, reasons)
-    candidates = (*explain.candidates(acquisitions), *_refused(rule, rejected), *lost)
+    scenes_seen = (*explain.outcomes(acquisitions), *_refused(rule, rejected), *lost)
     if winner is None:
-        raise Skipped(f"{rule.sensor}: {explain.what_is_missing(found)}", candidates)
-    return SensorChoice(winner, complete[winner], candidates)
+        raise Skipped(f"{rule.sensor}: {explain.what_is_missing(found)}", scenes_seen)
+    return SensorChoice(winner, complete[winner], scenes_seen)
 
 
 def _group_order(rule: Rule, group: str, picks: Sequence[Acquisition]) -> tuple[Any, ...]:
     return (-round(100 * least_coverage(picks)), round(rule.tie(picks), 9), group)
 
 
-def _refused(rule: Rule, rejected: Sequence[tuple[Scene, Rejection]]) -> list[Candidate]:
+def _refused(rule: Rule, rejected: Sequence[tuple[Scene, Rejection]]) -> list[SceneOutcome]:
     return [
-        Candidate(scene.id, rule.sensor, rule.group_of(scene), chosen=False, reason=why.reason)
+        SceneOutcome(scene.id, rule.sensor, rule.group_of(scene), chosen=False, reason=why.reason)
         for scene, why in rejected
     ]
-
-
-def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
-    """Return the mean; of equal values exactly that value, since it is compared with a strict limit."""
-    least = min(values)
-    return least + sum(w * (v - least) for v, w in zip(values, weights, strict=True)) / sum(weights)
 
 
 def _mean(values: Iterable[float]) -> float:

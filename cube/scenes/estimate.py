@@ -35,14 +35,14 @@ _TILE_PX = 512
 _RATE = 25e6
 """Bytes a second that one machine fetches and writes."""
 MODEL = (
-    "model: archive files take 0.55 (reflectance), 0.75 (backscatter), 0.7 (elevation), 0.06 (classes) of their raw "
-    "bytes, read in whole tiles of 512 px; 25 MB/s"
+    "model: archive files take 0.55 (reflectance), 0.75 (backscatter), 0.7 (elevation), 0.06 "
+    "(classes) of their raw bytes, read in whole tiles of 512 px; 25 MB/s"
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one cube, or of several added up."""
+    """Expected cost of one cube, or of several added up."""
 
     fetch_bytes: float = 0.0
     store_bytes: float = 0.0

@@ -1,27 +1,21 @@
-"""Why a scene was chosen or lost, and what would have saved an AOI, in words."""
+"""What became of every scene that was seen, and what would have saved a skipped AOI, in words."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
 from typing import Any
-
-from shapely import union_all
-from shapely.geometry.base import BaseGeometry
 
 from cube.config.fields import TimeRange
 
-from .items import Scene
+from .acquisition import Acquisition, Rejection, Rule
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One scene that was seen, and what became of it."""
+class SceneOutcome:
+    """What became of one scene that was seen: chosen, or lost for a reason."""
 
     id: str
     sensor: str
@@ -31,7 +25,7 @@ class Candidate:
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
+        """Return the record as plain JSON."""
         return {
             "id": self.id,
             "sensor": self.sensor,
@@ -41,7 +35,7 @@ class Candidate:
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Candidate:
+    def from_json(cls, record: Mapping[str, Any]) -> SceneOutcome:
         """Read back what :meth:`to_json` wrote."""
         return cls(**record)
 
@@ -49,87 +43,14 @@ class Candidate:
 class Skipped(Exception):  # noqa: N818  an outcome of choosing, not a failure of the program
     """An AOI cannot have one date per range and sensor; says what would have saved it."""
 
-    def __init__(self, reason: str, candidates: tuple[Candidate, ...] = ()) -> None:
+    def __init__(self, reason: str, scenes_seen: tuple[SceneOutcome, ...] = ()) -> None:
         super().__init__(reason)
-        self.reason, self.candidates = reason, candidates
-
-
-@dataclass(frozen=True)
-class Acquisition:
-    """What one overpass saw of the target: one scene, or the slices or rows that are mosaicked."""
-
-    group: str
-    scenes: tuple[Scene, ...]
-    coverage: float
-    """Share of the target within the footprints, 0 to 1."""
-    cloud_cover: float
-    """Percent; weighted by area where there are several scenes."""
-    nodata: float = 0.0
-    """Percent of the tile without data."""
-    tier: int = 1
-
-    @cached_property
-    def time(self) -> datetime:
-        """Time of the first scene."""
-        return self.scenes[0].datetime
-
-    @property
-    def footprint(self) -> BaseGeometry:
-        """What all its scenes see together, EPSG:4326."""
-        return union_all([scene.geometry for scene in self.scenes])
-
-    @property
-    def name(self) -> str:
-        """How the acquisition is called in reasons."""
-        return self.scenes[0].id if len(self.scenes) == 1 else f"{self.time:%Y-%m-%d}"
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A limit that an acquisition or scene breaks."""
-
-    limit: str
-    """The config key's last word, such as cloud_cover."""
-    value: float
-    allowed: float
-    strict: bool = True
-
-    @property
-    def reason(self) -> str:
-        """Which limit it breaks, and by how much."""
-        relation = "not below" if self.strict else "more than"
-        return f"{self.limit} {self.value:.4g} is {relation} {self.allowed:g}"
-
-    @property
-    def admits(self) -> float:
-        """Return the smallest limit of one decimal that would have let it through."""
-        step = math.floor(self.value * 10) / 10 + 0.1 if self.strict else math.ceil(self.value * 10) / 10
-        return round(step, 1)
+        self.reason, self.scenes_seen = reason, scenes_seen
 
 
 Found = Mapping[str, list[Rejection | None]]
 """What was found for one time range, by group: what each scene breaks, None for those that were
 eligible."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one sensor chooses; `index` is that of a time range."""
-
-    sensor: str
-    noun: str
-    """What a group is called."""
-    group_of: Callable[[Scene], str]
-    """Name of a scene's group."""
-    eligible: Callable[[Acquisition, int], Rejection | None]
-    preference: Callable[[Acquisition, int], tuple[Any, ...]]
-    """Smallest wins."""
-    preferred: str
-    """What the preference is, for the reasons of those that lost."""
-    tie: Callable[[Sequence[Acquisition]], float]
-    """Tells groups apart that cover the target equally; smaller wins."""
-    tie_words: str
-    """What the tie is, for the reasons of groups that lost by it."""
 
 
 def least_coverage(picks: Iterable[Acquisition]) -> float:
@@ -139,7 +60,7 @@ def least_coverage(picks: Iterable[Acquisition]) -> float:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Puts an outcome into words."""
+    """Says why scenes lost, and what a sensor without a full set of dates lacks."""
 
     rule: Rule
     ranges: Sequence[TimeRange]
@@ -148,11 +69,11 @@ class Explanation:
     winner: str | None
     reasons: Mapping[str, str]
 
-    def candidates(self, acquisitions: Sequence[Acquisition]) -> list[Candidate]:
-        """Return a record of every scene that reached the choice."""
+    def outcomes(self, acquisitions: Sequence[Acquisition]) -> list[SceneOutcome]:
+        """Return what became of every scene that reached the choice."""
         chosen = {id(one) for one in self.complete.get(self.winner or "", ())}
         return [
-            Candidate(
+            SceneOutcome(
                 scene.id,
                 self.rule.sensor,
                 one.group,

@@ -67,12 +67,12 @@ class AssetRef:
     transform: tuple[float, ...] | None = None
     """Six numbers, GDAL's order turned to affine's."""
     shape: tuple[int, int] | None = None
-    """``(y, x)``, pixels."""
+    """Height and width, pixels."""
     nodata: float | None = None
 
     @property
     def geobox(self) -> GeoBox | None:
-        """The file's grid by its record, or None where the record is silent. The file itself wins when read."""
+        """The file's grid by its record, if that says; the file itself wins when it is read."""
         if self.epsg is None or self.transform is None or self.shape is None:
             return None
         return GeoBox(self.shape, Affine(*self.transform), self.epsg)
@@ -97,7 +97,7 @@ class Scene:
 
     @property
     def order(self) -> tuple[dt.datetime, str]:
-        """How ties break, and in which order a mosaic is filled."""
+        """Sort key that breaks ties, and by which a mosaic is filled."""
         return (self.datetime, self.id)
 
     @cached_property
@@ -111,7 +111,7 @@ class Scene:
         return float(self.properties.get("eo:cloud_cover", 0.0))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the scene as a STAC-like record that :func:`parse_item` does not need to see again."""
+        """Return the scene as plain JSON, from which :meth:`from_json` makes it again."""
         return {
             "id": self.id,
             "collection": self.collection,
@@ -181,10 +181,6 @@ def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) ->
     ----------
     item
         The record; tokens in its hrefs are left out, they are signed when they are read.
-    sensor
-        Row of the sensor table.
-    bands
-        Names of the bands wanted.
 
     Raises
     ------
@@ -197,7 +193,7 @@ def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) ->
         wanted = [sensor.band(name) for name in bands]
         _check_properties(identity, properties, sensor)
         start, end = _period(properties)
-        geometry = _footprint(item)
+        geometry = _parse_footprint(item)
         return Scene(
             id=identity,
             collection=str(item.get("collection") or sensor.collection),
@@ -220,7 +216,7 @@ def _self_link(item: Mapping[str, Any]) -> str:
 
 
 def wanted_fields(sensor: Sensor, bands: Iterable[str]) -> tuple[str, ...]:
-    """Return the fields of an item that :func:`parse_item` looks at, as the STAC API's ``fields`` names them."""
+    """Return the fields that :func:`parse_item` needs, as the STAC API's ``fields`` names them."""
     top = ("type", "stac_version", "id", "collection", "geometry", "bbox", "links")
     properties = ("datetime", *_KEPT_PROPERTIES, "proj:code", "proj:epsg", "proj:shape", "proj:transform")
     assets = (sensor.band(name).asset_key for name in bands)
@@ -228,7 +224,7 @@ def wanted_fields(sensor: Sensor, bands: Iterable[str]) -> tuple[str, ...]:
 
 
 def _check_properties(identity: str, properties: Mapping[str, Any], sensor: Sensor) -> None:
-    """Refuse an item on which a choice would be made by chance: a number that is none, a property that is missing."""
+    """Refuse an item that lacks a property, or has a number that is none, which a choice needs."""
     for name in sensor.required:
         if properties.get(name) in (None, ""):
             raise ItemError(f"item {identity}: has no {name}")
@@ -258,7 +254,7 @@ def _period(properties: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime]:
     return time, time
 
 
-def _footprint(item: Mapping[str, Any]) -> BaseGeometry:
+def _parse_footprint(item: Mapping[str, Any]) -> BaseGeometry:
     if not item.get("geometry"):
         raise ItemError(f"item {item['id']}: has no geometry")
     geometry = split_at_antimeridian(shape(item["geometry"]))
@@ -304,7 +300,7 @@ def _six(transform: Any) -> tuple[float, ...] | None:
 
 
 def _check_scaling(identity: str, band: Band, sensor: Sensor, raster: Mapping[str, Any]) -> None:
-    """Refuse an item whose scaling is another than the table's: its pixels would mean something else."""
+    """Refuse an item whose scaling is not the table's: its pixels would mean something else."""
     found = {"scale": raster.get("scale", band.scale), "offset": raster.get("offset", band.offset)}
     expected = {"scale": band.scale, "offset": band.offset}
     for name, value in found.items():

@@ -25,11 +25,11 @@ from cube.config.sensors import SENSORS, Sensor, SensorTable
 from cube.windows.grid import BLOCK_M, CHUNK_M, Block, Bounds, blocks_of, geobox_for
 
 from .choose import SceneSet
-from .explain import Candidate
+from .explain import SceneOutcome
 from .items import Scene, parse_time
 
 SCHEMA_VERSION = 1
-"""Of the cube's layout on disk; a reader refuses a number that it does not know."""
+"""Version of the cube's form on disk; a reader refuses a number that it does not know."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class DatePlan:
 
 @dataclass(frozen=True)
 class SensorPlan:
-    """One group of the cube."""
+    """The scenes, bands and grid of one sensor, which is a group of the cube."""
 
     sensor: Sensor
     bands: tuple[str, ...]
     resolution: int
     resampling: str
-    """Of continuous bands; masks and classes are always nearest."""
+    """GDAL resampling of continuous bands; masks and classes are always nearest."""
     harmonize: bool
     dates: tuple[DatePlan, ...]
 
@@ -75,7 +75,7 @@ class CubePlan:
     bounds: Bounds
     extent: str
     sensors: tuple[SensorPlan, ...]
-    candidates: tuple[Candidate, ...] = ()
+    scenes_seen: tuple[SceneOutcome, ...] = ()
     """Every scene that was seen, and why it was chosen or lost."""
 
     def sensor(self, key: str) -> SensorPlan:
@@ -114,7 +114,7 @@ class CubePlan:
         return _digest(self.recipe)
 
     def block_fingerprint(self, block: Block) -> str:
-        """SHA-256 of what makes one block's pixels: two plans that agree on it may share the block."""
+        """Return the SHA-256 of what makes a block's pixels; equal ones may share the block."""
         recipe = dict(self.recipe["sensors"][block.sensor])
         recipe["dates"] = recipe["dates"][block.time]
         grid = {key: self.recipe[key] for key in ("schema_version", "epsg", "bounds", "block_m", "chunk_m")}
@@ -146,7 +146,8 @@ class CubePlan:
                 }
                 for plan in self.sensors
             ],
-            "candidates": [candidate.to_json() for candidate in self.candidates],
+            # The key is older than the word, and stays: plans on disk have it.
+            "candidates": [outcome.to_json() for outcome in self.scenes_seen],
         }
 
     @classmethod
@@ -172,7 +173,7 @@ class CubePlan:
                 )
                 for plan in record["sensors"]
             ),
-            tuple(map(Candidate.from_json, record["candidates"])),
+            tuple(map(SceneOutcome.from_json, record["candidates"])),
         )
 
 
@@ -217,19 +218,7 @@ def row_recipe(sensor: Sensor, names: Iterable[str]) -> dict[str, Any]:
 def plan_cube(
     aoi_index: int, aoi: BaseGeometry, epsg: int, bounds: Bounds, scene_set: SceneSet, config: Config
 ) -> CubePlan:
-    """Put an AOI's choices together.
-
-    Parameters
-    ----------
-    aoi_index, aoi
-        Index in the AOI file, and geometry in EPSG:4326.
-    epsg, bounds
-        The cube's zone and lattice box.
-    scene_set
-        What :func:`cube.scenes.choose_scenes` chose.
-    config
-        Bands, resolutions and resampling are taken from it.
-    """
+    """Put together what was chosen for an AOI (EPSG:4326), its cube's zone and its lattice box."""
     return CubePlan(
         aoi_index=aoi_index,
         aoi=aoi,
@@ -237,7 +226,7 @@ def plan_cube(
         bounds=bounds,
         extent=str(config.aoi.extent),
         sensors=tuple(_plan_sensor(key, config, scene_set) for key in config.sensors),
-        candidates=scene_set.candidates,
+        scenes_seen=scene_set.scenes_seen,
     )
 
 

@@ -1,4 +1,4 @@
-"""From an AOI to its plan: what is searched, in which order, and what the choice is made of."""
+"""From an AOI to its plan: which searches are made, in which order, over which area."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from cube.errors import GridError, ItemError
 from cube.windows.grid import Bounds, aoi_bounds, overlap_bounds
 from cube.windows.projection import local_equal_area, project, split_at_antimeridian, to_lonlat, utm_epsg
 
+from .acquisition import Acquisition
 from .catalog import Catalog, Query
 from .choose import SceneSet, SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
-from .explain import Acquisition, Candidate, Skipped
+from .explain import SceneOutcome, Skipped
 from .items import Scene, parse_item, wanted_fields
 from .plan import CubePlan, plan_cube
 
@@ -38,25 +39,16 @@ _MARGIN_PX = 2
 """Layers without dates are searched this far beyond the extent, pixels: the tiles of the elevation
 model end half a pixel before the whole degree, and what lies there belongs to the next one."""
 
-_ELSEWHERE = "its record seems to go round the world; the item lies elsewhere, at the antimeridian"
+_NOT_AT_TARGET = "its record seems to go round the world; the item lies elsewhere, at the antimeridian"
 
 _SERIES_ORDER = (ChoiceRule.TILE, ChoiceRule.ORBIT, ChoiceRule.PATH)
 """Sentinel-2 first: the others are chosen near its dates, and over its footprint."""
 
 
 def plan_aoi(aoi: Aoi, config: Config, catalog: Catalog, clear_share: ClearShare | None = None) -> CubePlan:
-    """Search, choose and lay out one AOI's cube; not a pixel is read (but for ``rank: aoi``).
+    """Search and choose one AOI's scenes, and plan its cube.
 
-    Parameters
-    ----------
-    aoi
-        What to cover.
-    config
-        Sensors, limits, extent.
-    catalog
-        Where scenes are found.
-    clear_share
-        Needed for ``s2l2a.rank: aoi``.
+    No pixel is read, but by `clear_share` for ``s2l2a.rank: aoi``, which needs it.
 
     Raises
     ------
@@ -77,7 +69,7 @@ class _Planner:
 
     def plan(self) -> CubePlan:
         choices: dict[str, SensorChoice] = {}
-        lost: list[Candidate] = []
+        lost: list[SceneOutcome] = []
         try:
             for key in self._series():
                 choices[key] = self._choose_series(key, choices, lost)
@@ -89,11 +81,11 @@ class _Planner:
                     scenes = self._find(key, extent, (TimeRange.parse(settings.year),), (), lost)
                     choices[key] = choose_period(key, scenes, TimeRange.parse(settings.year))
         except Skipped as skipped:
-            seen = [c for choice in choices.values() for c in choice.candidates]
-            raise Skipped(skipped.reason, (*seen, *skipped.candidates, *lost)) from None
+            seen = [c for choice in choices.values() for c in choice.scenes_seen]
+            raise Skipped(skipped.reason, (*seen, *skipped.scenes_seen, *lost)) from None
         scene_set = SceneSet(
             {key: tuple(a.scenes for a in choice.acquisitions) for key, choice in choices.items()},
-            (*(c for choice in choices.values() for c in choice.candidates), *lost),
+            (*(c for choice in choices.values() for c in choice.scenes_seen), *lost),
         )
         return plan_cube(self.aoi.index, self.aoi.geometry, epsg, bounds, scene_set, self.config)
 
@@ -102,7 +94,7 @@ class _Planner:
         return sorted(self.config.series, key=lambda key: _SERIES_ORDER.index(table[key].choice))
 
     def _choose_series(
-        self, key: str, choices: dict[str, SensorChoice], lost: list[Candidate]
+        self, key: str, choices: dict[str, SensorChoice], lost: list[SceneOutcome]
     ) -> SensorChoice:
         settings = self.config.sensors[key]
         target = self._target(choices)
@@ -134,7 +126,7 @@ class _Planner:
             centre = project(self.aoi.geometry, crs).envelope.centroid
             square = centre.buffer(side / 2, cap_style="square")
             shared = shared.intersection(_geometry_to_lonlat(square, crs))
-        return _with_ground(shared)
+        return _require_area(shared)
 
     def _sentinel2(self, choices: dict[str, SensorChoice]) -> SensorChoice | None:
         table = self.config.table
@@ -147,7 +139,7 @@ class _Planner:
         return [acquisition.time for acquisition in sentinel2.acquisitions]
 
     def _epsg(self, choices: dict[str, SensorChoice]) -> int:
-        """Return the cube's zone: the Sentinel-2 tile's, or that of the AOI's centre where there is none."""
+        """Return the cube's zone: the Sentinel-2 tile's, or else that of the AOI's centre."""
         sentinel2 = self._sentinel2(choices)
         found = sentinel2.acquisitions[0].scenes[0].epsg if sentinel2 else None
         return found if found is not None else utm_epsg(self.aoi.geometry)
@@ -158,7 +150,7 @@ class _Planner:
         shared = self._target(choices)
         for choice in choices.values():
             shared = shared.intersection(_shared(choice.acquisitions))
-        shared = _with_ground(shared)
+        shared = _require_area(shared)
         try:
             return overlap_bounds(shared, self.aoi.geometry, epsg, self.config.aoi.max_side_m)
         except GridError as error:
@@ -170,7 +162,7 @@ class _Planner:
         target: BaseGeometry,
         spans: Iterable[TimeRange],
         conditions: tuple[tuple[str, str, Any], ...],
-        lost: list[Candidate],
+        lost: list[SceneOutcome],
     ) -> list[Scene]:
         """Search one sensor; items that cannot be used are recorded in `lost` with the reason."""
         sensor, bands = self.config.table[key], self.config.bands(key)
@@ -182,12 +174,12 @@ class _Planner:
                 try:
                     scene = parse_item(item, sensor, bands)
                 except ItemError as error:
-                    lost.append(Candidate(str(item.get("id")), key, "", chosen=False, reason=str(error)))
+                    lost.append(SceneOutcome(str(item.get("id")), key, "", chosen=False, reason=str(error)))
                     continue
                 if scene.geometry.intersects(target):
                     scenes[scene.id] = scene
                 else:
-                    lost.append(Candidate(scene.id, key, "", chosen=False, reason=_ELSEWHERE))
+                    lost.append(SceneOutcome(scene.id, key, "", chosen=False, reason=_NOT_AT_TARGET))
         return list(scenes.values())
 
 
@@ -199,7 +191,7 @@ def _conditions(settings: SensorConfig) -> tuple[tuple[str, str, Any], ...]:
 
 
 def _merged(ranges: Iterable[TimeRange]) -> Iterator[TimeRange]:
-    """Join ranges that follow one another within a day, so that a year's quarters are one search."""
+    """Join ranges that follow each other within a day: a year's quarters are one search."""
     current: TimeRange | None = None
     for span in ranges:
         if current is not None and (span.start - current.end).total_seconds() <= 86_400:
@@ -222,15 +214,15 @@ def _shared(acquisitions: Iterable[Acquisition]) -> BaseGeometry:
     return shared
 
 
-def _with_ground(shared: BaseGeometry) -> BaseGeometry:
-    """Return what the chosen scenes share, if it has an area: scenes may miss each other, or only touch."""
+def _require_area(shared: BaseGeometry) -> BaseGeometry:
+    """Refuse scenes that miss each other or only touch; return what they share."""
     if shared.area == 0:
         raise Skipped("the chosen scenes share no ground; use aoi.extent: aoi")
     return shared
 
 
 def _outline(bounds: Bounds, epsg: int, margin_m: float) -> BaseGeometry:
-    """Return a lattice box and a margin around it in EPSG:4326, its edges bent as the projection bends them."""
+    """Return a lattice box with a margin, in EPSG:4326, its edges bent by the projection."""
     square = box(bounds.left, bounds.bottom, bounds.right, bounds.top).buffer(margin_m, join_style="mitre")
     return _geometry_to_lonlat(square.segmentize(bounds.width / 8), epsg)
 

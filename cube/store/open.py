@@ -1,4 +1,4 @@
-"""Opening a sealed cube."""
+"""How people open a sealed cube: lazily, in physical units."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     CubeNotSealedError
         If the cube is unfinished or absent.
     StoreError
-        If it was written in a layout that this version does not know.
+        If it was written in a form that this version does not know.
     """
     import rioxarray  # noqa: F401  gives arrays their .rio
     import xarray as xr
@@ -64,21 +64,22 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     tree = xr.open_datatree(store, engine="zarr", chunks={}, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
     if tree.attrs.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
-            f"{folder}: has schema_version {tree.attrs.get('schema_version')}; this version reads {SCHEMA_VERSION}"
+            f"{folder}: has schema_version {tree.attrs.get('schema_version')}; "
+            f"this version reads {SCHEMA_VERSION}"
         )
-    groups = {key: _physical(tree[key].to_dataset()) for key in tree.children}
+    groups = {key: _physical_dataset(tree[key].to_dataset()) for key in tree.children}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=tree.attrs), **groups})
 
 
-def _physical(dataset: xr.Dataset) -> xr.Dataset:
-    bands = {str(name): _decode(array) for name, array in dataset.data_vars.items() if array.ndim >= 2}
+def _physical_dataset(dataset: xr.Dataset) -> xr.Dataset:
+    bands = {str(name): _physical_band(array) for name, array in dataset.data_vars.items() if array.ndim >= 2}
     dataset = dataset.assign(bands)
     if "time" in dataset.dims:
         dataset = dataset.assign_coords(scene_ids=("time", list(dataset.attrs["scene_ids"])))
     return dataset
 
 
-def _decode(array: xr.DataArray) -> xr.DataArray:
+def _physical_band(array: xr.DataArray) -> xr.DataArray:
     attributes = {key: value for key, value in array.attrs.items() if key != "_CRS"}
     if "scale_factor" in attributes:
         scale, offset = np.float32(attributes.pop("scale_factor")), np.float32(attributes.pop("add_offset"))

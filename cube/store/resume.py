@@ -1,7 +1,7 @@
-"""What a run keeps of a cube that is on disk, what it clears away, and how the cube is closed again.
+"""What a run keeps of a cube on disk, what it clears away, and how the cube is sealed again.
 
-Beside an unfinished cube lies a folder of markers, one per block on disk; beside a sealed one the same
-records in one file. Neither is proof of anything without the cube.
+Beside an unfinished cube lies a folder of markers, one per block on disk; beside a sealed one the
+same records in one file. Neither is proof of anything without the cube.
 """
 
 from __future__ import annotations
@@ -75,14 +75,10 @@ def close_cube(layout: Layout, plan: CubePlan, records: BlockRecords, left_out: 
 
     Parameters
     ----------
-    layout
-        The working folder.
-    plan
-        The cube's.
     records
-        Of every block that was written.
+        The records of all blocks that were written.
     left_out
-        Names of the blocks that were not.
+        Names of the blocks that were not written.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The seal: a cube's root document, written last and at once."""
+"""Reading sealed cubes: what the root document says, and pixels checked by their digests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
 
 
 def describes(seal_document: Mapping[str, Any], plan: CubePlan) -> bool:
-    """Tell whether a sealed cube's metadata, provenance included, are those that a plan would give."""
+    """Tell whether a sealed cube has the metadata, provenance included, of a plan."""
     attributes = seal_document["attributes"]
     if attributes.get("recipe_sha256") != plan.fingerprint or attributes.get("aoi") != plain_json(
         mapping(plan.aoi)
@@ -52,7 +52,7 @@ def describes(seal_document: Mapping[str, Any], plan: CubePlan) -> bool:
 
 @dataclass(frozen=True)
 class SensorInfo:
-    """One group of a cube."""
+    """What a sealed cube says of one sensor."""
 
     sensor: Sensor
     bands: tuple[str, ...]
@@ -85,8 +85,8 @@ class CubeInfo:
     recipe_sha256: str
     """Equal for cubes of the same scenes on the same grid."""
     content_sha256: str
-    """The cube's identity: SHA-256 of its root document, which holds the digests of all pixels beside
-    recipe and provenance, but for the versions of libraries."""
+    """The cube's identity: SHA-256 of its root document, which holds the digests of all pixels
+    beside recipe and provenance, but for the versions of libraries."""
     sensors: Mapping[str, SensorInfo]
     not_fetched: tuple[str, ...] = ()
     """Names of the blocks whose imagery was left out."""
@@ -116,12 +116,12 @@ class CubeInfo:
 
 
 def read_cube_info(cubes: Folder, aoi_index: int, table: SensorTable) -> CubeInfo | None:
-    """Return what a cube's root says of a table's sensors, or None where the cube is unfinished or absent.
+    """Return what a cube's root says of a table's sensors, or None where there is no sealed cube.
 
     Raises
     ------
     StoreError
-        If it was written in a layout that this version does not know.
+        If it was written in a form that this version does not know.
     """
     try:
         seal = (cubes / cube_name(aoi_index)).read(SEAL)
@@ -209,7 +209,8 @@ class BlockDigests:
     Examples
     --------
     >>> block = Block("dem", 0, 0, 0, 1, 1)
-    >>> BlockDigests(3, {"dem-0-0-0": {"elevation": "0" * 64}}).check(block, "elevation", np.zeros((1, 1)))
+    >>> digests = BlockDigests(3, {"dem-0-0-0": {"elevation": "0" * 64}})
+    >>> digests.check(block, "elevation", np.zeros((1, 1)))
     Traceback (most recent call last):
     cube.errors.StoreError: AOI 3: dem/elevation block dem-0-0-0 differs from what was written; ...
     """
@@ -236,7 +237,7 @@ class BlockDigests:
 
 
 def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
-    """Return the digests that phase one has left of a cube's blocks; none where it has left no record.
+    """Return the digests that a build has left of a cube's blocks; none without a record.
 
     Raises
     ------
@@ -257,7 +258,7 @@ def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
 
 
 def open_raw(cubes: Folder, aoi_index: int) -> xr.DataTree:
-    """Open a cube lazily with the numbers that lie on disk: the archive's integers, masks beside them."""
+    """Open a cube lazily with the numbers on disk: the archive's integers, masks beside them."""
     import xarray as xr
 
     store = cubes.zarr_store(cube_name(aoi_index), read_only=True)

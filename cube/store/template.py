@@ -40,7 +40,7 @@ def cube_name(aoi_index: int) -> str:
 
 
 def metadata_nodes(template: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """Return the metadata of every group and array of a template, by path, in the order in which zarr consolidates."""
+    """Return the metadata of a template's groups and arrays, by path, in zarr's own order."""
     nodes = {
         path.removesuffix(f"/{SEAL}"): json.loads(data)
         for path, data in template.items()
@@ -50,7 +50,7 @@ def metadata_nodes(template: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
 
 
 def make_template(plan: CubePlan) -> dict[str, bytes]:
-    """Return every metadata file and coordinate chunk of a plan's cube, by path, without the root's.
+    """Return a cube's metadata files and coordinate chunks by path, but for the root's.
 
     The bytes follow from the plan alone.
     """
@@ -187,7 +187,7 @@ _CONVENTIONS = [
 
 
 def _item_record(plan: SensorPlan, index: int) -> list[dict[str, Any]]:
-    """Return the provenance of one time step: every item that its pixels can come from, first wins."""
+    """Return the provenance of a time step: all items that its pixels can come from, in order."""
     return [
         {
             "id": scene.id,

@@ -1,4 +1,4 @@
-"""The cube on disk: its template, its blocks, its seal, and how it is opened.
+"""Writing a cube: its template, its blocks, and last its seal.
 
 Zarr format 3, a group per sensor. Metadata is written first (the template); blocks come in any
 order; the root ``zarr.json`` comes last and at once, with consolidated metadata and a digest of
@@ -28,7 +28,7 @@ from .template import SEAL, cube_name, make_template, metadata_nodes, plain_json
 
 
 def write_template(cubes: Folder, plan: CubePlan) -> None:
-    """Write everything of a cube but its chunks and its root; what is there already and equal is left alone."""
+    """Write everything of a cube but its chunks and its root, where that differs on disk."""
     target = cubes / cube_name(plan.aoi_index)
     there = set(target.files())
     for path, data in make_template(plan).items():
@@ -49,8 +49,6 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
 
     Parameters
     ----------
-    cubes
-        Folder of the cubes.
     aoi_index, block, band
         Where the values go; the block covers whole chunks.
     values
@@ -77,9 +75,9 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
     is_static = array.ndim == len(block.roi)
     roi = block.roi if is_static else (block.time, *block.roi)
     side = array.chunks[-1]
-    # Zarr leaves hollow chunks out by comparing every pixel of every chunk; that none is hollow is
+    # Zarr leaves empty chunks out by comparing every pixel of every chunk; that none is empty is
     # seen sooner.
-    writer = array.with_config({"write_empty_chunks": not _may_be_hollow(values, side, array.fill_value)})
+    writer = array.with_config({"write_empty_chunks": not _may_be_empty(values, side, array.fill_value)})
     with disk_errors(f"{cubes}/{name}"):
         writer[roi] = values
         chunks = cubes / name / block.sensor / band / "c"
@@ -87,7 +85,7 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
-def _may_be_hollow(values: NDArray[Any], side: int, nodata: Any) -> bool:
+def _may_be_empty(values: NDArray[Any], side: int, nodata: Any) -> bool:
     """Tell whether a chunk of a block may be all nodata: its first pixel is."""
     firsts = values[::side, ::side]
     return bool((np.isnan(firsts) if np.isnan(nodata) else firsts == nodata).any())
@@ -98,8 +96,6 @@ def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str,
 
     Parameters
     ----------
-    cubes
-        Folder of the cubes.
     plan
         The plan whose blocks are all written.
     block_digests
@@ -108,14 +104,14 @@ def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str,
         Further root attributes, plain JSON.
     """
     nodes = {
-        path: node if node["node_type"] == "array" else _group(node["attributes"], {})
+        path: node if node["node_type"] == "array" else _group_document(node["attributes"], {})
         for path, node in metadata_nodes(make_template(plan)).items()
     }
-    root = _group(plain_json(_root_attributes(plan, block_digests) | extra), nodes)
+    root = _group_document(plain_json(_root_attributes(plan, block_digests) | extra), nodes)
     (cubes / cube_name(plan.aoi_index)).write(SEAL, json.dumps(root, indent=2).encode())
 
 
-def _group(attributes: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
+def _group_document(attributes: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
     """Return a group's document with the metadata of the nodes below it.
 
     As ``zarr.consolidate_metadata`` writes it, which warns each time that the form is of no

@@ -59,8 +59,8 @@ class CellGrid:
 
     def cut(self, block: Block) -> Cut | None:
         """Return the cells that lie in a block, or None where no window reaches into it."""
-        rows = _within(self.row_edges, block.row, block.row + block.height)
-        columns = _within(self.column_edges, block.col, block.col + block.width)
+        rows = _slice_between(self.row_edges, block.row, block.row + block.height)
+        columns = _slice_between(self.column_edges, block.col, block.col + block.width)
         cells = slice(rows.start, rows.stop - 1), slice(columns.start, columns.stop - 1)
         if any(part.start >= part.stop for part in cells):
             return None
@@ -73,7 +73,7 @@ def _edges(spans: Iterable[Spans], blocks: Iterable[int]) -> Edges:
     return np.union1d(windows, cuts[(cuts > windows[0]) & (cuts < windows[-1])])
 
 
-def _within(edges: Edges, start: int, stop: int) -> slice:
+def _slice_between(edges: Edges, start: int, stop: int) -> slice:
     first, last = np.searchsorted(edges, (start, stop + 1))
     return slice(int(first), int(last))
 
@@ -113,7 +113,7 @@ def count_true(mask: NDArray[np.bool_], row_edges: Edges, column_edges: Edges) -
 
 
 def count_codes(codes: NDArray[np.integer], row_edges: Edges, column_edges: Edges) -> dict[int, Counts]:
-    """Return, for every code that a block holds, ``(rows, columns)`` its pixels between each pair of edges.
+    """Count, by code, ``(rows, columns)`` a block's pixels between each pair of edges.
 
     A strip of cells at a time, so that the comparisons stay in the processor's cache; the codes of
     the strip before are tried first, and none more once every pixel is accounted for.
@@ -140,7 +140,7 @@ def _count_strip(
     hits = np.empty(strip.shape, np.bool_)
     left = strip.size
     seen: dict[int, NDArray[np.unsignedinteger]] = {}
-    for code in _candidates(strip, known):
+    for code in _codes_to_try(strip, known):
         columns = _column_sums(np.equal(strip, code, out=hits).view(np.uint8))
         count = int(columns.sum(dtype=np.int64))
         if count:
@@ -151,7 +151,7 @@ def _count_strip(
     return seen
 
 
-def _candidates(strip: NDArray[np.integer], known: Collection[int]) -> Iterator[int]:
+def _codes_to_try(strip: NDArray[np.integer], known: Collection[int]) -> Iterator[int]:
     """Yield the known codes, then, if anybody still asks, the others that the strip holds."""
     yield from known
     yield from sorted(set(np.unique(strip).tolist()) - set(known))

@@ -55,7 +55,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Block:
-    """Pixels ``[row, row + height) x [col, col + width)`` of one sensor and date; whole chunks, cut at the edge."""
+    """Pixels ``[row, row + height) x [col, col + width)`` of a sensor and date, in whole chunks."""
 
     sensor: str
     time: int
@@ -128,8 +128,8 @@ def overlap_bounds(shared: BaseGeometry, aoi: BaseGeometry, epsg: int, max_side_
     )
     if inner[0] >= inner[2] or inner[1] >= inner[3]:
         raise GridError(
-            f"what the chosen scenes share ({right - left:.0f} x {top - bottom:.0f} m) holds no whole cell of "
-            f"{LATTICE_M} m; use aoi.extent: aoi"
+            f"what the chosen scenes share ({right - left:.0f} x {top - bottom:.0f} m) holds no whole "
+            f"cell of {LATTICE_M} m; use aoi.extent: aoi"
         )
     centre = project(aoi, epsg).envelope.centroid
     west, east = _capped(inner[0], inner[2], centre.x, max_side_m)

@@ -1,4 +1,4 @@
-"""What land cover alone says of windows: how many pixels of each class they hold, and which rules they break.
+"""What land cover says of windows: their pixels of each class, and the rules that they break.
 
 Asked before imagery is fetched, when windows are scored, and when chips are chosen: one answer for
 all three.
@@ -38,7 +38,7 @@ class LandCoverRule(StrEnum):
 
 @lru_cache(maxsize=1024)
 def pixels_needed(share: float, pixels: int) -> int:
-    """Return the smallest number of pixels that is at least `share` of them, the share read as it is written.
+    """Return the fewest pixels that are at least `share` of all, `share` being taken as a decimal.
 
     Examples
     --------
@@ -57,8 +57,6 @@ def count_classes(
     ----------
     blocks
         Land cover in pieces, each with its place.
-    lattice
-        The windows.
     resolution
         Pixel size of the land cover, metres.
     side
@@ -67,7 +65,7 @@ def count_classes(
     Returns
     -------
     dict
-        As :func:`land_cover_columns` does, per window, row by row.
+        Columns of a score table (see :func:`land_cover_columns`), windows row by row.
     """
     if not len(lattice):
         return land_cover_columns({}, 0)
@@ -92,8 +90,6 @@ def land_cover_columns(counts: Mapping[int, Codes], windows: int) -> dict[str, C
     ----------
     counts
         Pixels per window, by class code; codes that are nowhere may be left out.
-    windows
-        Number of windows.
     """
     nothing = np.zeros(windows, np.int32)
     codes = sorted({*counts, *CLASS_NAMES})

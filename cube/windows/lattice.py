@@ -62,7 +62,7 @@ class WindowGeometry:
 
 @dataclass(frozen=True)
 class WindowLattice:
-    """Every window whose chip lies inside a cube, rows from north to south, columns from west to east.
+    """Every window whose chip lies inside a cube, from north to south and west to east.
 
     Examples
     --------
@@ -116,13 +116,13 @@ class WindowLattice:
         ]
 
     def rows(self, part: Part, resolution: int) -> Spans:
-        """Return the pixel rows of each row of windows, on the cube's grid of that resolution."""
+        """Return each window row's pixel rows, on the cube's grid of a resolution."""
         margin, side = self._reach(part)
         start = (self.bounds.top - self.tops_m - margin) // resolution
         return Spans(start, start + side // resolution)
 
     def columns(self, part: Part, resolution: int) -> Spans:
-        """Return the pixel columns of each column of windows, on the cube's grid of that resolution."""
+        """Return each window column's pixel columns, on the cube's grid of a resolution."""
         margin, side = self._reach(part)
         start = (self.lefts_m - margin - self.bounds.left) // resolution
         return Spans(start, start + side // resolution)
@@ -138,7 +138,7 @@ class WindowLattice:
 def windows_on(
     block: Block, lattice: WindowLattice, resolution: int, buffer_px: int = 0
 ) -> tuple[NDArray[np.intp], ...]:
-    """Return where in the lattice the windows are whose chip, or the cloud buffer around it, reaches a block.
+    """Return which windows have a chip, or a cloud buffer around it, that reaches into a block.
 
     Parameters
     ----------

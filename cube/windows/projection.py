@@ -1,4 +1,4 @@
-"""Longitude and latitude to metres and back, the antimeridian among it."""
+"""Longitude and latitude to metres and back, also across the antimeridian."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _from_lonlat(crs: int | str) -> Transformer:
 
 @lru_cache(maxsize=256)
 def to_lonlat(crs: int | str) -> Transformer:
-    """Return what transforms x and y of a CRS (an EPSG code, or PROJ's text) to longitude and latitude."""
+    """Return what turns x and y of a CRS (EPSG code or PROJ text) into longitude and latitude."""
     return Transformer.from_crs(crs, 4326, always_xy=True)
 
 
@@ -61,7 +61,7 @@ def eastward(geometry: BaseGeometry) -> BaseGeometry:
 
 
 def local_equal_area(geometry: BaseGeometry) -> str:
-    """Return a Lambert azimuthal equal-area CRS centred on a lon/lat geometry, for measuring shares of its area."""
+    """Return an equal-area CRS (Lambert azimuthal) centred on a lon/lat geometry."""
     centre = geometry.representative_point()
     return f"+proj=laea +lat_0={centre.y:.4f} +lon_0={centre.x:.4f} +datum=WGS84 +units=m"
 

@@ -183,7 +183,7 @@ class TestChoice:
         assert len(list(plan.sensor("dem").scenes)) == 4
 
     def test_losers_are_on_record_with_their_reason(self, demo: Config) -> None:
-        lost = {c.id: c.reason for i in (0, 1, 2, 4, 5) for c in plan_of(demo, i).candidates if not c.chosen}
+        lost = {c.id: c.reason for i in (0, 1, 2, 4, 5) for c in plan_of(demo, i).scenes_seen if not c.chosen}
         assert any("cloud_cover" in reason for reason in lost.values())
         assert any("is a newer processing of the same datatake" in reason for reason in lost.values())
         assert any("tile 33UTR covers as much (100 %)" in reason for reason in lost.values())

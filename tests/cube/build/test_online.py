@@ -64,7 +64,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             monkeypatch.setenv(name, value)
         monkeypatch.setitem(access._GDAL_OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.05)
         Settings.get.cache_clear()
-        monkeypatch.setattr(signing, "_KEEPER", signing._Keeper())
+        monkeypatch.setattr(signing, "_TOKENS", signing._TokenCache())
         return service
 
     yield begin
@@ -180,7 +180,9 @@ def test_a_fifth_of_requests_failing_and_short_lived_tokens_change_no_byte(
     calm = online(service, folder="calm")
     assert build_cubes(calm, ThreadEngine(2)).exit_code == 0
     service.expire_tokens()
-    monkeypatch.setattr(signing, "_KEEPER", signing._Keeper())  # other URLs: nothing comes from GDAL's memory
+    monkeypatch.setattr(
+        signing, "_TOKENS", signing._TokenCache()
+    )  # other URLs: nothing comes from GDAL's memory
     service.reset()
     service.faults = Faults(rate=0.2, seed=3, **QUICK)
     rough = online(service, folder="rough")
@@ -379,7 +381,7 @@ def test_an_account_that_is_missing_shows_before_the_first_block(
     assert service.counts()["blob"] == 0
     monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "stand-in-key")
     Settings.get.cache_clear()
-    monkeypatch.setattr(signing, "_KEEPER", signing._Keeper())
+    monkeypatch.setattr(signing, "_TOKENS", signing._TokenCache())
     plan = next(plan for _, plan in plan_cubes(config))
     assert isinstance(plan, CubePlan)
     vv = next(plan.sensor("s1rtc").scenes).assets["vv"]

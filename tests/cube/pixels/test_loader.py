@@ -21,7 +21,7 @@ from cube.errors import ReadError
 from cube.pixels.access import Access
 from cube.pixels.preview import clear_share
 from cube.pixels.read import harmonize_dn, read_band, read_bands
-from cube.scenes.explain import Acquisition
+from cube.scenes.acquisition import Acquisition
 from cube.scenes.items import AssetRef, Scene
 from cube.testing import utm_geobox, write_cog
 from cube.windows.grid import Bounds, geobox_for

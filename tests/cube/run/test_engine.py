@@ -79,10 +79,10 @@ def test_a_killed_clients_task_is_waited_for_before_the_next_run_touches_its_sco
     wait_until_there(tmp_path / "running")
     client.kill()
     client.wait()
-    external.wait_for_stragglers("/data/interim/v2")  # another scope is free at once
+    external.wait_for_earlier_tasks("/data/interim/v2")  # another scope is free at once
     assert not (tmp_path / "ended").exists()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(external.wait_for_stragglers, SCOPE)
+        waiting = pool.submit(external.wait_for_earlier_tasks, SCOPE)
         time.sleep(1)
         assert not waiting.done()
         (tmp_path / "go").touch()

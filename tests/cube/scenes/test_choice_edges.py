@@ -13,8 +13,9 @@ from test_scenes import FEB, HALF, MAY, Q1, Q2, TARGET, WHOLE, ids, landsat, rea
 
 from cube.config.fields import TimeRange
 from cube.config.sensor_models import LandsatConfig, Sentinel1Config, Sentinel2Config
+from cube.scenes.acquisition import Rejection
 from cube.scenes.choose import SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
-from cube.scenes.explain import Candidate, Rejection, Skipped
+from cube.scenes.explain import SceneOutcome, Skipped
 from cube.scenes.items import Scene
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
@@ -140,7 +141,7 @@ def test_both_halves_of_the_newest_processing_replace_the_old() -> None:
     ]
     choice = tile([old, *halves, s2(MAY, 1)])
     assert ids(choice)[0] == ["e", "w"]
-    assert reasons(choice.candidates) == {"old": "w is a newer processing of the same datatake"}
+    assert reasons(choice.scenes_seen) == {"old": "w is a newer processing of the same datatake"}
 
 
 def test_of_one_baseline_the_later_processing_wins() -> None:
@@ -158,7 +159,7 @@ def test_without_a_datatake_platform_and_second_stand_for_it() -> None:
     apart = [s2(FEB, 1, name="a", **more), s2(FEB + SECOND, 1, name="b", **more), s2(MAY, 1)]
     choice = tile(apart)
     assert ids(choice)[0] == ["a"]
-    assert reasons(choice.candidates) == {"b": "a is less cloudy"}  # or as cloudy, and earlier
+    assert reasons(choice.scenes_seen) == {"b": "a is less cloudy"}  # or as cloudy, and earlier
 
 
 @pytest.mark.parametrize(("nodata", "taken"), [((60, 44), True), ((60, 45), False), ((40, 40), True)])
@@ -187,7 +188,7 @@ def test_both_ends_of_a_range_belong_to_it() -> None:
     assert ids(tile(scenes)) == [["first"], ["last"]]
     assert ids(tile([s2(Q1.end, 1, name="first"), s2(Q2.start, 1, name="last")])) == [["first"], ["last"]]
     beyond = [s2(Q1.start - SECOND, 1, name="x"), s2(FEB, 1), s2(MAY, 1), s2(Q2.end + SECOND, 1, name="y")]
-    lost = reasons(tile(beyond).candidates)
+    lost = reasons(tile(beyond).scenes_seen)
     assert lost == {"x": "outside every time range", "y": "outside every time range"}
 
 
@@ -195,7 +196,7 @@ def test_a_loser_at_an_end_of_a_range_is_of_that_range() -> None:
     lost = reasons(
         tile(
             [s2(Q1.start, 9, name="x"), s2(FEB, 1, name="a"), s2(MAY, 1), s2(Q2.end, 9, name="y")]
-        ).candidates
+        ).scenes_seen
     )
     assert lost["x"] == "a is less cloudy"
     assert lost["y"].endswith(" is less cloudy")
@@ -217,7 +218,7 @@ def test_the_date_that_covers_least_speaks_for_its_tile() -> None:
     scenes += [s2(t, 20, "33UUR", covering(0.7)) for t in (FEB, MAY)]
     choice = tile(scenes, cloud_cover=30)
     assert choice.group == "33UUR"
-    assert set(reasons(choice.candidates).values()) == {"tile 33UUR covers 70 % of the target, 33UTR 60 %"}
+    assert set(reasons(choice.scenes_seen).values()) == {"tile 33UUR covers 70 % of the target, 33UTR 60 %"}
 
 
 def test_mean_cloud_is_that_of_all_ranges() -> None:
@@ -227,7 +228,7 @@ def test_mean_cloud_is_that_of_all_ranges() -> None:
     ]
     choice = tile(scenes, cloud_cover=30)
     assert choice.group == "33UUR"
-    assert set(reasons(choice.candidates).values()) == {
+    assert set(reasons(choice.scenes_seen).values()) == {
         "tile 33UUR covers as much (100 %) and is less cloudy on average"
     }
 
@@ -241,7 +242,7 @@ def test_of_orbits_that_cover_as_much_the_one_nearer_in_time_wins() -> None:
     ]
     choice = orbit(scenes)
     assert choice.group == "044"
-    assert set(reasons(choice.candidates).values()) == {
+    assert set(reasons(choice.scenes_seen).values()) == {
         "orbit 044 covers as much (100 %) and is nearer in time"
     }
 
@@ -255,7 +256,7 @@ def test_of_paths_that_cover_as_much_the_less_cloudy_wins() -> None:
     ]
     choice = path(scenes)
     assert choice.group == "193"
-    assert set(reasons(choice.candidates).values()) == {
+    assert set(reasons(choice.scenes_seen).values()) == {
         "path 193 covers as much (100 %) and is less cloudy on average"
     }
 
@@ -279,7 +280,7 @@ def test_of_passes_that_see_the_same_the_nearest_wins_before_or_after_the_anchor
     scenes = [s1(FEB - 2 * DAY, 44, name="before"), s1(FEB + 3 * DAY, 44, name="after"), s1(MAY, 44)]
     choice = orbit(scenes)
     assert ids(choice)[0] == ["before"]
-    assert reasons(choice.candidates) == {"after": "before is nearer in time, or covers more"}
+    assert reasons(choice.scenes_seen) == {"after": "before is nearer in time, or covers more"}
     equal = [s1(FEB - 2 * DAY, 44, name="z"), s1(FEB + 2 * DAY, 44, name="a"), s1(MAY, 44)]
     assert ids(orbit(equal))[0] == ["z"]  # the earlier
 
@@ -299,7 +300,7 @@ def test_tiers() -> None:
     choice = path([landsat(FEB, 0, tier="T2"), landsat(FEB + DAY, 40), landsat(MAY, 0, tier="T2")])
     assert [one.tier for one in choice.acquisitions] == [1, 2]
     assert "is of a better tier, covers more, or is less cloudy" in "".join(
-        reasons(choice.candidates).values()
+        reasons(choice.scenes_seen).values()
     )
 
 
@@ -320,7 +321,7 @@ def test_ranking_over_the_aoi_looks_into_the_range_and_at_what_is_eligible_alone
     choice = choose_tile(scenes, Sentinel2Config(cloud_cover=30), (Q1,), TARGET, clear_share)
     assert asked == ["end", "start"]
     assert ids(choice) == [["end"]]  # equally clear: the less cloudy
-    assert reasons(choice.candidates)["start"] == "end is clearer over the AOI"
+    assert reasons(choice.scenes_seen)["start"] == "end is clearer over the AOI"
 
 
 # ---------------------------------------------------------------- limits, and what is said of them
@@ -347,7 +348,7 @@ def test_a_landsat_scene_at_the_cloud_limit_is_over_it() -> None:
     below = landsat(FEB, 49.99, name="below")
     choice = path([at_the_limit, below, landsat(MAY, 1)], cloud_cover=50)
     assert ids(choice)[0] == ["below"]
-    lost = next(one for one in choice.candidates if one.id == "limit")
+    lost = next(one for one in choice.scenes_seen if one.id == "limit")
     assert (lost.group, lost.reason, lost.chosen) == ("192", "cloud_cover 50 is not below 50", False)
 
 
@@ -403,8 +404,8 @@ def test_the_group_that_is_nearest_to_complete_is_spoken_of() -> None:
         "33UDD lacks 2023-01-01/2023-01-28); "
         "33UCC, 2023-01-01/2023-01-28: 2 found, 2 over cloud_cover 30; 45.1 would admit one"
     )
-    assert len(caught.value.candidates) == len(scenes)
-    lost = reasons(caught.value.candidates)
+    assert len(caught.value.scenes_seen) == len(scenes)
+    lost = reasons(caught.value.scenes_seen)
     assert set(lost.values()) >= {"tile 33UAA has nothing for 2023-02-01/2023-02-28"}
 
 
@@ -464,9 +465,9 @@ def test_an_item_of_a_layer_without_dates_shares_time_with_its_period(
     sure = scene(datetime(2021, 6, 1, tzinfo=UTC), name="sure")
     choice = choose_period("dem", [item, sure], TimeRange.parse("2021-01-02/2021-12-31"))
     assert sorted(s.id for s in choice.acquisitions[0].scenes) == ["it", "sure"][0 if within else 1 :]
-    record = next(one for one in choice.candidates if one.id == "it")
+    record = next(one for one in choice.scenes_seen if one.id == "it")
     assert (record.chosen, record.reason) == (within, "" if within else "not within 2021-01-02/2021-12-31")
-    assert Candidate.from_json(record.to_json()) == record
+    assert SceneOutcome.from_json(record.to_json()) == record
     [whole] = choice.acquisitions
     assert (whole.coverage, whole.cloud_cover, whole.nodata, whole.tier) == (1, 0, 0, 1)
 

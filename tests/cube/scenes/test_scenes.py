@@ -68,8 +68,8 @@ def ids(choice: SensorChoice) -> list[list[str]]:
     return [[s.id for s in one.scenes] for one in choice.acquisitions]
 
 
-def reasons(candidates: Sequence[Any]) -> dict[str, str]:
-    return {c.id: c.reason for c in candidates if not c.chosen}
+def reasons(scenes_seen: Sequence[Any]) -> dict[str, str]:
+    return {c.id: c.reason for c in scenes_seen if not c.chosen}
 
 
 S2_SETTINGS = Sentinel2Config(cloud_cover=30, nodata_pixel_percentage=5)
@@ -84,7 +84,7 @@ class TestTile:
             [s2(FEB, 9, name="a"), s2(FEB + timedelta(days=5), 3, name="b"), s2(MAY, 20, name="c")]
         )
         assert ids(choice) == [["b"], ["c"]]
-        assert reasons(choice.candidates) == {"a": "b is less cloudy"}
+        assert reasons(choice.scenes_seen) == {"a": "b is less cloudy"}
 
     def test_limits_are_strict(self) -> None:
         with pytest.raises(Skipped) as caught:
@@ -105,20 +105,20 @@ class TestTile:
             [s2(FEB, 0, nodata=80, name="empty"), s2(FEB + timedelta(days=5), 20, name="full"), s2(MAY, 1)]
         )
         assert ids(choice)[0] == ["full"]
-        assert reasons(choice.candidates)["empty"] == "nodata_pixel_percentage 80 is not below 5"
+        assert reasons(choice.scenes_seen)["empty"] == "nodata_pixel_percentage 80 is not below 5"
 
     def test_the_tile_that_covers_best_wins_even_if_cloudier(self) -> None:
         scenes = [s2(t, 20, "33UUR") for t in (FEB, MAY)] + [s2(t, 1, "33UTR", HALF) for t in (FEB, MAY)]
         choice = self.choose(scenes)
         assert choice.group == "33UUR"
-        assert set(reasons(choice.candidates).values()) == {
+        assert set(reasons(choice.scenes_seen).values()) == {
             "tile 33UUR covers 100 % of the target, 33UTR 50 %"
         }
 
     def test_the_next_tile_is_tried_when_the_first_cannot_fill_all_ranges(self) -> None:
         choice = self.choose([s2(FEB, 1, "33UUR"), *(s2(t, 1, "33UTR", HALF) for t in (FEB, MAY))])
         assert choice.group == "33UTR"
-        assert "tile 33UUR has nothing for 2023-04-01/2023-06-30" in reasons(choice.candidates).values()
+        assert "tile 33UUR has nothing for 2023-04-01/2023-06-30" in reasons(choice.scenes_seen).values()
 
     def test_no_tile_with_every_range(self) -> None:
         with pytest.raises(Skipped, match="no tile has a scene for every range"):
@@ -151,7 +151,7 @@ class TestTile:
         )
         choice = self.choose([old, new, s2(MAY, 1)])
         assert ids(choice)[0] == ["new"]
-        assert reasons(choice.candidates)["old"] == "new is a newer processing of the same datatake"
+        assert reasons(choice.scenes_seen)["old"] == "new is a newer processing of the same datatake"
 
     def test_halves_of_one_datatake_are_mosaicked(self) -> None:
         same = {"s2:datatake_id": "GS2A_20230210T100000_039902_N05.09", "s2:processing_baseline": "05.09"}
@@ -252,14 +252,14 @@ def test_tiles_are_chosen_as_a_slow_reading_of_the_rules_would(scenes: list[Scen
     if not filled:
         with pytest.raises(Skipped) as caught:
             choose_tile(scenes, S2_SETTINGS, (Q1, Q2), TARGET)
-        assert len(caught.value.candidates) == len(scenes)
-        assert not any(one.chosen or not one.reason for one in caught.value.candidates)
+        assert len(caught.value.scenes_seen) == len(scenes)
+        assert not any(one.chosen or not one.reason for one in caught.value.scenes_seen)
         return
     choice = choose_tile(scenes, S2_SETTINGS, (Q1, Q2), TARGET)
     best = min(filled, key=order)
     assert (choice.group, ids(choice)) == (best, [[one.id] for one in filled[best]])
-    assert sorted(one.id for one in choice.candidates) == sorted(one.id for one in scenes)
-    assert all(one.chosen != bool(one.reason) for one in choice.candidates)
+    assert sorted(one.id for one in choice.scenes_seen) == sorted(one.id for one in scenes)
+    assert all(one.chosen != bool(one.reason) for one in choice.scenes_seen)
 
 
 class TestOrbit:
@@ -286,7 +286,7 @@ class TestOrbit:
         scenes = [s1(t + days, 44) for t in self.ANCHORS] + [s1(t, 95, HALF) for t in self.ANCHORS]
         choice = self.choose(scenes)
         assert choice.group == "044"
-        assert "orbit 044 covers 100 % of the target, 095 50 %" in reasons(choice.candidates).values()
+        assert "orbit 044 covers 100 % of the target, 095 50 %" in reasons(choice.scenes_seen).values()
 
     def test_delta_days_may_be_reached_but_not_passed(self) -> None:
         limit = timedelta(days=12)
@@ -337,7 +337,7 @@ class TestPath:
         ]
         choice = self.choose(scenes)
         assert ids(choice)[0] == ["l8"]
-        assert reasons(choice.candidates)["l7"] == "platform landsat-7"
+        assert reasons(choice.scenes_seen)["l7"] == "platform landsat-7"
 
     def test_a_row_over_the_limit_is_not_used(self) -> None:
         north, south = box(11.5, 50.04, 12.5, 51), box(11.5, 49, 12.5, 50.06)
@@ -349,7 +349,7 @@ class TestPath:
         ]
         choice = self.choose(scenes)
         assert ids(choice)[0] == ["whole"]
-        assert reasons(choice.candidates)["over"] == "cloud_cover 60 is not below 50"
+        assert reasons(choice.scenes_seen)["over"] == "cloud_cover 60 is not below 50"
 
     def test_what_would_have_saved_it(self) -> None:
         scenes = [landsat(FEB + timedelta(days=8 * n), 51.13 + n) for n in range(5)] + [landsat(MAY, 1)]
@@ -358,7 +358,7 @@ class TestPath:
         assert caught.value.reason == (
             "lc2l2: no scene for 2023-01-01/2023-03-31 (5 found, 5 over cloud_cover 50; 51.2 would admit one)"
         )
-        assert len(caught.value.candidates) == 6
+        assert len(caught.value.scenes_seen) == 6
 
     def test_the_path_that_covers_best_wins(self) -> None:
         scenes = [landsat(t, 30, "192") for t in self.ANCHORS]
@@ -405,7 +405,7 @@ def test_a_bad_item_is_recorded_with_its_reason_and_stops_nothing(name: str, val
     land = lulc_item(grid)
     aoi = Aoi(0, shape(good["geometry"]))
     plan = plan_aoi(aoi, config_of_sentinel_2(Q1), FileCatalog([good, bad, land]))
-    lost = next(one for one in plan.candidates if one.id == "bad")
+    lost = next(one for one in plan.scenes_seen if one.id == "bad")
     assert not lost.chosen
     assert "item bad: " in lost.reason
 
