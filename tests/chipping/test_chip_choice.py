@@ -258,7 +258,7 @@ def test_an_area_in_a_zone_far_away_hides_no_overlap_of_two_others() -> None:
         tables.append(ScoreTable(table.cube, table.geometry, table.masks, 2, columns))
     pairs = ScoreSet(tables[::2], SENSORS).conflicts
     assert len(pairs) > 9
-    assert ScoreSet(tables, SENSORS).conflicts.tolist() == (pairs + [0, 36]).tolist()
+    assert ScoreSet(tables, SENSORS).conflicts.tolist() == np.add(pairs, [0, 36]).tolist()
 
 
 def test_not_fetched_blocks_reject_only_what_land_cover_lets_through(
