@@ -31,9 +31,9 @@ def released(
     """A few of the demo's chips, released."""
     config = demo_config(tmp_path_factory.mktemp("released"), *LITTLE)
     working = Layout.of(config).root.path
-    # Files are replaced and never written into, so names of the same ones will do; but a lock is a file's own.
-    unlocked = shutil.ignore_patterns(".lock")
-    shutil.copytree(Layout.of(demo).root.path, working, copy_function=os.link, ignore=unlocked)
+    # Hard links, but of the lock: it would be held by whoever holds the other's.
+    lock = shutil.ignore_patterns(".lock")
+    shutil.copytree(Layout.of(demo).root.path, working, copy_function=os.link, ignore=lock)
     build_cubes(config, ThreadEngine())  # nothing is left to build; its records are of these AOIs
     chip(config)
     make_release(config)
