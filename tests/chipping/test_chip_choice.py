@@ -252,6 +252,19 @@ def test_of_two_chips_of_different_zones_on_one_place_the_lower_aoi_stays(
         assert (most > 0.1) == rejected[index] or abs(most - 0.1) < 1e-3
 
 
+def test_an_area_in_a_zone_far_away_hides_no_overlap_of_two_others() -> None:
+    rng = np.random.default_rng(0)
+    tables = []
+    for aoi_index, (epsg, lon) in enumerate([(32632, 12.0), (32640, 57.0), (32633, 12.0)]):
+        x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(lon, 40.0)
+        table = make_table(rng, aoi_index, round(x / 100) * 100 - 480_300, epsg)
+        columns = {**table.columns, "top_m": table.columns["top_m"] - 5_990_700 + round(y / 100) * 100}
+        tables.append(ScoreTable(table.cube, table.geometry, table.masks, 2, columns))
+    pairs = ScoreSet(tables[::2], SENSORS).conflicts
+    assert len(pairs) > 9
+    assert ScoreSet(tables, SENSORS).conflicts.tolist() == np.add(pairs, [0, 36]).tolist()
+
+
 def test_not_fetched_blocks_reject_only_what_land_cover_lets_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -275,6 +275,13 @@ def test_the_fields_that_are_asked_for_are_those_that_are_read() -> None:
         assert parse_item(kept, SENSORS[key], bands_of(key)).to_json() == whole.to_json()
 
 
+def test_an_item_without_a_collection_is_of_the_sensors() -> None:
+    item = copy.deepcopy(ITEMS["dem"]) | {"collection": "another"}
+    assert parse_item(item, SENSORS["dem"], ["elevation"]).collection == "another"
+    del item["collection"]
+    assert parse_item(item, SENSORS["dem"], ["elevation"]).collection == SENSORS["dem"].collection
+
+
 def test_the_record_is_where_its_first_link_to_itself_leads() -> None:
     item = copy.deepcopy(ITEMS["dem"])
     item["links"] = [{"rel": "root", "href": "https://a/"}, {"rel": "self", "href": "https://a/b?c=d?e"}]
