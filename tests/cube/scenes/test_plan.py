@@ -15,7 +15,7 @@ from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.config.sensors import SENSORS
 from cube.scenes.choose import SceneSet
-from cube.scenes.explain import Candidate
+from cube.scenes.explain import SceneOutcome
 from cube.scenes.plan import CubePlan, canonical_json, plan_cube, row_recipe
 from cube.testing.cubes import plan_from_times
 from cube.windows.grid import Block, Bounds
@@ -63,7 +63,9 @@ def test_a_recipe_is_what_makes_the_pixels_and_nothing_else(plan: CubePlan) -> N
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     assert canonical_json(recipe) == text
     assert plan.fingerprint == hashlib.sha256(text).hexdigest()
-    elsewhere = replace(plan, aoi_index=8, candidates=(Candidate("a", "dem", "", chosen=False, reason="b"),))
+    elsewhere = replace(
+        plan, aoi_index=8, scenes_seen=(SceneOutcome("a", "dem", "", chosen=False, reason="b"),)
+    )
     assert elsewhere.fingerprint == plan.fingerprint
     assert replace(plan, epsg=32632).fingerprint != plan.fingerprint
 
@@ -108,12 +110,12 @@ def test_blocks_are_those_of_every_date(plan: CubePlan) -> None:
 
 
 def test_a_plan_survives_json(plan: CubePlan) -> None:
-    told = replace(plan, candidates=(Candidate("a", "s2l2a", "33UUR", chosen=True, reason=""),))
+    told = replace(plan, scenes_seen=(SceneOutcome("a", "s2l2a", "33UUR", chosen=True, reason=""),))
     text = json.dumps(told.to_json())
     assert '"time": "2023-05-01T10:00:00Z"' in text
     again = CubePlan.from_json(json.loads(text), SENSORS)
     assert json.dumps(again.to_json()) == text
-    assert (again.fingerprint, again.candidates) == (plan.fingerprint, told.candidates)
+    assert (again.fingerprint, again.scenes_seen) == (plan.fingerprint, told.scenes_seen)
     assert (again.extent, again.aoi_index, again.bounds) == (plan.extent, 7, BOUNDS)
     assert again.aoi.equals(plan.aoi)
 
