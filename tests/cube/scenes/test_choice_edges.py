@@ -125,7 +125,7 @@ def test_two_datatakes_of_one_tile_are_no_twins() -> None:
     scenes = [s2(FEB, 3, name="a", **TWIN), s2(FEB + 5 * DAY, 9, name="b", **later), s2(MAY, 1)]
     choice = tile(scenes)
     assert ids(choice)[0] == ["a"]
-    assert reasons(choice.candidates) == {"b": "a is less cloudy"}
+    assert reasons(choice.scenes_seen) == {"b": "a is less cloudy"}
 
 
 def test_of_footprints_without_an_area_one_is_kept() -> None:
@@ -338,7 +338,7 @@ def test_a_day_has_86400_seconds(choose: Any) -> None:
         assert "(1 found, 1 over delta_days 12; 12.1 would admit one)" in said
     with pytest.raises(Skipped) as caught:
         choose([one(FEB + 13 * DAY), one(MAY)], delta_days=12)
-    assert "delta_days 13 is more than 12" in reasons(caught.value.candidates).values()
+    assert "delta_days 13 is more than 12" in reasons(caught.value.scenes_seen).values()
 
 
 def test_a_landsat_scene_at_the_cloud_limit_is_over_it() -> None:
