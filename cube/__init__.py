@@ -8,7 +8,7 @@ the project. The rooms, from the ground up, each of which imports only from thos
 ``redaction``        no signature or token in any text
 ``retry``            failures that pass, told from those that last, and how long to wait
 ``lots``             drawing by lot, seeded
-``lazy``             public names that are imported when they are asked for
+``lazy_names``       public names that are imported when they are asked for
 :mod:`cube.config`   a dataset version in one YAML file; the table of sensors; the list of areas
 :mod:`cube.run`      folders and buckets, locks, engines, logs, progress, the frame of a command
 :mod:`cube.windows`  grids and the lattice of windows, as integers; windows counted from land cover
@@ -22,7 +22,7 @@ the project. The rooms, from the ground up, each of which imports only from thos
 
 from typing import TYPE_CHECKING
 
-from .lazy import lazy_names
+from .lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .build.run import build_cubes

@@ -24,7 +24,7 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cube.lazy import lazy_names
+from cube.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .dataset import Release, chip_arrays, open_release, torch_dataset

@@ -33,15 +33,7 @@ from .opening.zips import zip_chunks, zip_equals
 from .recipe import RECIPE_NAME, RasterSpec, make_recipe, raster_spec_of
 from .report import REPORT_NAME, Thumbnails, make_report, measures_of
 from .select import Selection, select
-from .tracker import (
-    CSV_NAME,
-    GEOJSON_NAME,
-    PARQUET_NAME,
-    read_metadata,
-    to_csv,
-    to_geojson,
-    tracker_table,
-)
+from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, read_metadata, to_csv, to_geojson, tracker_table
 
 AOIS_NAME = "aois.geojson"
 _AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips")

@@ -19,10 +19,10 @@ from cube.run.status import AoiState, AoiStatus, StatusBoard
 from cube.run.tasks import Engine
 from cube.scenes.catalog import Catalog, open_catalog
 
+from .aoi_rows import AoiCallback, AoiRows
 from .block import build_block
+from .block_queue import BlockQueue
 from .plans import AoiPlanner, wanted_aois
-from .queue import BlockQueue
-from .rows import AoiCallback, AoiRows
 
 
 @dataclass(frozen=True)

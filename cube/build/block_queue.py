@@ -26,10 +26,10 @@ from cube.store.sealed import describes, read_seal
 from cube.store.write import write_template
 from cube.windows.grid import Block
 
+from .aoi_rows import AoiRows, error_in_one_line
 from .block import BlockTask
 from .plans import AoiPlanner
 from .prefilter import candidate_classes, needed_blocks
-from .rows import AoiRows, error_in_one_line
 
 _LOG = logging.getLogger(__name__)
 
