@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import IO, Any
 
 import geopandas as gpd
@@ -56,12 +54,9 @@ GELOS_FIELDS = (
 OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
 """Fields that follow GELOS's, before whatever further columns the chips came with."""
 _CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
-_ROWS = 500
-"""Turned into Python objects at once, or back."""
 _WINDOWS = 5000
 """Rows of ``chip_metadata.csv`` read at once."""
-_GEOJSON_HEAD = b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
-_GEOJSON_TAIL = b"]\n}\n"
+_GEOJSON_HEAD = '{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
 _INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
 
 
@@ -261,106 +256,29 @@ def _centres(table: pd.DataFrame, config: Config) -> tuple[pd.Series, pd.Series]
     return lat, lon
 
 
-def rows_of(table: pd.DataFrame, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield rows as dicts, one by one: all at once would take many times the table.
-
-    Parameters
-    ----------
-    table
-        Any table.
-    names
-        The columns that are wanted.
-    """
-    for values in zip(*(table[name] for name in names), strict=True):
-        yield dict(zip(names, values, strict=True))
+def to_geojson(table: gpd.GeoDataFrame) -> bytes:
+    """Write a GeoJSON FeatureCollection, a feature per line; an absent number is null."""
+    features = table.iterfeatures(na="null", drop_id=True)
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False, allow_nan=False) for one in features)
+    return f"{_GEOJSON_HEAD}{lines}\n]\n}}\n".encode()
 
 
-def to_geojson(table: gpd.GeoDataFrame) -> Iterator[bytes]:
-    """Yield a GeoJSON FeatureCollection piece by piece, a feature per line.
-
-    Parameters
-    ----------
-    table
-        The tracker.
-    """
-    yield _GEOJSON_HEAD
-    for number, feature in enumerate(_features(table)):
-        line = json.dumps(feature, ensure_ascii=False, allow_nan=False)
-        yield (f",\n{line}" if number else line).encode()
-    yield b"\n" + _GEOJSON_TAIL
-
-
-def _features(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
-    """Yield rows as features of plain values; an absent number is None."""
-    for part in _pieces(table):
-        plain = pd.DataFrame(part.drop(columns="geometry")).astype(object)
-        records = rows_of(plain.where(plain.notna(), None), list(plain.columns))
-        shapes = shapely.to_geojson(part.geometry.to_numpy())
-        for properties, shape in zip(records, shapes, strict=True):
-            yield {"type": "Feature", "properties": properties, "geometry": json.loads(shape)}
-
-
-def _pieces(table: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
-    """Cut a table into pieces: all rows' plain values would take several times the table."""
-    for start in range(0, len(table), _ROWS):
-        yield table.iloc[start : start + _ROWS]
-
-
-def to_csv(table: gpd.GeoDataFrame) -> Iterator[bytes]:
-    """Yield CSV piece by piece, the footprint as WKT.
-
-    Parameters
-    ----------
-    table
-        The tracker.
-    """
-    columns = [*table.columns.drop("geometry"), "geometry"]
-    yield pd.DataFrame(columns=columns).to_csv(index=False, lineterminator="\n").encode()
-    for part in _pieces(table):
-        plain = pd.DataFrame(part.drop(columns="geometry"))
-        plain["geometry"] = shapely.to_wkt(part.geometry.to_numpy(), rounding_precision=-1)
-        yield plain.to_csv(index=False, header=False, lineterminator="\n").encode()
+def to_csv(table: gpd.GeoDataFrame) -> bytes:
+    """Write CSV, the footprint as WKT in the last column."""
+    plain = pd.DataFrame(table.drop(columns="geometry"))
+    plain["geometry"] = shapely.to_wkt(table.geometry.to_numpy(), rounding_precision=-1)
+    return plain.to_csv(index=False, lineterminator="\n").encode()
 
 
 def read_tracker(data: bytes) -> gpd.GeoDataFrame:
-    """Return the tracker from its GeoJSON, with the types it was written with.
-
-    Parameters
-    ----------
-    data
-        What the tracker's GeoJSON holds.
-    """
-    parts, shapes = [pd.DataFrame()], [np.array([], dtype=object)]
-    features = _parse_features(data)
-    while batch := list(itertools.islice(features, _ROWS)):
-        # Types are inferred from whole columns: beside numbers in another batch, True would become
-        # 1.
-        part = pd.DataFrame([feature["properties"] for feature in batch], dtype=object)
-        texts = [name for name in part if pd.api.types.infer_dtype(part[name], skipna=False) == "string"]
-        parts.append(part.astype(dict.fromkeys(texts, "str")))
-        shapes.append(shapely.from_geojson([json.dumps(feature["geometry"]) for feature in batch]))
-    table = pd.concat(parts, ignore_index=True).infer_objects()  # a column may be empty in a whole batch
-    return gpd.GeoDataFrame(table, geometry=np.concatenate(shapes), crs=4326)
-
-
-def _parse_features(data: bytes) -> Iterator[dict[str, Any]]:
-    """Yield features; of a file of ours line by line, in a fraction of the memory."""
-    if not (data.startswith(_GEOJSON_HEAD) and data.endswith(b"\n" + _GEOJSON_TAIL)):
-        collection = json.loads(data)
-        if "crs" in collection:  # many readers would believe it
-            raise ValueError("it names a CRS; GeoJSON is in EPSG:4326")
-        yield from collection["features"]
-        return
-    lines = io.BytesIO(data)
-    lines.seek(len(_GEOJSON_HEAD))
-    end = len(data) - len(_GEOJSON_TAIL)
-    while lines.tell() < end:
-        line = lines.readline()
-        if lines.tell() < end:
-            if not line.endswith(b",\n"):
-                raise ValueError("features are not parted by commas")
-            line = line[:-2]
-        yield json.loads(line)
+    """Return the tracker from its GeoJSON, with the types it was written with."""
+    collection = json.loads(data)
+    if "crs" in collection:  # many readers would believe it
+        raise ValueError("it names a CRS; GeoJSON is in EPSG:4326")
+    features = collection["features"]
+    table = pd.DataFrame([feature["properties"] for feature in features])
+    shapes = shapely.from_geojson([json.dumps(feature["geometry"]) for feature in features])
+    return gpd.GeoDataFrame(table, geometry=shapes, crs=4326)
 
 
 def image_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:

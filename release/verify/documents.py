@@ -19,7 +19,7 @@ from release.catalogs import (
     read_items,
     stac_items,
 )
-from release.opening.checksums import SUMS_NAME, parse_sums, sha256, sha256_of
+from release.opening.checksums import SUMS_NAME, parse_sums, sha256
 from release.opening.faults import UNREADABLE, Fault, ReleaseError, first_line
 from release.opening.limits import MOST_BYTES
 from release.opening.table import read_parquet
@@ -155,7 +155,7 @@ def _read_tables(
         try:
             table = reader(data)
             wrong = [] if recipe is None else list(table_problems(table, recipe))
-            texts[name] = sha256_of(to_csv(table))
+            texts[name] = sha256(to_csv(table))
         except UNREADABLE as error:
             documents.faults.append(Fault(name, f"cannot be read ({first_line(error)})"))
             continue

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.windows.projection import to_lonlat
 from release.recipe import Recipe
 from release.select import dates_fit, drop_counts
 from release.splits import split
-from release.tracker import image_names, rows_of, series_name, static_name, tracker_fields
+from release.tracker import image_names, series_name, static_name, tracker_fields
 
 _INTEGER_FIELDS = ("original_id", "aoi_index", "epsg", "id", "left_m", "top_m")
 _NUMBER_FIELDS = ("lat", "lon", "purity")
@@ -75,9 +75,10 @@ def row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
             yield f"chip {row['id']}: {text}"
 
 
-def checked_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Yield the fields that are checked of each row."""
-    return rows_of(table, tracker_fields(recipe.table))
+def checked_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the fields that are checked of each row."""
+    rows: list[dict[str, Any]] = table[[*tracker_fields(recipe.table)]].to_dict("records")
+    return rows
 
 
 def _field_problems(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
@@ -160,8 +161,7 @@ def _corners(
     left = part["left_m"].to_numpy(dtype=float)[:, None] - margin
     top = part["top_m"].to_numpy(dtype=float)[:, None] + margin
     east, south = np.array([0.5, 0, 0, 1, 1]) * side, np.array([0.5, 0, 1, 1, 0]) * side
-    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
-    yield from zip(*to_lonlat.transform(left + east, top - south), strict=True)
+    yield from zip(*to_lonlat(epsg).transform(left + east, top - south), strict=True)
 
 
 def _footprint_problems(

@@ -43,8 +43,8 @@ def _file_problems(name, *arguments):
         bytearray(1 << 33)
     return real(name, *arguments)
 chips._file_problems = _file_problems
-from release.__main__ import main_verify
-sys.exit(main_verify([sys.argv[1], "--workers", sys.argv[3]]))
+from release.commands import verify_command
+verify_command([sys.argv[1], "--workers", sys.argv[3]])
 """
 WAITS = """
 import importlib, sys, time
