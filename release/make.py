@@ -21,10 +21,9 @@ from cube.run.storage import DiskFolder, Folder, open_folder
 
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
-from .chosen import READ_THREADS, ChosenChips, batches, find_chips
+from .chosen import READ_THREADS, ChosenChips, find_chips
 from .opening.checksums import SUMS_NAME, format_sums, sha256
 from .opening.faults import ReleaseError
-from .opening.files import FolderFiles
 from .opening.table import to_parquet
 from .opening.zips import zip_chunks, zip_equals
 from .recipe import RECIPE_NAME, RasterSpec, make_recipe, raster_spec_of
@@ -242,7 +241,7 @@ def _is_there(release: Folder, contents: _Contents) -> bool | None:
         return sha256(release.read(name)) == contents.sums[name]
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        return all(all(pool.map(is_whole, batch)) for batch in batches(contents.names))
+        return all(pool.map(is_whole, contents.names))
 
 
 def _check_is_release(release: Folder, names: Collection[str]) -> None:
@@ -263,18 +262,17 @@ def _check_is_release(release: Folder, names: Collection[str]) -> None:
 
 def _write_folder(output: Folder, contents: _Contents, progress: OnProgress | None) -> None:
     """Fill the release folder; it appears whole."""
-    chips = contents.chips
-    rows = range(len(chips.table))
-    with (
-        output.staged(chips.config.dataset.version, SUMS_NAME) as put,
-        ThreadPoolExecutor(READ_THREADS) as pool,
-    ):
-        for batch in batches(rows):
-            sources = [source for row in batch for source in chips.sources(row)]
-            for source, data in zip(sources, pool.map(chips.read, sources), strict=True):
-                put(source.target, data)
+    chips, version = contents.chips, contents.chips.config.dataset.version
+    count = len(chips.table)
+    with output.staged(version, SUMS_NAME) as put, ThreadPoolExecutor(READ_THREADS) as pool:
+
+        def copy_chip(row: int) -> None:
+            for source in chips.sources(row):
+                put(source.target, chips.read(source))
+
+        for done, _ in enumerate(pool.map(copy_chip, range(count)), start=1):
             if progress is not None:
-                progress("chips", batch[-1] + 1, len(rows))
+                progress("chips", done, count)
         for name, data in contents.documents.items():
             put(name, data)
         put(SUMS_NAME, format_sums(contents.sums))
@@ -309,7 +307,7 @@ def _write_zip(output: Folder, archive: str, release: Folder, contents: _Content
 def _zip_of(release: Folder, contents: _Contents) -> Iterator[bytes]:
     """Yield the bytes of a release folder's zip."""
     dataset = contents.chips.config.dataset
-    return zip_chunks(f"{dataset.name}_{dataset.version}", contents.names, FolderFiles(release).read)
+    return zip_chunks(f"{dataset.name}_{dataset.version}", contents.names, release.read)
 
 
 def _summary(
