@@ -41,21 +41,9 @@ _ITEMS_PER_BATCH = 16
 
 
 def make_catalogs(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, bytes]:
-    """Write STAC and Croissant.
+    """Write STAC and Croissant: content by file name.
 
-    Parameters
-    ----------
-    tracker
-        Such as :func:`release.tracker.tracker_table` returns.
-    recipe
-        Name, version, bands and time ranges.
-    sums
-        SHA-256 of the tracker's files, which Croissant records.
-
-    Returns
-    -------
-    dict
-        Content by file name.
+    `sums` are SHA-256 of the tracker's files, which Croissant records.
     """
     collection = _collection(tracker, recipe)
     catalog = _catalog(recipe)
@@ -77,13 +65,6 @@ def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, 
 
     Asset keys are the same for every chip, so that the items make one table: ``{sensor}_{n}`` and
     ``{sensor}_{n}_thumbnail`` for the n-th time range, ``dem`` and ``lulc``.
-
-    Parameters
-    ----------
-    tracker
-        The release's table.
-    recipe
-        Name, version, bands and time ranges.
     """
     template = json.dumps(_item_template(recipe))
     rows = tracker.drop(columns="geometry").to_dict("records")
@@ -92,13 +73,7 @@ def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, 
 
 
 def read_items(data: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the STAC items of a stac-geoparquet file.
-
-    Parameters
-    ----------
-    data
-        What ``items.parquet`` holds.
-    """
+    """Yield the STAC items of a stac-geoparquet file."""
     with pq.ParquetFile(io.BytesIO(data)) as file:
         batches = file.iter_batches(_ITEMS_PER_BATCH)
         yield from stac_geoparquet.arrow.stac_table_to_items(
@@ -238,7 +213,8 @@ def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any
     table = stac_geoparquet.arrow.parse_stac_items_to_arrow(
         items, chunk_size=_ITEMS_PER_CHUNK, schema="FirstBatch"
     )
-    memory, path = MemoryFileSystem(), f"/{uuid4()}.parquet"  # stac-geoparquet writes to paths alone
+    # stac-geoparquet writes to paths alone.
+    memory, path = MemoryFileSystem(), f"/{uuid4()}.parquet"
     stac_geoparquet.arrow.to_parquet(
         table, path, collections={collection["id"]: collection}, filesystem=memory, compression="zstd"
     )

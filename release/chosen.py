@@ -93,14 +93,7 @@ class ChosenChips:
 def find_chips(folder: Folder, selection: Selection, config: Config) -> ChosenChips:
     """Find every file of every chosen chip, with the checksum that its ``chip.json`` gives.
 
-    Parameters
-    ----------
-    folder
-        Where chips lie, each in a folder called by its cell.
-    selection
-        The chosen chips.
-    config
-        The dataset version that they were made for.
+    Each chip lies in a folder called by its cell, inside `folder`.
 
     Raises
     ------

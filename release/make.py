@@ -283,13 +283,7 @@ def _zip_name(config: Config) -> str:
 
 
 def _write_zip(output: Folder, archive: str, release: Folder, contents: _Contents, *, force: bool) -> bool:
-    """Zip the release folder, unless the very same zip is there.
-
-    Returns
-    -------
-    bool
-        True where a zip was written.
-    """
+    """Zip the release folder, unless the very same zip is there; tell whether it was written."""
     chunks = _zip_of(release, contents)
     if output.exists(archive):
         with output.open(archive) as there:

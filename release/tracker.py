@@ -61,13 +61,7 @@ _INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
 
 
 def tracker_fields(table: SensorTable) -> tuple[str, ...]:
-    """Return the fields that every tracker begins with: GELOS's, ours, further sensors'.
-
-    Parameters
-    ----------
-    table
-        Rows of the sensors.
-    """
+    """Return the fields that every tracker begins with: GELOS's, ours, further sensors'."""
     further = []
     for sensor in (row for key, row in table.items() if key not in SENSORS):
         kinds = ("scene_ids", "paths") if sensor.is_static else ("dates", "scene_ids", "thumbs", "paths")
@@ -86,13 +80,6 @@ def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
     It is read piece by piece, and of a window that is no chip only its status, class and measures
     are kept (its cell, dates, scenes and footprint are empty): for every chip there may be a
     hundred of them.
-
-    Parameters
-    ----------
-    file
-        ``chip_metadata.csv``, opened.
-    sensors
-        Rows of the sensors that it has columns of.
 
     Raises
     ------
@@ -140,20 +127,7 @@ def _typed(column: pd.Series, *, required: bool) -> pd.Series:
 
 
 def chip_files(chip: Mapping[str, Any], config: Config) -> dict[str, str]:
-    """Name every file of a chip.
-
-    Parameters
-    ----------
-    chip
-        A row of the numbered chips: ``id``, and each sensor's dates.
-    config
-        Which sensors there are.
-
-    Returns
-    -------
-    dict
-        Name in the release by name in the chip's working folder.
-    """
+    """Return every file's name in the release by its name in the chip's working folder."""
     chip_id = int(chip["id"])
     files: dict[str, str] = {}
     for key in config.sensors:
@@ -167,32 +141,12 @@ def chip_files(chip: Mapping[str, Any], config: Config) -> dict[str, str]:
 
 
 def series_name(key: str, chip_id: int, date: str, suffix: str) -> str:
-    """Name a file of one date.
-
-    Parameters
-    ----------
-    key
-        The sensor.
-    chip_id
-        Number of the chip.
-    date
-        ``YYYYMMDD``.
-    suffix
-        ``tif`` or ``png``.
-    """
+    """Name a file of one date, ``YYYYMMDD``; its suffix is ``tif`` or ``png``."""
     return f"{key}_{chip_id:06}_{date}.{suffix}"
 
 
 def static_name(key: str, chip_id: int) -> str:
-    """Name the raster of a sensor without dates.
-
-    Parameters
-    ----------
-    key
-        The sensor.
-    chip_id
-        Number of the chip.
-    """
+    """Name the raster of a sensor without dates."""
     return f"{key}_{chip_id:06}.tif"
 
 
@@ -205,18 +159,8 @@ def chip_id_of(name: str) -> int | None:
 def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
     """Return the tracker of numbered chips.
 
-    Parameters
-    ----------
-    chips
-        Such as :attr:`release.select.Selection.chips`.
-    config
-        Which sensors there are, the chip's size, and ``release.thumbnail_url``.
-
-    Returns
-    -------
-    GeoDataFrame
-        :func:`tracker_fields`, further columns of `chips`, ``geometry`` (EPSG:4326). ``lat`` and
-        ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
+    :func:`tracker_fields`, further columns of `chips`, and ``geometry`` (EPSG:4326) at last.
+    ``lat`` and ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
     """
     table = chips.rename(columns={"chip_index": "original_id"}).copy()
     table["lat"], table["lon"] = _centres(table, config)
@@ -282,17 +226,7 @@ def read_tracker(data: bytes) -> gpd.GeoDataFrame:
 
 
 def image_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:
-    """Return the names of a sensor's rasters that a row's id and dates stand for.
-
-    Parameters
-    ----------
-    row
-        A row of the tracker.
-    key
-        The sensor.
-    recipe
-        Which sensors the release has.
-    """
+    """Return the names of a sensor's rasters that a row's id and dates stand for."""
     if key not in recipe.rasters:
         return []
     if recipe.table[key].is_static:

@@ -141,7 +141,7 @@ def _read_recipe(documents: _DocumentReader) -> Recipe | None:
 def _read_tables(
     documents: _DocumentReader, recipe: Recipe | None, sums: Mapping[str, str]
 ) -> gpd.GeoDataFrame | None:
-    """Return the tracker from the first of its files that is right; note which are wrong or differ."""
+    """Return the tracker from its first file that is right; note which are wrong or differ."""
     first: gpd.GeoDataFrame | None = None
     texts: dict[str, str] = {}
     readers: dict[str, Callable[[bytes], gpd.GeoDataFrame]] = {

@@ -109,7 +109,7 @@ def _check_documents(files: WatchedFiles) -> _Documents:
 def _chip_tasks(
     sums: Mapping[str, str], table: gpd.GeoDataFrame | None, recipe: Recipe | None
 ) -> list[ChipTask]:
-    """Return a task per chip, in the order of ids, with its row where files can be compared with it."""
+    """Return a task per chip, by id, with its row where files can be compared with it."""
     files: dict[int, list[tuple[str, str]]] = {}
     for name, digest in sorted(sums.items()):
         chip_id = chip_id_of(name)

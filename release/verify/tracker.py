@@ -27,7 +27,7 @@ _NUMBER_FIELDS = ("lat", "lon", "purity")
 _FOOTPRINT_TOLERANCE_DEG = 2e-5
 _LARGEST_INTEGER = 1 << 53
 _UTM_ZONES = {*range(32601, 32661), *range(32701, 32761)}
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)")
+_DATE_IN_SCENE = re.compile(r"(?<!\d)((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)")
 
 
 def table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _sensor_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterat
         yield f"{key}_scene_ids has {len(groups)} entries for {len(recipe.ranges)} dates"
         return
     for date, group in zip(dates.split(","), groups, strict=True):
-        days = set(_DATE.findall(group.replace("T", "_").replace("t", "_")))
+        days = set(_DATE_IN_SCENE.findall(group.replace("T", "_").replace("t", "_")))
         if days and date not in days:
             yield f"{key}_dates {date} is not the day of its scene {group}"
 
@@ -172,7 +172,8 @@ def _footprint_problems(
     found = shapely.get_coordinates(shape)
     corners = np.column_stack([lons[1:], lats[1:]])
     apart = np.abs(corners[:, None, :] - found[None, :, :])
-    apart[..., 0] = np.minimum(apart[..., 0], np.abs(apart[..., 0] - 360))  # beyond the antimeridian
+    # Beyond the antimeridian, too.
+    apart[..., 0] = np.minimum(apart[..., 0], np.abs(apart[..., 0] - 360))
     distances = apart.max(axis=2)
     if (
         not len(found)
