@@ -126,15 +126,7 @@ def chip(config: Config, engine: Engine | None = None, progress: OnProgress | No
 
 @contextlib.contextmanager
 def engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
-    """Give access to an engine: the one given, a cluster if one is named, or threads.
-
-    Parameters
-    ----------
-    config
-        ``compute`` says which, where none is given.
-    engine
-        The engine that is to be used; None: one that is closed in the end.
-    """
+    """Give access to an engine: the one given, or a cluster if one is named, or threads."""
     if engine is not None:
         yield engine
         return
@@ -146,15 +138,6 @@ def engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
 
 def score_cubes(config: Config, engine: Engine, report: OnProgress = lambda *_: None) -> ScoreSet:
     """Return the scores of every finished cube; only those that are not on disk are counted anew.
-
-    Parameters
-    ----------
-    config
-        The dataset version.
-    engine
-        What runs the work.
-    report
-        Called as cubes get done.
 
     Raises
     ------

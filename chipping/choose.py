@@ -1,6 +1,7 @@
 """The choice: from scores and thresholds to one verdict per window. Pure; no pixel is read.
 
-Rules are tried in the order of :func:`verdict_names`; the first that a window breaks is its verdict:
+Rules are tried in the order of :func:`verdict_names`; the first that a window breaks is its
+verdict:
 
 1.  ``nodata``: the sample window holds a land-cover pixel of class 0, which ``chips.forbidden``
     names.
@@ -65,13 +66,7 @@ def cloudy(sensor: str) -> str:
 
 
 def verdict_names(sensors: SensorTable) -> tuple[str, ...]:
-    """Return every verdict, in the order in which its rule is tried.
-
-    Parameters
-    ----------
-    sensors
-        Rows of the sensors.
-    """
+    """Return every verdict, in the order in which its rule is tried."""
     return (
         Verdict.SUCCESS,
         *LandCoverRule,
@@ -177,21 +172,10 @@ def _table_footprints(table: ScoreTable) -> NDArray[np.object_]:
 
 
 def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
-    """Give every window its verdict.
+    """Give every window its verdict: int8, positions in :attr:`ScoreSet.verdicts`.
 
-    Parameters
-    ----------
-    scores
-        Scores of all cubes.
-    chips
-        Thresholds, classes and caps. Window sizes must be those that the scores were made with.
-    seed
-        Decides by lot who stays under a cap.
-
-    Returns
-    -------
-    numpy.ndarray
-        int8 per window, positions in :attr:`ScoreSet.verdicts`.
+    Window sizes of `chips` must be those that the scores were made with. `seed` decides by lot who
+    stays under a cap.
     """
     assert all(table.geometry == WindowGeometry.from_config(chips) for table in scores.tables)
     judged = [_judge(table, chips, scores.verdicts) for table in scores.stacks]

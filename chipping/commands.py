@@ -27,15 +27,7 @@ def chip_command(common: CommonOptions) -> int:
 
 
 def run_chip(config: Config, *, bars: bool) -> int:
-    """Score, choose and write, and print the counts; returns the exit code.
-
-    Parameters
-    ----------
-    config
-        The dataset version.
-    bars
-        Whether progress bars may be drawn.
-    """
+    """Score, choose and write, and print the counts; returns the exit code."""
     from cube.config.sensors import CLASS_NAMES
     from cube.run.progress import draw_steps
 

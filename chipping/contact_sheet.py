@@ -25,14 +25,7 @@ _HEADING_PX = 20
 
 
 def contact_sheet(config: Config, per_class: int = 2) -> bytes:
-    """Draw the chips of a working folder for a person to look at.
-
-    Parameters
-    ----------
-    config
-        The dataset version; its chips must have been made.
-    per_class
-        Chips of each class, drawn by lot with ``release.seed``.
+    """Draw chips of a working folder for a person to look at, some of each class by lot.
 
     Returns
     -------

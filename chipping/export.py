@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
-from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from cube.config.models import Config
@@ -28,15 +27,13 @@ from cube.store.sealed import CubeInfo, SensorInfo, open_arrays, reading
 from cube.windows.grid import CHUNK_M, Bounds
 from cube.windows.lattice import WindowGeometry
 
-from .geotiff import Compression, RasterSettings, encode_tiff, raster_settings, to_exported
+from .geotiff import Array, Compression, RasterSettings, encode_tiff, raster_settings, to_exported
 from .thumbnails import THUMBNAIL_VERSION, encode_png, render
 
 CHIP_RECORD = "chip.json"
 """Written last; its presence means that the chip is whole."""
 _EXPORT_VERSION = 2
 """Of the files in a chip's folder; chips with another are made again."""
-
-Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)

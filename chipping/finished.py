@@ -27,11 +27,6 @@ def sealed_cubes(config: Config) -> list[CubeInfo]:
 
     Cubes of AOIs that phase one does not call built are passed over, with a warning.
 
-    Parameters
-    ----------
-    config
-        The dataset version.
-
     Raises
     ------
     ConfigError
@@ -68,13 +63,6 @@ def _built_aois(root: Folder) -> set[int] | None:
 
 def check_cube(config: Config, info: CubeInfo) -> None:
     """Check that a cube is what a config asks for; it may hold further bands and sensors.
-
-    Parameters
-    ----------
-    config
-        The dataset version.
-    info
-        What the cube's root document says.
 
     Raises
     ------

@@ -20,24 +20,10 @@ _FAR_EAST_DEG = 170
 def footprints(
     geometry: WindowGeometry, epsg: int, left_m: NDArray[np.generic], top_m: NDArray[np.generic]
 ) -> NDArray[np.object_]:
-    """Return the outlines of chips in EPSG:4326, counter-clockwise.
+    """Return the outlines of chips, shapely polygons in EPSG:4326, counter-clockwise.
 
-    Parameters
-    ----------
-    geometry
-        Sizes of the windows.
-    epsg
-        UTM zone that they lie in.
-    left_m
-        Western edges of the sample windows.
-    top_m
-        Northern edges of the sample windows.
-
-    Returns
-    -------
-    numpy.ndarray
-        shapely polygons. One that crosses the antimeridian goes on beyond 180 degrees instead of
-        around the globe.
+    `left_m` and `top_m` are western and northern edges of sample windows in the UTM zone `epsg`. An
+    outline that crosses the antimeridian goes on beyond 180 degrees instead of around the globe.
     """
     left = np.asarray(left_m, np.float64) - geometry.margin_m
     top = np.asarray(top_m, np.float64) + geometry.margin_m
@@ -51,29 +37,13 @@ def footprints(
 
 
 def may_overlap(epsg: int, other: int) -> bool:
-    """Tell whether cubes of two UTM zones can see the same ground: two that are near.
-
-    Parameters
-    ----------
-    epsg
-        UTM zone of one cube.
-    other
-        UTM zone of the other.
-    """
+    """Tell whether cubes of two UTM zones can see the same ground: two that are near."""
     apart = abs(epsg % 100 - other % 100)
     return epsg != other and min(apart, _ZONES - apart) <= _NEAR_ZONES
 
 
 def overlapping(first: NDArray[np.object_], second: NDArray[np.object_]) -> list[tuple[int, int]]:
-    """Return pairs of outlines, one of each array, that share over a tenth of the smaller.
-
-    Parameters
-    ----------
-    first
-        Outlines such as :func:`footprints` returns, of one zone.
-    second
-        Those of another.
-    """
+    """Return pairs of outlines, one of each array, that share over a tenth of the smaller."""
     boxes = shapely.total_bounds(first), shapely.total_bounds(second)
     if all(np.abs(box[[0, 2]]).max() > _FAR_EAST_DEG for box in boxes):
         first, second = eastward(first), eastward(second)

@@ -56,16 +56,7 @@ class RasterSettings:
 
 
 def raster_settings(sensor: Sensor, settings: SensorConfig, bands: Sequence[str]) -> RasterSettings:
-    """Return how a config wants a sensor's chips written.
-
-    Parameters
-    ----------
-    sensor
-        Row of the sensor table.
-    settings
-        The sensor's section of the config.
-    bands
-        Exported bands, in order.
+    """Return how a config wants a sensor's chips written; `bands` are exported in this order.
 
     Raises
     ------
@@ -85,17 +76,8 @@ def raster_settings(sensor: Sensor, settings: SensorConfig, bands: Sequence[str]
 def exported_nodata(sensor: Sensor, bands: Sequence[str], dtype: str, fill: float | None) -> float:
     """Return what a sensor's files name as nodata.
 
-    Parameters
-    ----------
-    sensor
-        Row of the sensor table.
-    bands
-        Exported bands.
-    dtype
-        Of the files.
-    fill
-        What the config wants instead of the archive's nodata; None: that, or NaN where integers
-        with dates become floats.
+    `fill` is what the config wants instead of the archive's nodata; None: that, or NaN where
+    integers with dates become floats.
     """
     if fill is not None:
         return fill
@@ -104,16 +86,9 @@ def exported_nodata(sensor: Sensor, bands: Sequence[str], dtype: str, fill: floa
 
 
 def to_exported(values: Array, band: Band, settings: RasterSettings) -> Array:
-    """Turn the cube's numbers into exported ones.
+    """Turn the cube's numbers, ``(..., y, x)`` of one band, into exported ones.
 
-    Parameters
-    ----------
-    values
-        ``(..., y, x)`` of one band, as it lies in the cube.
-    band
-        Its row in the sensor table.
-    settings
-        An integer dtype holds the cube's integers, saturated; a float dtype holds physical values.
+    An integer dtype holds the cube's integers, saturated; a float dtype holds physical values.
 
     Examples
     --------
@@ -163,20 +138,8 @@ def encode_tiff(
 ) -> bytes:
     """Return a GeoTIFF's bytes; equal arguments give equal bytes.
 
-    Parameters
-    ----------
-    values
-        ``(band, y, x)`` in the exported dtype.
-    settings
-        Names, nodata, scale and offset of the bands are taken from it.
-    crs
-        CRS of the pixels' grid.
-    transform
-        From pixels to metres.
-    tags
-        Metadata of the whole file.
-    compress
-        Codec. Differences of neighbours are coded (predictor 2, or 3 for floats).
+    `values` are ``(band, y, x)`` in the exported dtype, `transform` leads from pixels to metres,
+    `tags` are of the file. Differences of neighbours are coded (predictor 2, or 3 for floats).
     """
     count, height, width = values.shape
     profile = {

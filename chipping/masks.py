@@ -34,17 +34,10 @@ def mask_settings(config: Config) -> tuple[MaskSettings, ...]:
 
 
 def clear_pixels(mask: NDArray[np.integer], rule: CloudRule, sensor: Sensor) -> Mask:
-    """Return where a mask band says that the ground is seen.
+    """Return where a cloud band, ``(y, x)``, says that the ground is seen.
 
-    Parameters
-    ----------
-    mask
-        ``(y, x)`` of the cloud band.
-    rule
-        Codes that are clear, or bits that are not, here and in the buffer around; pixels beyond the
-        array's edge cloud nothing.
-    sensor
-        Says which of the two; of bits, the band's nodata is the one of fill.
+    Codes are clear, or bits are not, as `rule` says, here and in the buffer around; pixels beyond
+    the array's edge cloud nothing. Of bits, the band's nodata is the one of fill.
     """
     if sensor.mask is MaskRule.CODES:
         table = np.zeros(256, np.bool_)

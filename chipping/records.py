@@ -28,13 +28,6 @@ def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> Iterator[
     scenes of one date's mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326);
     ``left_m`` and ``top_m`` are edges of the sample window in ``epsg``. ``{sensor}_min_valid`` and
     ``{sensor}_min_clear`` are the worst date's shares.
-
-    Parameters
-    ----------
-    scores
-        Scores of all cubes.
-    verdicts
-        A verdict per window, such as :func:`chipping.choose.choose` returns.
     """
     yield _csv([_header(scores.sensors)])
     for number, table in enumerate(scores.tables):
@@ -112,15 +105,7 @@ def _worst_share(table: ScoreTable, key: str, which: Which) -> list[object]:
 
 
 def count_verdicts(scores: ScoreSet, verdicts: NDArray[np.int8]) -> dict[int, dict[str, int]]:
-    """Return, per AOI index, how many windows got each verdict, in the order of the rules.
-
-    Parameters
-    ----------
-    scores
-        Scores of all cubes.
-    verdicts
-        A verdict per window, such as :func:`chipping.choose.choose` returns.
-    """
+    """Return, per AOI index, how many windows got each verdict, in the order of the rules."""
     counts = {}
     names = scores.verdicts
     for number, table in enumerate(scores.tables):

@@ -90,29 +90,11 @@ class ScoreTable:
         return found is not None and (found.sensor.is_static or len(found.times) == self.ranges)
 
     def share(self, which: Which, sensor: str, date: int) -> NDArray[np.float64]:
-        """Return the ``valid`` share of chips or the ``clear`` share of sample windows on a date.
-
-        Parameters
-        ----------
-        which
-            ``valid`` or ``clear``.
-        sensor
-            Key of a sensor that the cube has.
-        date
-            Position among its dates.
-        """
+        """Return the ``valid`` share of chips or the ``clear`` one of sample windows on a date."""
         return self.columns[f"{sensor}_{date}_{which}_px"] / np.float64(self.window_px(which, sensor))
 
     def window_px(self, which: Which, sensor: str) -> int:
-        """Return the pixels that a share is of: a chip's for ``valid``, a sample's for ``clear``.
-
-        Parameters
-        ----------
-        which
-            ``valid`` or ``clear``.
-        sensor
-            Key of a sensor that the cube has.
-        """
+        """Return what a share is of: pixels of a chip for ``valid``, of a sample for ``clear``."""
         part: Part = "chip" if which == "valid" else "sample"
         return self.geometry.window_px(part, self.cube.sensors[sensor].resolution)
 

@@ -108,14 +108,7 @@ def _text(value: object) -> str:
 
 
 def parse_grid(options: Sequence[str], sensors: Collection[str]) -> dict[str, list[Any]]:
-    """Read ``key=value,value...`` options.
-
-    Parameters
-    ----------
-    options
-        One per key to sweep.
-    sensors
-        Keys of sensors, which thresholds may name.
+    """Read ``key=value,value...`` options, one per key to sweep.
 
     Examples
     --------
@@ -176,18 +169,7 @@ def _with_values(chips: ChipsConfig, values: Mapping[str, Any], sensors: Iterabl
 
 
 def sweep_scores(scores: ScoreSet, chips: ChipsConfig, grid: Grid, seed: int = 0) -> SweepResult:
-    """Count the chips that every setting of a grid gives.
-
-    Parameters
-    ----------
-    scores
-        Scores of all cubes.
-    chips
-        Settings of what the grid does not name.
-    grid
-        Values by dotted key, such as :func:`parse_grid` returns.
-    seed
-        Of the lots under a cap.
+    """Count the chips that every setting of a grid gives; `chips` has what the grid does not name.
 
     Raises
     ------

@@ -47,21 +47,11 @@ _CURVE = 40.0
 
 
 def render(sensor: Sensor, bands: Mapping[str, NDArray[np.generic]]) -> Bytes:
-    """Return a picture of one date of a sensor.
+    """Return a picture of one date of a sensor: ``(y, x, 4)`` uint8, red green blue alpha.
 
-    Parameters
-    ----------
-    sensor
-        Row of the sensor table.
-    bands
-        Exported bands by name, ``(y, x)``, the numbers that lie in the cube.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(y, x, 4)`` uint8, red green blue alpha: true colour of an optical sensor, VV, VH and
-        their ratio of a radar, or, where the bands for it are not there, a grey picture of the
-        first band.
+    True colour of an optical sensor, VV, VH and their ratio of a radar, or, where the bands for it
+    are not there, a grey picture of the first band. `bands` are exported ones by name, ``(y, x)``,
+    the numbers that lie in the cube.
     """
     names = sensor.true_color
     if names and all(name in bands for name in names):

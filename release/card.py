@@ -52,17 +52,7 @@ Row = tuple[object, ...]
 
 
 def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -> bytes:
-    """Write the card: what the release is, how it was made, whose data it is, and its limits.
-
-    Parameters
-    ----------
-    selection
-        What was kept, and why the rest was not.
-    tracker
-        The release's table.
-    recipe
-        Settings, and what the rasters are.
-    """
+    """Write the card: what the release is, how it was made, whose data it is, and its limits."""
     series = recipe.series
     codes = sorted(set(tracker["lulc"]), key=int)
     return fill_template(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time
-from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import geopandas as gpd
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pystac
 import shapely
 import stac_geoparquet.arrow
+from fsspec.implementations.memory import MemoryFileSystem
 from pystac.extensions.classification import Classification, ClassificationExtension
 from pystac.extensions.eo import Band as EoBand
 from pystac.extensions.eo import EOExtension
@@ -26,7 +26,7 @@ from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Senso
 
 from .croissant import make_croissant
 from .recipe import RasterSpec, Recipe
-from .tracker import GEOJSON_NAME, rows_of, static_name
+from .tracker import GEOJSON_NAME, static_name
 
 CATALOG_NAME = "catalog.json"
 COLLECTION_NAME = "collection.json"
@@ -40,26 +40,10 @@ _ITEMS_PER_BATCH = 16
 """Items that are turned back at once."""
 
 
-def make_catalogs(
-    tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str], scratch: Path
-) -> dict[str, bytes]:
-    """Write STAC and Croissant.
+def make_catalogs(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, bytes]:
+    """Write STAC and Croissant: content by file name.
 
-    Parameters
-    ----------
-    tracker
-        Such as :func:`release.tracker.tracker_table` returns.
-    recipe
-        Name, version, bands and time ranges.
-    sums
-        SHA-256 of the tracker's files, which Croissant records.
-    scratch
-        A local folder for what is written before it is read.
-
-    Returns
-    -------
-    dict
-        Content by file name.
+    `sums` are SHA-256 of the tracker's files, which Croissant records.
     """
     collection = _collection(tracker, recipe)
     catalog = _catalog(recipe)
@@ -67,7 +51,7 @@ def make_catalogs(
     return {
         CATALOG_NAME: _json(catalog),
         COLLECTION_NAME: _json(collection),
-        ITEMS_NAME: _items_parquet(items, collection, scratch),
+        ITEMS_NAME: _items_parquet(items, collection),
         CROISSANT_NAME: _json(make_croissant(tracker, recipe, sums)),
     }
 
@@ -81,29 +65,15 @@ def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, 
 
     Asset keys are the same for every chip, so that the items make one table: ``{sensor}_{n}`` and
     ``{sensor}_{n}_thumbnail`` for the n-th time range, ``dem`` and ``lulc``.
-
-    Parameters
-    ----------
-    tracker
-        The release's table.
-    recipe
-        Name, version, bands and time ranges.
     """
     template = json.dumps(_item_template(recipe))
-    shapes = tracker.geometry.to_numpy()
-    rows = rows_of(tracker, list(tracker.columns.drop("geometry")))
-    for row, shape in zip(rows, shapes, strict=True):
+    rows = tracker.drop(columns="geometry").to_dict("records")
+    for row, shape in zip(rows, tracker.geometry, strict=True):
         yield _item(template, row, shape, recipe)
 
 
 def read_items(data: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the STAC items of a stac-geoparquet file.
-
-    Parameters
-    ----------
-    data
-        What ``items.parquet`` holds.
-    """
+    """Yield the STAC items of a stac-geoparquet file."""
     with pq.ParquetFile(io.BytesIO(data)) as file:
         batches = file.iter_batches(_ITEMS_PER_BATCH)
         yield from stac_geoparquet.arrow.stac_table_to_items(
@@ -238,18 +208,19 @@ def _time_span(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, dateti
     return recipe.year.start, recipe.year.end.replace(microsecond=0)
 
 
-def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any], scratch: Path) -> bytes:
-    # All items have the first one's fields; the default reads the whole of them into memory to find
-    # that out.
+def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any]) -> bytes:
+    # All items have the first one's fields; the default looks for them in all of them.
     table = stac_geoparquet.arrow.parse_stac_items_to_arrow(
         items, chunk_size=_ITEMS_PER_CHUNK, schema="FirstBatch"
     )
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:  # stac-geoparquet writes to paths alone
-        path = Path(folder) / ITEMS_NAME
-        stac_geoparquet.arrow.to_parquet(
-            table, path, collections={collection["id"]: collection}, compression="zstd"
-        )
-        return path.read_bytes()
+    # stac-geoparquet writes to paths alone.
+    memory, path = MemoryFileSystem(), f"/{uuid4()}.parquet"
+    stac_geoparquet.arrow.to_parquet(
+        table, path, collections={collection["id"]: collection}, filesystem=memory, compression="zstd"
+    )
+    data = bytes(memory.cat_file(path))
+    memory.rm_file(path)
+    return data
 
 
 def _catalog(recipe: Recipe) -> dict[str, Any]:
@@ -266,7 +237,7 @@ def _extent(tracker: gpd.GeoDataFrame, recipe: Recipe) -> pystac.Extent:
     """Return the box around all chips, and the time from the first image to the last."""
     west, south, east, north = (float(value) for value in tracker.total_bounds)
     dates = [f"{key}_dates" for key in recipe.series]
-    periods = [_time_span(recipe, row) for row in rows_of(tracker, ["id", *dates])]
+    periods = [_time_span(recipe, row) for row in tracker[["id", *dates]].to_dict("records")]
     return pystac.Extent(
         pystac.SpatialExtent([[west, south, east, north]]),
         pystac.TemporalExtent([[min(p[0] for p in periods), max(p[1] for p in periods)]]),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -23,10 +23,6 @@ from .select import Selection
 from .tracker import chip_files, chip_id_of
 
 READ_THREADS = 8
-_BATCH = 16
-"""Chips, or files, in flight at once."""
-
-Item = TypeVar("Item")
 
 
 class Source(NamedTuple):
@@ -97,14 +93,7 @@ class ChosenChips:
 def find_chips(folder: Folder, selection: Selection, config: Config) -> ChosenChips:
     """Find every file of every chosen chip, with the checksum that its ``chip.json`` gives.
 
-    Parameters
-    ----------
-    folder
-        Where chips lie, each in a folder called by its cell.
-    selection
-        The chosen chips.
-    config
-        The dataset version that they were made for.
+    Each chip lies in a folder called by its cell, inside `folder`.
 
     Raises
     ------
@@ -113,8 +102,7 @@ def find_chips(folder: Folder, selection: Selection, config: Config) -> ChosenCh
     """
     chips = ChosenChips(folder, selection.chips, config)
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        rows = batches(range(len(selection.chips)))
-        digests = itertools.chain.from_iterable(pool.map(chips.find_digests, batch) for batch in rows)
+        digests = pool.map(chips.find_digests, range(len(selection.chips)))
         return replace(chips, sums=dict(itertools.chain.from_iterable(digests)))
 
 
@@ -145,10 +133,3 @@ def _check_record(record: Mapping[str, Any], chip: Mapping[str, Any], config: Co
                 f"chip {chip['cell']}: its chip.json has {what} {found}, and {CHIP_METADATA} {expected}; "
                 "run chip.py again"
             )
-
-
-def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Cut work into pieces, so that no more than one of them is in memory."""
-    rest = iter(items)
-    while batch := list(itertools.islice(rest, _BATCH)):
-        yield batch

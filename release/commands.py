@@ -71,7 +71,7 @@ def run_command(common: CommonOptions, options: BuildOptions, *, force: bool) ->
     """Build cubes, cut chips and make a release, in a row."""
 
     def do_all(config: Config) -> int:
-        built = run_build(config, options, bars=common.bars)  # what failed leaves the others' release to do
+        built = run_build(config, options, bars=common.bars)  # if one failed, the others go on
         chipped = run_chip(config, bars=common.bars)
         return max(built, chipped, _run_release(config, force=force, bars=common.bars))
 

@@ -57,14 +57,7 @@ _CONTEXT: dict[str, Any] = {
 def make_croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, Any]:
     """Return the Croissant 1.0 description of a release's tables and rasters, as JSON-LD.
 
-    Parameters
-    ----------
-    tracker
-        The release's table.
-    recipe
-        Name, version and sensors.
-    sums
-        SHA-256 of the tracker's files, by name.
+    `sums` are SHA-256 of the tracker's files, by name.
     """
     columns = [*tracker.columns.drop("geometry"), "geometry"]
     return {

@@ -53,7 +53,7 @@ class Release:
         self._files = open_files(path)
         self.recipe: Recipe = parse_recipe(self._read(RECIPE_NAME, _MOST_RECIPE_BYTES))
         lines = io.BytesIO(self._read(SUMS_NAME, _MOST_SUMS_BYTES))
-        most_chips = sum(len(line) >= MIN_SUMS_LINE_BYTES for line in lines)  # and each has several files
+        most_chips = sum(len(line) >= MIN_SUMS_LINE_BYTES for line in lines)  # each has several
         self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME), most_chips, self.recipe)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import pandas as pd
 
-from chipping.chip import OnProgress
 from chipping.records import CHIP_METADATA
 from cube.config.models import Config
 from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import hold
 from cube.run.status import AOI_METADATA
-from cube.run.storage import STAGING_PREFIX, DiskFolder, Folder, disk_errors, open_folder
+from cube.run.storage import DiskFolder, Folder, open_folder
 
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
-from .chosen import READ_THREADS, ChosenChips, batches, find_chips
-from .opening.checksums import SUMS_NAME, format_sums, sha256, sha256_of
+from .chosen import READ_THREADS, ChosenChips, find_chips
+from .opening.checksums import SUMS_NAME, format_sums, sha256
 from .opening.faults import ReleaseError
-from .opening.files import FolderFiles
 from .opening.table import to_parquet
 from .opening.zips import zip_chunks, zip_equals
 from .recipe import RECIPE_NAME, RasterSpec, make_recipe, raster_spec_of
 from .report import REPORT_NAME, Thumbnails, make_report, measures_of
 from .select import Selection, select
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, read_metadata, to_csv, to_geojson, tracker_table
+
+if TYPE_CHECKING:
+    from chipping.chip import OnProgress
 
 AOIS_NAME = "aois.geojson"
 _AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips")
@@ -94,10 +93,8 @@ def make_release(
     output.make()
     with hold(output):
         output.sweep()
-        with _document_folder(output) as documents:
-            _write_documents(working, measures, selection, chips, documents)
-            contents = _gather(chips, documents)
-            written = _write_release(output, contents, force=force, progress=progress)
+        contents = _Contents(chips, _make_documents(working, measures, selection, chips))
+        written = _write_release(output, contents, force=force, progress=progress)
     return _summary(output, selection, config, contents.fingerprint, written=written)
 
 
@@ -119,57 +116,29 @@ def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
         raise ReleaseError(f"{working}/{error}") from None
 
 
-@dataclass
-class _DocumentFolder:
-    """The files of a release that are no chip's, on disk: in all they are larger than the table."""
-
-    folder: Path
-    sums: dict[str, str] = field(default_factory=dict)
-
-    def add(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Write a file piece by piece."""
-        path = self.folder / name
-        with disk_errors(str(path)), path.open("wb") as file:
-            self.sums[name] = sha256_of(_written(file, pieces))
-
-
-def _written(file: IO[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
-    for piece in pieces:
-        file.write(piece)
-        yield piece
-
-
-@contextlib.contextmanager
-def _document_folder(output: Folder) -> Iterator[_DocumentFolder]:
-    """Keep documents beside the release, where the next run sweeps what a killed one leaves."""
-    place = output.path if isinstance(output, DiskFolder) else None
-    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=place) as folder:
-        yield _DocumentFolder(Path(folder))
-
-
-def _write_documents(
-    working: Folder,
-    measures: pd.DataFrame,
-    selection: Selection,
-    chips: ChosenChips,
-    documents: _DocumentFolder,
-) -> None:
-    """Write every file of the release that is no chip's."""
+def _make_documents(
+    working: Folder, measures: pd.DataFrame, selection: Selection, chips: ChosenChips
+) -> dict[str, bytes]:
+    """Make every file of the release that is no chip's, but SHA256SUMS."""
     tracker = tracker_table(selection.chips, chips.config)
     recipe = make_recipe(chips.config, _raster_specs(chips), selection.before)
-    documents.add(GEOJSON_NAME, to_geojson(tracker))
-    documents.add(CSV_NAME, to_csv(tracker))
-    documents.add(PARQUET_NAME, [to_parquet(tracker)])
-    documents.add(RECIPE_NAME, [recipe.to_json()])
+    documents = {
+        GEOJSON_NAME: to_geojson(tracker),
+        CSV_NAME: to_csv(tracker),
+        PARQUET_NAME: to_parquet(tracker),
+    }
+    documents |= make_catalogs(tracker, recipe, _sums_of(documents))
+    documents |= {RECIPE_NAME: recipe.to_json(), CARD_NAME: make_card(selection, tracker, recipe)}
     aois = _read_aois(working) if working.exists(AOI_METADATA) else None
     if aois is not None:
-        documents.add(AOIS_NAME, [_aois_geojson(aois)])
-    for name, data in make_catalogs(tracker, recipe, documents.sums, documents.folder).items():
-        documents.add(name, [data])
-    documents.add(CARD_NAME, [make_card(selection, tracker, recipe)])
-    names = sorted([*documents.sums, SUMS_NAME])
-    thumbnails = Thumbnails(chips.read_target)
-    documents.add(REPORT_NAME, [make_report(selection, tracker, measures, aois, recipe, thumbnails, names)])
+        documents[AOIS_NAME] = _aois_geojson(aois)
+    names, thumbnails = sorted([*documents, SUMS_NAME]), Thumbnails(chips.read_target)
+    report = make_report(selection, tracker, measures, aois, recipe, thumbnails, names)
+    return documents | {REPORT_NAME: report}
+
+
+def _sums_of(documents: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: sha256(data) for name, data in documents.items()}
 
 
 def _raster_specs(chips: ChosenChips) -> dict[str, RasterSpec]:
@@ -213,24 +182,23 @@ class _Contents:
     """What a release is to hold."""
 
     chips: ChosenChips
-    documents: tuple[Path, ...]
-    """The files that are no chip's."""
-    sums: Mapping[str, str]
-    """Of every file but SHA256SUMS, by name."""
-    fingerprint: str
-    """SHA-256 of SHA256SUMS."""
+    documents: Mapping[str, bytes]
+    """The files that are no chip's, by name."""
+
+    @cached_property
+    def sums(self) -> dict[str, str]:
+        """SHA-256 of every file but SHA256SUMS, by name."""
+        return {**self.chips.sums, **_sums_of(self.documents)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of SHA256SUMS."""
+        return sha256(format_sums(self.sums))
 
     @property
     def names(self) -> list[str]:
         """All files but SHA256SUMS, sorted."""
         return sorted(self.sums)
-
-
-def _gather(chips: ChosenChips, documents: _DocumentFolder) -> _Contents:
-    """Put the chips' files and the documents together."""
-    sums = {**chips.sums, **documents.sums}
-    paths = tuple(documents.folder / name for name in documents.sums)
-    return _Contents(chips, paths, sums, sha256(format_sums(sums)))
 
 
 def _write_release(output: Folder, contents: _Contents, *, force: bool, progress: OnProgress | None) -> bool:
@@ -265,7 +233,7 @@ def _is_there(release: Folder, contents: _Contents) -> bool | None:
         return sha256(release.read(name)) == contents.sums[name]
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        return all(all(pool.map(is_whole, batch)) for batch in batches(contents.names))
+        return all(pool.map(is_whole, contents.names))
 
 
 def _check_is_release(release: Folder, names: Collection[str]) -> None:
@@ -286,20 +254,19 @@ def _check_is_release(release: Folder, names: Collection[str]) -> None:
 
 def _write_folder(output: Folder, contents: _Contents, progress: OnProgress | None) -> None:
     """Fill the release folder; it appears whole."""
-    chips = contents.chips
-    rows = range(len(chips.table))
-    with (
-        output.staged(chips.config.dataset.version, SUMS_NAME) as put,
-        ThreadPoolExecutor(READ_THREADS) as pool,
-    ):
-        for batch in batches(rows):
-            sources = [source for row in batch for source in chips.sources(row)]
-            for source, data in zip(sources, pool.map(chips.read, sources), strict=True):
-                put(source.target, data)
+    chips, version = contents.chips, contents.chips.config.dataset.version
+    count = len(chips.table)
+    with output.staged(version, SUMS_NAME) as put, ThreadPoolExecutor(READ_THREADS) as pool:
+
+        def copy_chip(row: int) -> None:
+            for source in chips.sources(row):
+                put(source.target, chips.read(source))
+
+        for done, _ in enumerate(pool.map(copy_chip, range(count)), start=1):
             if progress is not None:
-                progress("chips", batch[-1] + 1, len(rows))
-        for path in contents.documents:
-            put(path.name, path.read_bytes())
+                progress("chips", done, count)
+        for name, data in contents.documents.items():
+            put(name, data)
         put(SUMS_NAME, format_sums(contents.sums))
 
 
@@ -308,13 +275,7 @@ def _zip_name(config: Config) -> str:
 
 
 def _write_zip(output: Folder, archive: str, release: Folder, contents: _Contents, *, force: bool) -> bool:
-    """Zip the release folder, unless the very same zip is there.
-
-    Returns
-    -------
-    bool
-        True where a zip was written.
-    """
+    """Zip the release folder, unless the very same zip is there; tell whether it was written."""
     chunks = _zip_of(release, contents)
     if output.exists(archive):
         with output.open(archive) as there:
@@ -332,7 +293,7 @@ def _write_zip(output: Folder, archive: str, release: Folder, contents: _Content
 def _zip_of(release: Folder, contents: _Contents) -> Iterator[bytes]:
     """Yield the bytes of a release folder's zip."""
     dataset = contents.chips.config.dataset
-    return zip_chunks(f"{dataset.name}_{dataset.version}", contents.names, FolderFiles(release).read)
+    return zip_chunks(f"{dataset.name}_{dataset.version}", contents.names, release.read)
 
 
 def _summary(

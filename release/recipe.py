@@ -63,25 +63,11 @@ class RasterSpec:
         return len(self.bands) * self.size_px**2 * np.dtype(self.dtype).itemsize
 
     def allows_block(self, height: int, width: int) -> bool:
-        """Tell whether a raster may have blocks of this size, pixels: GDAL unpacks whole ones.
-
-        Parameters
-        ----------
-        height
-            Rows of a block.
-        width
-            Columns of a block.
-        """
+        """Tell whether a raster may have blocks of this size, pixels: GDAL unpacks whole ones."""
         return height * width <= max(self.size_px**2, _BLOCK_PX)
 
     def is_nodata(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return where there is no value.
-
-        Parameters
-        ----------
-        values
-            Pixels of any of its bands.
-        """
+        """Return where pixels have no value."""
         if self.nodata is None:
             return np.zeros(values.shape, dtype=bool)
         empty = np.isnan(values) if math.isnan(self.nodata) else values == self.nodata
@@ -116,13 +102,7 @@ class Recipe:
         return geometry.bounds("chip", int(row["left_m"]), int(row["top_m"]))
 
     def raster_settings(self, key: str) -> RasterSettings:
-        """Return how a sensor's rasters were written.
-
-        Parameters
-        ----------
-        key
-            The sensor.
-        """
+        """Return how a sensor's rasters were written."""
         spec = self.rasters[key]
         nodata = math.nan if spec.nodata is None else spec.nodata
         return RasterSettings(self.table[key], spec.bands, spec.dtype, nodata)
@@ -135,7 +115,7 @@ class Recipe:
     def to_json(self) -> bytes:
         """Write ``config.json``."""
         specs = {
-            key: {**asdict(one), "nodata": _nodata_text(one.nodata)} for key, one in self.rasters.items()
+            key: {**asdict(one), "nodata": _nodata_json(one.nodata)} for key, one in self.rasters.items()
         }
         data = {
             "schema_version": _SCHEMA_VERSION,
@@ -150,15 +130,6 @@ class Recipe:
 
 def make_recipe(config: Config, specs: Mapping[str, RasterSpec], before: Mapping[int, int]) -> Recipe:
     """Gather what a release was made with: no path, host or clock.
-
-    Parameters
-    ----------
-    config
-        The dataset version.
-    specs
-        What the rasters are, by sensor.
-    before
-        Chips per class before balancing.
 
     Raises
     ------
@@ -220,11 +191,6 @@ def _known_settings(model: type[Section], settings: Mapping[str, Any]) -> Sectio
 
 def parse_recipe(data: bytes) -> Recipe:
     """Read ``config.json``, which may be anybody's.
-
-    Parameters
-    ----------
-    data
-        What the file holds.
 
     Raises
     ------
@@ -316,7 +282,7 @@ def _spec_and_settings(key: str, spec: RasterSpec, recipe: Recipe) -> Iterator[t
     yield "min_valid", spec.min_valid, _min_valid(sensor, recipe.chips, len(recipe.ranges))
 
 
-def _nodata_text(value: float | None) -> float | str | None:
+def _nodata_json(value: float | None) -> float | str | None:
     return "nan" if value is not None and math.isnan(value) else value
 
 
@@ -325,20 +291,9 @@ def _nodata_value(value: Any) -> float | None:
 
 
 def raster_spec_of(key: str, data: bytes, thumbnail: bytes | None, config: Config, where: str) -> RasterSpec:
-    """Return what a sensor's rasters are.
+    """Return what a sensor's rasters are, by one GeoTIFF and its picture, if it has one.
 
-    Parameters
-    ----------
-    key
-        The sensor.
-    data
-        One of its GeoTIFFs.
-    thumbnail
-        That one's picture, if it has one.
-    config
-        What the rasters were asked to be.
-    where
-        Names the GeoTIFF in messages.
+    `where` names the GeoTIFF in messages.
 
     Raises
     ------

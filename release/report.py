@@ -22,7 +22,7 @@ from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
 from cube.lots import lot
 
 from . import svg
-from .card import SPLIT_NOTE
+from .card import SPLIT_NOTE, Row
 from .recipe import Recipe
 from .select import Selection
 from .templates import fill_template
@@ -38,8 +38,6 @@ _MAX_AOI_ROWS = 500
 _OPEN_AOI_ROWS = 20
 """Longer tables are folded."""
 
-Row = tuple[object, ...]
-"""Cells of a table."""
 Values = dict[str, Any]
 """What the template lays out: plain values and drawings, by the names it knows them under."""
 
@@ -85,13 +83,7 @@ def _greys(values: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def measures_of(windows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns that the report draws: purity, clear and valid shares, cloud.
-
-    Parameters
-    ----------
-    windows
-        ``chip_metadata.csv``, a row per window.
-    """
+    """Return the columns of all windows that the report draws: purity, shares, cloud."""
     return windows[
         [name for name in windows.columns if any(word in name for word in _HISTOGRAM_WORDS)]
     ].copy()
@@ -108,22 +100,8 @@ def make_report(
 ) -> bytes:
     """Write the page.
 
-    Parameters
-    ----------
-    selection
-        What was kept, and why the rest was not.
-    tracker
-        The release's table.
-    measures
-        :func:`measures_of` every window scored.
-    aois
-        ``aoi_metadata.geojson``, if it is there.
-    recipe
-        Settings, and what the rasters are.
-    thumbnails
-        Where pictures come from.
-    files
-        Names to link to.
+    `measures` are of every window scored, `aois` what ``aoi_metadata.geojson`` holds, if it is
+    there, and `files` the names of all files of the release.
     """
     sections = {
         "overview": {

@@ -46,19 +46,7 @@ class Selection:
 
 
 def select(windows: pd.DataFrame, config: Config) -> Selection:
-    """Clean, balance, split and number.
-
-    Parameters
-    ----------
-    windows
-        A row per window scored, such as :func:`release.tracker.read_metadata` returns.
-    config
-        ``chips.classes``, the time ranges, ``lulc.sampling_factor`` and ``release`` are used.
-
-    Returns
-    -------
-    Selection
-        With at least one chip.
+    """Clean, balance, split and number the windows scored.
 
     Raises
     ------
@@ -83,13 +71,6 @@ def select(windows: pd.DataFrame, config: Config) -> Selection:
 
 def clean(windows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.Series]:
     """Keep the successful windows of a kept class that have exactly one date per range and sensor.
-
-    Parameters
-    ----------
-    windows
-        A row per window scored.
-    config
-        ``chips.classes``, the time ranges and the sensors are used.
 
     Returns
     -------
@@ -117,15 +98,7 @@ def clean(windows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.Serie
 
 
 def dates_fit(text: str, ranges: Sequence[TimeRange]) -> bool:
-    """Tell whether comma-joined dates (YYYYMMDD) are one per range, in the ranges' order.
-
-    Parameters
-    ----------
-    text
-        Dates as the table has them; may be empty.
-    ranges
-        Time ranges.
-    """
+    """Tell whether comma-joined dates (YYYYMMDD) are one per range, in the ranges' order."""
     dates = text.split(",") if text else []
     return len(dates) == len(ranges) and all(map(_is_within, dates, ranges))
 
@@ -160,14 +133,8 @@ def drop_counts(counts: Mapping[int, int], factor: int) -> dict[int, int]:
     """How many chips each class gives up: GELOS's rule, in integers.
 
     A class gives up in proportion to its distance above the smallest one, so that afterwards the
-    largest is at most `factor` times the smallest, which loses nothing.
-
-    Parameters
-    ----------
-    counts
-        Chips per class; classes without chips take no part.
-    factor
-        At least 1.
+    largest is at most `factor` times the smallest, which loses nothing. Classes without chips take
+    no part.
     """
     present = [count for count in counts.values() if count]
     if not present:
@@ -182,14 +149,7 @@ def drop_counts(counts: Mapping[int, int], factor: int) -> dict[int, int]:
 def balance(chips: pd.DataFrame, factor: int, seed: int) -> pd.DataFrame:
     """Drop chips of large classes by lot, each from the AOI that has most of its class left.
 
-    Parameters
-    ----------
-    chips
-        Needs ``lulc``, ``aoi_index``, ``cell``.
-    factor
-        The largest class is at most this many times the smallest, afterwards.
-    seed
-        Another seed, another choice.
+    The largest class is at most `factor` times the smallest, afterwards.
     """
     drops = drop_counts(_counts(chips, chips["lulc"].unique()), factor)
     kept: list[object] = []
@@ -205,13 +165,7 @@ def balance(chips: pd.DataFrame, factor: int, seed: int) -> pd.DataFrame:
 
 
 def number(chips: pd.DataFrame) -> pd.DataFrame:
-    """Give ids 0..n-1 in the order of ``chip_index``.
-
-    Parameters
-    ----------
-    chips
-        Chosen chips, in any order.
-    """
+    """Give ids 0..n-1 in the order of ``chip_index``."""
     ordered = chips.sort_values("chip_index").reset_index(drop=True)
     ordered["id"] = range(len(ordered))
     return ordered

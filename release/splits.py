@@ -20,7 +20,7 @@ _CLUSTER_SHARE = 0.2
 _EARTH_RADIUS_M = 6_371_000
 
 
-class _Block(NamedTuple):
+class _SplitBlock(NamedTuple):
     """A square of a UTM zone; the unit that is assigned to a split."""
 
     epsg: int
@@ -51,7 +51,7 @@ def split(
     """
     half = side_m / 2
     blocks = [
-        _Block(int(epsg), math.floor((left + half) / block_m), math.floor((top - half) / block_m))
+        _SplitBlock(int(epsg), math.floor((left + half) / block_m), math.floor((top - half) / block_m))
         for epsg, left, top in zip(chips["epsg"], chips["left_m"], chips["top_m"], strict=True)
     ]
     assigned = _assign(
@@ -71,8 +71,8 @@ def split(
 
 
 def _clusters(
-    blocks: Sequence[_Block], shares: Mapping[str, float], side_m: int, block_m: int
-) -> dict[_Block, _Block]:
+    blocks: Sequence[_SplitBlock], shares: Mapping[str, float], side_m: int, block_m: int
+) -> dict[_SplitBlock, _SplitBlock]:
     """Return each block's cluster, named by one of its blocks: all that hang together, or itself.
 
     A cluster that holds more than a part of the smallest split's chips is taken apart, since one
@@ -80,7 +80,7 @@ def _clusters(
     """
     count = Counter(blocks)
     most = _CLUSTER_SHARE * min(share for share in shares.values() if share > 0) * len(blocks)
-    found: dict[_Block, _Block] = {}
+    found: dict[_SplitBlock, _SplitBlock] = {}
     for first in sorted(count):
         if first in found:
             continue
@@ -94,14 +94,14 @@ def _clusters(
     return found
 
 
-def _neighbours(block: _Block, side_m: int, block_m: int) -> Iterator[_Block]:
+def _neighbours(block: _SplitBlock, side_m: int, block_m: int) -> Iterator[_SplitBlock]:
     reach = range(-math.ceil(1.5 * side_m / block_m), math.ceil(1.5 * side_m / block_m) + 1)
     for column, row in itertools.product(reach, reach):
         if column or row:
-            yield _Block(block.epsg, block.column + column, block.row + row)
+            yield _SplitBlock(block.epsg, block.column + column, block.row + row)
 
 
-def _gap(block: _Block, block_m: int, left: float, top: float, side_m: int) -> float:
+def _gap(block: _SplitBlock, block_m: int, left: float, top: float, side_m: int) -> float:
     """Return the distance of a chip and a block, metres, along the axis where it is larger."""
     west, south = block.column * block_m, block.row * block_m
     across = max(west - (left + side_m), left - (west + block_m))
@@ -110,18 +110,18 @@ def _gap(block: _Block, block_m: int, left: float, top: float, side_m: int) -> f
 
 
 def _assign(
-    clusters: Mapping[_Block, _Block],
-    blocks: Sequence[_Block],
+    clusters: Mapping[_SplitBlock, _SplitBlock],
+    blocks: Sequence[_SplitBlock],
     classes: Sequence[int],
     shares: Mapping[str, float],
     seed: int,
-) -> dict[_Block, str]:
+) -> dict[_SplitBlock, str]:
     """Give each cluster to the split whose lack of classes it fits best.
 
     Those that hold most of a class come first.
     """
     total = Counter(classes)
-    content: dict[_Block, Counter[int]] = defaultdict(Counter)
+    content: dict[_SplitBlock, Counter[int]] = defaultdict(Counter)
     for block, code in zip(blocks, classes, strict=True):
         content[clusters[block]][code] += 1
     lacking = {
@@ -129,9 +129,9 @@ def _assign(
         for name in sorted(shares)
         if shares[name] > 0
     }
-    assigned: dict[_Block, str] = {}
+    assigned: dict[_SplitBlock, str] = {}
 
-    def misfit(name: str, cluster: _Block) -> float:
+    def misfit(name: str, cluster: _SplitBlock) -> float:
         """Return by how much the squares of what is lacking grow, each by its own size."""
         held, lack = content[cluster], lacking[name]
         return (

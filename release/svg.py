@@ -18,14 +18,7 @@ _STEPS_DEG = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 def picture(width: float, height: float, body: str, label: str) -> str:
     """Wrap what the functions of this module draw into a picture that scales with the page.
 
-    Parameters
-    ----------
-    width, height
-        Size in drawing units.
-    body
-        SVG elements; texts in them are escaped already.
-    label
-        What is read out instead of the picture.
+    Sizes are in drawing units; texts in `body` are escaped already; `label` is read out instead.
     """
     return (
         f'<svg viewBox="0 0 {_number(width)} {_number(height)}" role="img" aria-label="{escape(label)}" '
@@ -38,17 +31,7 @@ def _number(value: float) -> str:
 
 
 def histogram(counts: Sequence[int], name: str, css: str = "bar") -> str:
-    """Draw bars of equal width, each with a tooltip, on a line.
-
-    Parameters
-    ----------
-    counts
-        Heights of the bars.
-    name
-        What is read out instead of the picture.
-    css
-        CSS class of the bars.
-    """
+    """Draw bars of equal width, each with a tooltip, on a line; `name` is read out instead."""
     width, height = 320.0, 100.0
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
@@ -63,16 +46,9 @@ def histogram(counts: Sequence[int], name: str, css: str = "bar") -> str:
 
 
 def strip(counts: Sequence[int], edges: Sequence[tuple[float, float, str]], name: str) -> str:
-    """Draw counts along a calendar.
+    """Draw counts along a calendar, a bar per step of time; `name` is read out instead.
 
-    Parameters
-    ----------
-    counts
-        Heights of the bars, one per step of time.
-    edges
-        Shaded periods: start and end as shares of the width, and their label.
-    name
-        What is read out instead of the picture.
+    `edges` are shaded periods: start and end as shares of the width, and their label.
     """
     width, base, height = 960.0, 64.0, 94.0
     top = max(counts, default=0) or 1
@@ -117,13 +93,7 @@ class Frame:
 
 
 def map_frame(bounds: tuple[float, float, float, float]) -> Frame:
-    """Return a frame around bounds, with some air and a readable shape.
-
-    Parameters
-    ----------
-    bounds
-        West, south, east and north, degrees.
-    """
+    """Return a frame around west, south, east and north, with some air and a readable shape."""
     west, south, east, north = bounds
     span = max(east - west, 2 * (north - south), _MIN_SPAN_DEG) * 1.12
     middle_lon, middle_lat = (west + east) / 2, (south + north) / 2
@@ -134,13 +104,7 @@ def map_frame(bounds: tuple[float, float, float, float]) -> Frame:
 
 
 def graticule(frame: Frame) -> str:
-    """Draw labelled meridians and parallels.
-
-    Parameters
-    ----------
-    frame
-        What the map shows.
-    """
+    """Draw labelled meridians and parallels."""
     step = next((s for s in _STEPS_DEG if (frame.east - frame.west) / s <= 9), _STEPS_DEG[-1])
     parts = []
     for lon in _multiples(frame.west, frame.east, step):
@@ -167,19 +131,7 @@ def _multiples(low: float, high: float, step: float) -> list[float]:
 
 
 def outline(frame: Frame, geometry: BaseGeometry, css: str, title: str) -> str:
-    """Draw a polygon's outline; one too small to see becomes a ring.
-
-    Parameters
-    ----------
-    frame
-        What the map shows.
-    geometry
-        Polygons in longitude and latitude.
-    css
-        CSS class of the line.
-    title
-        Tooltip.
-    """
+    """Draw polygons in degrees as a line with a tooltip, or a ring where they are too small."""
     west, south, east, north = geometry.bounds
     if max(east - west, north - south) * frame.scale < 8:
         x, y = frame.point((west + east) / 2, (south + north) / 2)
@@ -189,19 +141,7 @@ def outline(frame: Frame, geometry: BaseGeometry, css: str, title: str) -> str:
 
 
 def square(x: float, y: float, color: str, title: str) -> str:
-    """Draw a small square around a point of the drawing; `title` is its tooltip.
-
-    Parameters
-    ----------
-    x
-        Middle, drawing units from the left.
-    y
-        Middle, drawing units from the top.
-    color
-        CSS colour of the inside.
-    title
-        Tooltip.
-    """
+    """Draw a small square around a point, drawing units from the top left, with a tooltip."""
     return (
         f'<rect x="{_number(x - 2)}" y="{_number(y - 2)}" width="4" height="4" fill="{escape(color)}" class="chip">'
         f"<title>{escape(title)}</title></rect>"

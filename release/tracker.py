@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import IO, Any
 
 import geopandas as gpd
@@ -56,23 +54,14 @@ GELOS_FIELDS = (
 OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
 """Fields that follow GELOS's, before whatever further columns the chips came with."""
 _CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
-_ROWS = 500
-"""Turned into Python objects at once, or back."""
 _WINDOWS = 5000
 """Rows of ``chip_metadata.csv`` read at once."""
-_GEOJSON_HEAD = b'{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
-_GEOJSON_TAIL = b"]\n}\n"
+_GEOJSON_HEAD = '{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
 _INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
 
 
 def tracker_fields(table: SensorTable) -> tuple[str, ...]:
-    """Return the fields that every tracker begins with: GELOS's, ours, further sensors'.
-
-    Parameters
-    ----------
-    table
-        Rows of the sensors.
-    """
+    """Return the fields that every tracker begins with: GELOS's, ours, further sensors'."""
     further = []
     for sensor in (row for key, row in table.items() if key not in SENSORS):
         kinds = ("scene_ids", "paths") if sensor.is_static else ("dates", "scene_ids", "thumbs", "paths")
@@ -91,13 +80,6 @@ def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
     It is read piece by piece, and of a window that is no chip only its status, class and measures
     are kept (its cell, dates, scenes and footprint are empty): for every chip there may be a
     hundred of them.
-
-    Parameters
-    ----------
-    file
-        ``chip_metadata.csv``, opened.
-    sensors
-        Rows of the sensors that it has columns of.
 
     Raises
     ------
@@ -145,20 +127,7 @@ def _typed(column: pd.Series, *, required: bool) -> pd.Series:
 
 
 def chip_files(chip: Mapping[str, Any], config: Config) -> dict[str, str]:
-    """Name every file of a chip.
-
-    Parameters
-    ----------
-    chip
-        A row of the numbered chips: ``id``, and each sensor's dates.
-    config
-        Which sensors there are.
-
-    Returns
-    -------
-    dict
-        Name in the release by name in the chip's working folder.
-    """
+    """Return every file's name in the release by its name in the chip's working folder."""
     chip_id = int(chip["id"])
     files: dict[str, str] = {}
     for key in config.sensors:
@@ -172,32 +141,12 @@ def chip_files(chip: Mapping[str, Any], config: Config) -> dict[str, str]:
 
 
 def series_name(key: str, chip_id: int, date: str, suffix: str) -> str:
-    """Name a file of one date.
-
-    Parameters
-    ----------
-    key
-        The sensor.
-    chip_id
-        Number of the chip.
-    date
-        ``YYYYMMDD``.
-    suffix
-        ``tif`` or ``png``.
-    """
+    """Name a file of one date, ``YYYYMMDD``; its suffix is ``tif`` or ``png``."""
     return f"{key}_{chip_id:06}_{date}.{suffix}"
 
 
 def static_name(key: str, chip_id: int) -> str:
-    """Name the raster of a sensor without dates.
-
-    Parameters
-    ----------
-    key
-        The sensor.
-    chip_id
-        Number of the chip.
-    """
+    """Name the raster of a sensor without dates."""
     return f"{key}_{chip_id:06}.tif"
 
 
@@ -210,18 +159,8 @@ def chip_id_of(name: str) -> int | None:
 def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
     """Return the tracker of numbered chips.
 
-    Parameters
-    ----------
-    chips
-        Such as :attr:`release.select.Selection.chips`.
-    config
-        Which sensors there are, the chip's size, and ``release.thumbnail_url``.
-
-    Returns
-    -------
-    GeoDataFrame
-        :func:`tracker_fields`, further columns of `chips`, ``geometry`` (EPSG:4326). ``lat`` and
-        ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
+    :func:`tracker_fields`, further columns of `chips`, and ``geometry`` (EPSG:4326) at last.
+    ``lat`` and ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
     """
     table = chips.rename(columns={"chip_index": "original_id"}).copy()
     table["lat"], table["lon"] = _centres(table, config)
@@ -261,120 +200,33 @@ def _centres(table: pd.DataFrame, config: Config) -> tuple[pd.Series, pd.Series]
     return lat, lon
 
 
-def rows_of(table: pd.DataFrame, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield rows as dicts, one by one: all at once would take many times the table.
-
-    Parameters
-    ----------
-    table
-        Any table.
-    names
-        The columns that are wanted.
-    """
-    for values in zip(*(table[name] for name in names), strict=True):
-        yield dict(zip(names, values, strict=True))
+def to_geojson(table: gpd.GeoDataFrame) -> bytes:
+    """Write a GeoJSON FeatureCollection, a feature per line; an absent number is null."""
+    features = table.iterfeatures(na="null", drop_id=True)
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False, allow_nan=False) for one in features)
+    return f"{_GEOJSON_HEAD}{lines}\n]\n}}\n".encode()
 
 
-def to_geojson(table: gpd.GeoDataFrame) -> Iterator[bytes]:
-    """Yield a GeoJSON FeatureCollection piece by piece, a feature per line.
-
-    Parameters
-    ----------
-    table
-        The tracker.
-    """
-    yield _GEOJSON_HEAD
-    for number, feature in enumerate(_features(table)):
-        line = json.dumps(feature, ensure_ascii=False, allow_nan=False)
-        yield (f",\n{line}" if number else line).encode()
-    yield b"\n" + _GEOJSON_TAIL
-
-
-def _features(table: gpd.GeoDataFrame) -> Iterator[dict[str, Any]]:
-    """Yield rows as features of plain values; an absent number is None."""
-    for part in _pieces(table):
-        plain = pd.DataFrame(part.drop(columns="geometry")).astype(object)
-        records = rows_of(plain.where(plain.notna(), None), list(plain.columns))
-        shapes = shapely.to_geojson(part.geometry.to_numpy())
-        for properties, shape in zip(records, shapes, strict=True):
-            yield {"type": "Feature", "properties": properties, "geometry": json.loads(shape)}
-
-
-def _pieces(table: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
-    """Cut a table into pieces: all rows' plain values would take several times the table."""
-    for start in range(0, len(table), _ROWS):
-        yield table.iloc[start : start + _ROWS]
-
-
-def to_csv(table: gpd.GeoDataFrame) -> Iterator[bytes]:
-    """Yield CSV piece by piece, the footprint as WKT.
-
-    Parameters
-    ----------
-    table
-        The tracker.
-    """
-    columns = [*table.columns.drop("geometry"), "geometry"]
-    yield pd.DataFrame(columns=columns).to_csv(index=False, lineterminator="\n").encode()
-    for part in _pieces(table):
-        plain = pd.DataFrame(part.drop(columns="geometry"))
-        plain["geometry"] = shapely.to_wkt(part.geometry.to_numpy(), rounding_precision=-1)
-        yield plain.to_csv(index=False, header=False, lineterminator="\n").encode()
+def to_csv(table: gpd.GeoDataFrame) -> bytes:
+    """Write CSV, the footprint as WKT in the last column."""
+    plain = pd.DataFrame(table.drop(columns="geometry"))
+    plain["geometry"] = shapely.to_wkt(table.geometry.to_numpy(), rounding_precision=-1)
+    return plain.to_csv(index=False, lineterminator="\n").encode()
 
 
 def read_tracker(data: bytes) -> gpd.GeoDataFrame:
-    """Return the tracker from its GeoJSON, with the types it was written with.
-
-    Parameters
-    ----------
-    data
-        What the tracker's GeoJSON holds.
-    """
-    parts, shapes = [pd.DataFrame()], [np.array([], dtype=object)]
-    features = _parse_features(data)
-    while batch := list(itertools.islice(features, _ROWS)):
-        # Types are inferred from whole columns: beside numbers in another batch, True would become
-        # 1.
-        part = pd.DataFrame([feature["properties"] for feature in batch], dtype=object)
-        texts = [name for name in part if pd.api.types.infer_dtype(part[name], skipna=False) == "string"]
-        parts.append(part.astype(dict.fromkeys(texts, "str")))
-        shapes.append(shapely.from_geojson([json.dumps(feature["geometry"]) for feature in batch]))
-    table = pd.concat(parts, ignore_index=True).infer_objects()  # a column may be empty in a whole batch
-    return gpd.GeoDataFrame(table, geometry=np.concatenate(shapes), crs=4326)
-
-
-def _parse_features(data: bytes) -> Iterator[dict[str, Any]]:
-    """Yield features; of a file of ours line by line, in a fraction of the memory."""
-    if not (data.startswith(_GEOJSON_HEAD) and data.endswith(b"\n" + _GEOJSON_TAIL)):
-        collection = json.loads(data)
-        if "crs" in collection:  # many readers would believe it
-            raise ValueError("it names a CRS; GeoJSON is in EPSG:4326")
-        yield from collection["features"]
-        return
-    lines = io.BytesIO(data)
-    lines.seek(len(_GEOJSON_HEAD))
-    end = len(data) - len(_GEOJSON_TAIL)
-    while lines.tell() < end:
-        line = lines.readline()
-        if lines.tell() < end:
-            if not line.endswith(b",\n"):
-                raise ValueError("features are not parted by commas")
-            line = line[:-2]
-        yield json.loads(line)
+    """Return the tracker from its GeoJSON, with the types it was written with."""
+    collection = json.loads(data)
+    if "crs" in collection:  # many readers would believe it
+        raise ValueError("it names a CRS; GeoJSON is in EPSG:4326")
+    features = collection["features"]
+    table = pd.DataFrame([feature["properties"] for feature in features])
+    shapes = shapely.from_geojson([json.dumps(feature["geometry"]) for feature in features])
+    return gpd.GeoDataFrame(table, geometry=shapes, crs=4326)
 
 
 def image_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:
-    """Return the names of a sensor's rasters that a row's id and dates stand for.
-
-    Parameters
-    ----------
-    row
-        A row of the tracker.
-    key
-        The sensor.
-    recipe
-        Which sensors the release has.
-    """
+    """Return the names of a sensor's rasters that a row's id and dates stand for."""
     if key not in recipe.rasters:
         return []
     if recipe.table[key].is_static:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 SUMS_NAME = "SHA256SUMS"
 """The root document of a release: written last, and read first."""
@@ -27,14 +27,6 @@ def is_digest(text: str) -> bool:
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of `data`, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def sha256_of(pieces: Iterable[bytes]) -> str:
-    """Return the SHA-256 of a file that comes piece by piece, hexadecimal."""
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def format_sums(sums: Mapping[str, str]) -> bytes:

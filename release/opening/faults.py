@@ -52,7 +52,7 @@ _MOST_CHARACTERS = 1000
 
 
 def one_line(text: str) -> str:
-    """Return a text as one short line, with what a terminal would not show, or would obey, escaped."""
+    """Return a text as one short line, escaping what a terminal would not show, or would obey."""
     line = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_MOST_CHARACTERS]
     )

@@ -16,9 +16,9 @@ from .checksums import SUMS_NAME
 from .faults import UNREADABLE, BadZipError, ReleaseError, first_line
 from .limits import MOST_BYTES, check_is_inside, check_size
 
-_HEADER = struct.Struct("<4s5H3L2H")
+_ENTRY_HEADER = struct.Struct("<4s5H3L2H")
 """What stands before each entry's name; the lengths of name and extra fields come last."""
-_MOST_HEADER_BYTES = _HEADER.size + 2 * 0xFFFF
+_MOST_HEADER_BYTES = _ENTRY_HEADER.size + 2 * 0xFFFF
 """Of what stands before an entry's content: a fixed part, a name and extra fields."""
 _ENCRYPTED = 1
 _BAD_ZIP = (zipfile.BadZipFile, EOFError, RuntimeError, struct.error, *UNREADABLE)
@@ -110,10 +110,10 @@ class ZipFiles:
 
 def _entry_data(entry: bytes, size: int) -> bytes:
     """Return what follows a stored entry's header; less than `size` bytes where it is damaged."""
-    if entry[:4] != b"PK\3\4" or len(entry) < _HEADER.size:
+    if entry[:4] != b"PK\3\4" or len(entry) < _ENTRY_HEADER.size:
         return b""
-    *_, name, extra = _HEADER.unpack_from(entry)
-    start = _HEADER.size + name + extra
+    *_, name, extra = _ENTRY_HEADER.unpack_from(entry)
+    start = _ENTRY_HEADER.size + name + extra
     return entry[start : start + size]
 
 
@@ -124,12 +124,7 @@ def _top_folder(names: Iterable[str]) -> str:
 
 
 def open_files(release: str | Path | Folder) -> FolderFiles | ZipFiles:
-    """Open a release folder or zip.
-
-    Parameters
-    ----------
-    release
-        Path or URL of the folder or of the ``.zip``.
+    """Open a release folder or zip by its path or URL.
 
     Raises
     ------

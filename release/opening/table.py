@@ -36,17 +36,10 @@ def to_parquet(table: gpd.GeoDataFrame) -> bytes:
 def read_parquet(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
     """Read a table of flat fields and one geometry from GeoParquet, whoever wrote it.
 
-    Parameters
-    ----------
-    data
-        The file.
-    most_rows
-        Rows that it may have.
-
     Raises
     ------
     ValueError
-        If it cannot be read, or is no such table.
+        If it cannot be read, is no such table, or has more rows than it may.
     """
     try:
         with pq.ParquetFile(io.BytesIO(data)) as file:

@@ -9,7 +9,7 @@ from typing import IO
 
 from .checksums import SUMS_NAME
 
-_DATE = (1980, 1, 1, 0, 0, 0)
+_ENTRY_DATE = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _MODE = 0o100644 << 16
 
@@ -19,15 +19,7 @@ def zip_chunks(root: str, names: Iterable[str], read: Callable[[str], bytes]) ->
 
     Entries are stored as they are (rasters and pictures are compressed already), with one time and
     mode: the bytes follow from the names and contents alone. ZIP64 where it takes it.
-
-    Parameters
-    ----------
-    root
-        Top folder within the zip.
-    names
-        The release's files, in order; ``SHA256SUMS``, whether it is among them or not, comes first.
-    read
-        Returns a file's bytes.
+    ``SHA256SUMS``, whether it is among the names or not, comes first.
 
     Raises
     ------
@@ -37,7 +29,7 @@ def zip_chunks(root: str, names: Iterable[str], read: Callable[[str], bytes]) ->
     tail = _Tail()
     with zipfile.ZipFile(tail, "w") as archive:
         for name in dict.fromkeys([SUMS_NAME, *names]):
-            entry = zipfile.ZipInfo(f"{root}/{name}", _DATE)
+            entry = zipfile.ZipInfo(f"{root}/{name}", _ENTRY_DATE)
             entry.create_system, entry.external_attr = _UNIX, _MODE
             data = read(name)
             with archive.open(entry, "w", force_zip64=len(data) > zipfile.ZIP64_LIMIT) as file:

@@ -6,24 +6,12 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-__all__ = ["fill_template"]
-
 
 def fill_template(template: str, **values: object) -> bytes:
-    """Fill in a template; equal values give equal bytes.
+    """Fill in a template beside this file; equal values give an equal page, UTF-8.
 
-    Parameters
-    ----------
-    template
-        Name of a file beside this one. What goes into a ``.html.j2`` is escaped, but for drawings
-        (:mod:`release.svg`), which the template calls safe.
-    **values
-        What the template names; one that is missing is an error.
-
-    Returns
-    -------
-    bytes
-        The page, UTF-8.
+    What goes into a ``.html.j2`` is escaped, but for drawings (:mod:`release.svg`), which the
+    template calls safe. A value that the template names must be there.
     """
     return _environment().get_template(template).render(values).encode()
 

@@ -37,17 +37,9 @@ class Edges:
 
 
 def edges(image: NDArray[Any], size: int) -> Edges:
-    """Return the strength of an image's edges, tapered to nought at its rim.
+    """Return the strength of an image's edges, ``(band, y, x)``, tapered to nought at its rim.
 
-    Parameters
-    ----------
-    image
-        ``(band, y, x)``.
-    size
-        Side of the grid that it is brought onto, pixels; a multiple of the image's.
-
-    Notes
-    -----
+    `size` is the side of the grid that it is brought onto, pixels; a multiple of the image's.
     Coarser images are repeated onto the grid first; values that are not finite count as the mean.
     """
     layer: NDArray[Any] = image.mean(axis=0, dtype=np.float64)

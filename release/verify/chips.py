@@ -34,7 +34,7 @@ from .processes import WatchedFiles
 SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
 _DIGEST_BYTES = 16
 """Size of the digest by which equal images are found."""
-_ROOM_BYTES = 1 << 20
+_HEADER_BYTES = 1 << 20
 """Room for a file's header and tags beside its pixels."""
 _MIN_ALIGNED_PX = 16
 _MAX_ALIGNED_PX = 1024
@@ -75,15 +75,7 @@ class Findings:
 def check_chips(files: WatchedFiles, tasks: Sequence[ChipTask], recipe: Recipe | None) -> Findings:
     """Check the files of some chips.
 
-    Parameters
-    ----------
-    files
-        The release's.
-    tasks
-        One per chip.
-    recipe
-        What the release was made with; None where that is not to be believed, and files are only
-        compared with their checksums.
+    Without a recipe that is to be believed, they are only compared with their checksums.
     """
     findings = Findings()
     # once: rasterio sets GDAL up again for every file otherwise
@@ -112,7 +104,8 @@ def _check_chip(task: ChipTask, files: WatchedFiles, recipe: Recipe | None) -> F
             if values is not None and not wrong:
                 kinds = _band_kinds(what.sensor, recipe)
                 if kinds <= _NEVER_FLAT:
-                    may_repeat = CLASS_NAMES[int(task.row["lulc"])] in _MAY_BE_LEVEL  # day after day
+                    # Day after day.
+                    may_repeat = CLASS_NAMES[int(task.row["lulc"])] in _MAY_BE_LEVEL
                     digest = _image_digest(what.sensor, values)
                     if not (may_repeat and digest in digests):
                         findings.images.append((digest, name))
@@ -165,7 +158,7 @@ class _ChipFile:
     @property
     def most_bytes(self) -> int:
         """Size that neither the raster nor the picture exceeds, however badly it is compressed."""
-        return 2 * (self.spec.raster_bytes + 4 * (self.spec.thumbnail_px or 0) ** 2) + _ROOM_BYTES
+        return 2 * (self.spec.raster_bytes + 4 * (self.spec.thumbnail_px or 0) ** 2) + _HEADER_BYTES
 
 
 def _file_problems(
@@ -194,7 +187,8 @@ def _picture_problems(data: bytes, spec: RasterSpec) -> list[str]:
     unreadable = ["is not a picture that can be read"]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is looked at next
+            # Its size is looked at next.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data))
         with picture:
             kind, size = picture.format, picture.size
@@ -217,7 +211,7 @@ def _grid_problems(
         "place": (tuple(raster.transform)[:6], tuple(from_origin(box.left, box.top, step, step))[:6]),
         "bands": (tuple(raster.descriptions), spec.bands),
         "dtype": (set(raster.dtypes), {spec.dtype}),
-        "nodata": (_nodata_text(raster.nodata), _nodata_text(spec.nodata)),
+        "nodata": (_nodata_words(raster.nodata), _nodata_words(spec.nodata)),
     }
     wrong = [
         f"{what} is {found}, expected {wanted}" for what, (found, wanted) in pairs.items() if found != wanted
@@ -240,7 +234,7 @@ def _numbers_text(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in dict.fromkeys(values))
 
 
-def _nodata_text(value: float | None) -> str:
+def _nodata_words(value: float | None) -> str:
     return "none" if value is None else f"{value:g}"
 
 

@@ -19,7 +19,7 @@ from release.catalogs import (
     read_items,
     stac_items,
 )
-from release.opening.checksums import SUMS_NAME, parse_sums, sha256, sha256_of
+from release.opening.checksums import SUMS_NAME, parse_sums, sha256
 from release.opening.faults import UNREADABLE, Fault, ReleaseError, first_line
 from release.opening.limits import MOST_BYTES
 from release.opening.table import read_parquet
@@ -141,7 +141,7 @@ def _read_recipe(documents: _DocumentReader) -> Recipe | None:
 def _read_tables(
     documents: _DocumentReader, recipe: Recipe | None, sums: Mapping[str, str]
 ) -> gpd.GeoDataFrame | None:
-    """Return the tracker from the first of its files that is right; note which are wrong or differ."""
+    """Return the tracker from its first file that is right; note which are wrong or differ."""
     first: gpd.GeoDataFrame | None = None
     texts: dict[str, str] = {}
     readers: dict[str, Callable[[bytes], gpd.GeoDataFrame]] = {
@@ -155,7 +155,7 @@ def _read_tables(
         try:
             table = reader(data)
             wrong = [] if recipe is None else list(table_problems(table, recipe))
-            texts[name] = sha256_of(to_csv(table))
+            texts[name] = sha256(to_csv(table))
         except UNREADABLE as error:
             documents.faults.append(Fault(name, f"cannot be read ({first_line(error)})"))
             continue

@@ -99,23 +99,16 @@ Check = Callable[[WatchedFiles], Result]
 
 @dataclass(frozen=True)
 class CheckProcesses:
-    """Runs checks of a release in processes, which a hostile file may kill without harm to others."""
+    """Runs checks of a release in processes, which a file may kill without harm to others."""
 
     release: Folder
     deadly: set[str] = field(default_factory=set)
     _suspected: set[str] = field(default_factory=set)
 
     def run(self, checks: Sequence[Check[Result]], workers: int, more_bytes: int = 0) -> Iterator[Result]:
-        """Run checks side by side, again without the files that kill them; yield their results in order.
+        """Run checks side by side, without the files that kill them; yield results in order.
 
-        Parameters
-        ----------
-        checks
-            Each is called with the release's files.
-        workers
-            Number of processes.
-        more_bytes
-            Memory that each may take beyond what any check may.
+        Each is called with the release's files, and may take `more_bytes` beyond the usual.
 
         Raises
         ------
@@ -193,7 +186,7 @@ _open: Callable[[], WatchedFiles]
 def _start_process(release: Folder, note: Array[c_char], deadly: frozenset[str], more_bytes: int) -> None:
     global _open  # noqa: PLW0603  a process's own
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too, and ends this process
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)  # a fork has its parent's
     pa.set_cpu_count(1)  # each thread would take some hundred megabytes of what a process may have
@@ -212,12 +205,9 @@ def _run_check(check: Check[Result]) -> Result:
 
 
 def limit_memory(more_bytes: int = 0) -> None:
-    """Bound the memory that this process may take beyond what it has, where the system knows how.
+    """Bound what this process may take beyond what it has, where the system knows how.
 
-    Parameters
-    ----------
-    more_bytes
-        What it may take beyond what any check may.
+    `more_bytes` are beyond what any check may take.
     """
     with contextlib.suppress(OSError, ValueError):
         has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -23,7 +23,7 @@ from release.opening.files import FolderFiles, ZipFiles
 from release.opening.zips import zip_chunks, zip_equals
 from release.recipe import Recipe
 from release.select import dates_fit
-from release.tracker import chip_id_of, rows_of
+from release.tracker import chip_id_of
 
 from .alignment import Alignment
 from .chips import ChipTask, Findings, check_chips
@@ -109,7 +109,7 @@ def _check_documents(files: WatchedFiles) -> _Documents:
 def _chip_tasks(
     sums: Mapping[str, str], table: gpd.GeoDataFrame | None, recipe: Recipe | None
 ) -> list[ChipTask]:
-    """Return a task per chip, in the order of ids, with its row where files can be compared with it."""
+    """Return a task per chip, by id, with its row where files can be compared with it."""
     files: dict[int, list[tuple[str, str]]] = {}
     for name, digest in sorted(sums.items()):
         chip_id = chip_id_of(name)
@@ -127,7 +127,7 @@ def _chip_tasks(
 def _compared_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield ids and what rasters are compared with, of rows whose dates allow it."""
     dates = [f"{key}_dates" for key in recipe.series]
-    for row in rows_of(table, _compared_fields(recipe)):
+    for row in table[_compared_fields(recipe)].to_dict("records"):
         if all(dates_fit(row[name], recipe.ranges) for name in dates):
             yield int(row.pop("id")), row
 

@@ -14,20 +14,20 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.windows.projection import to_lonlat
 from release.recipe import Recipe
 from release.select import dates_fit, drop_counts
 from release.splits import split
-from release.tracker import image_names, rows_of, series_name, static_name, tracker_fields
+from release.tracker import image_names, series_name, static_name, tracker_fields
 
 _INTEGER_FIELDS = ("original_id", "aoi_index", "epsg", "id", "left_m", "top_m")
 _NUMBER_FIELDS = ("lat", "lon", "purity")
 _FOOTPRINT_TOLERANCE_DEG = 2e-5
 _LARGEST_INTEGER = 1 << 53
 _UTM_ZONES = {*range(32601, 32661), *range(32701, 32761)}
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)")
+_DATE_IN_SCENE = re.compile(r"(?<!\d)((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)")
 
 
 def table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
@@ -75,9 +75,10 @@ def row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
             yield f"chip {row['id']}: {text}"
 
 
-def checked_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Yield the fields that are checked of each row."""
-    return rows_of(table, tracker_fields(recipe.table))
+def checked_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the fields that are checked of each row."""
+    rows: list[dict[str, Any]] = table[[*tracker_fields(recipe.table)]].to_dict("records")
+    return rows
 
 
 def _field_problems(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
@@ -110,7 +111,7 @@ def _sensor_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterat
         yield f"{key}_scene_ids has {len(groups)} entries for {len(recipe.ranges)} dates"
         return
     for date, group in zip(dates.split(","), groups, strict=True):
-        days = set(_DATE.findall(group.replace("T", "_").replace("t", "_")))
+        days = set(_DATE_IN_SCENE.findall(group.replace("T", "_").replace("t", "_")))
         if days and date not in days:
             yield f"{key}_dates {date} is not the day of its scene {group}"
 
@@ -160,8 +161,7 @@ def _corners(
     left = part["left_m"].to_numpy(dtype=float)[:, None] - margin
     top = part["top_m"].to_numpy(dtype=float)[:, None] + margin
     east, south = np.array([0.5, 0, 0, 1, 1]) * side, np.array([0.5, 0, 1, 1, 0]) * side
-    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
-    yield from zip(*to_lonlat.transform(left + east, top - south), strict=True)
+    yield from zip(*to_lonlat(epsg).transform(left + east, top - south), strict=True)
 
 
 def _footprint_problems(
@@ -172,7 +172,8 @@ def _footprint_problems(
     found = shapely.get_coordinates(shape)
     corners = np.column_stack([lons[1:], lats[1:]])
     apart = np.abs(corners[:, None, :] - found[None, :, :])
-    apart[..., 0] = np.minimum(apart[..., 0], np.abs(apart[..., 0] - 360))  # beyond the antimeridian
+    # Beyond the antimeridian, too.
+    apart[..., 0] = np.minimum(apart[..., 0], np.abs(apart[..., 0] - 360))
     distances = apart.max(axis=2)
     if (
         not len(found)

@@ -28,8 +28,8 @@ def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) 
     table = read_tracker(path.read_bytes())
     changed = change(table)
     table = changed if isinstance(changed, gpd.GeoDataFrame) else table
-    path.write_bytes(b"".join(to_geojson(table)))
-    (folder / "gelos_chip_tracker.csv").write_bytes(b"".join(to_csv(table)))
+    path.write_bytes(to_geojson(table))
+    (folder / "gelos_chip_tracker.csv").write_bytes(to_csv(table))
     (folder / "gelos_chip_tracker.parquet").write_bytes(to_parquet(table))
     croissant = json.loads((folder / "croissant.json").read_text())
     for part in croissant["distribution"]:

@@ -30,7 +30,7 @@ for name in names:
 real, calls = getattr(owner, last), []
 def dies(*args, **kwargs):
     calls.append(1)
-    if len(calls) == int(sys.argv[4]):
+    if len(calls) >= int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args, **kwargs)
 setattr(owner, last, dies)
@@ -95,7 +95,7 @@ def test_killed_as_it_replaces_another_release(
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
-        ("release.make", "_written", 5),  # as a document is written
+        ("release.make", "make_card", 1),  # as documents are made
         ("stac_geoparquet.arrow", "to_parquet", 1),  # as the catalog's items are
     ],
 )
@@ -119,12 +119,9 @@ def test_killed_before_it_replaces_another_release(
     assert run(code, changed.path, module, name, call).returncode == -signal.SIGKILL
     assert not list(elsewhere.iterdir())
     found = digests(output)
-    left = {path for path in found if path.startswith(".staging-")}
-    assert left
-    assert {path: digest for path, digest in found.items() if path not in left} == before
+    assert found == before
     make_release(changed, force=True)
     assert digests(output) == other
-    assert not [path for path in output.iterdir() if path.name.startswith(".staging-")]
 
 
 @pytest.mark.slow
