@@ -100,6 +100,7 @@ def test_numbers_follow_chip_index() -> None:
     numbered = number(table)
     assert numbered["id"].tolist() == list(range(9))
     assert numbered["chip_index"].is_monotonic_increasing
+    assert list(numbered) == [*table, "id"]
 
 
 def test_clean_says_why_a_row_went(tmp_path: Path) -> None:
