@@ -45,7 +45,7 @@ MODULES = {
     "cube/windows/lattice.py": WINDOWS,
     "cube/windows/counts.py": WINDOWS,
     "cube/windows/landcover.py": ["tests/cube/windows"],
-    "cube/windows/projection.py": ["tests/cube/windows", "tests/cube/scenes/test_items.py"],
+    "cube/windows/projection.py": ["tests/cube/windows", *SCENES],
     "chipping/choose.py": CHOICE,
     "chipping/masks.py": ["tests/chipping/test_chip_scores.py", "-k", "landsat or config_says or valid"],
     "release/select.py": SELECT,

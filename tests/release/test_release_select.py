@@ -100,6 +100,7 @@ def test_numbers_follow_chip_index() -> None:
     numbered = number(table)
     assert numbered["id"].tolist() == list(range(9))
     assert numbered["chip_index"].is_monotonic_increasing
+    assert list(numbered) == [*table, "id"]
 
 
 def test_clean_says_why_a_row_went(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_what_is_left_of_nothing_is_said(tmp_path: Path) -> None:
     table["status"] = list("eeeeeddddcccbba")
     with pytest.raises(ReleaseError, match=r"\(5 e, 4 d, 3 c, 2 b\); run chip\.py"):
         clean(table, config)
-    twice = windows({1: 3}).assign(chip_index=[0, 1, 1])
+    twice = windows({1: 5}).assign(chip_index=[0, 1, 1, 2, 2])
     with pytest.raises(ReleaseError, match=r"chip_index 1 is there twice; run chip\.py again"):
         clean(twice, config)
 

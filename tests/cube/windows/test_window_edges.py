@@ -248,18 +248,17 @@ def test_the_zone_at_the_antimeridian_is_where_most_of_it_lies() -> None:
 
 
 def test_long_edges_are_bent_as_the_projection_bends_them() -> None:
-    whole = box(12, 50, 14, 51)
+    whole = box(13.3, 50, 16.9, 51)  # its southernmost point lies within an edge
     xs, ys = Transformer.from_crs(4326, 32633, always_xy=True).transform(*whole.segmentize(1e-4).exterior.xy)
     assert project(whole, 32633).bounds == pytest.approx((min(xs), min(ys), max(xs), max(ys)), abs=0.5)
 
 
-def test_a_ring_round_the_world_is_cut_at_the_antimeridian() -> None:
-    ring = Polygon([(-179.8, 70), (-179.8, 90), (179.7, 90), (179.7, 70)])
+@pytest.mark.parametrize(("south", "north"), [(70, 90), (-90, -70)])
+def test_a_ring_round_the_world_is_cut_at_the_antimeridian(south: int, north: int) -> None:
+    ring = Polygon([(-179.8, south), (-179.8, north), (179.7, north), (179.7, south)])
     parts = sorted(get_parts(split_at_antimeridian(ring)), key=lambda part: part.bounds)
-    assert [tuple(np.round(part.bounds, 9)) for part in parts] == [
-        (-180, 70, -179.8, 90),
-        (179.7, 70, 180, 90),
-    ]
+    expected = [(-180, south, -179.8, north), (179.7, south, 180, north)]
+    assert [tuple(np.round(part.bounds, 9)) for part in parts] == expected
     assert sum(part.area for part in parts) == pytest.approx(0.5 * 20)
 
 
