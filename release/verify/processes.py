@@ -144,6 +144,16 @@ class CheckProcesses:
             raise DeadlyFileError(file)
         (self.deadly if file in self._suspected else self._suspected).add(file)
 
+    def _start_method(self) -> multiprocessing.context.BaseContext:
+        # A fork needs no guard in the caller's script and starts at once, but must not be made
+        # beside running threads: then a server is started that has none, and it forks the others.
+        # What lies in this process's memory is seen by its forks alone.
+        if threading.active_count() == 1 or self.release.url.startswith("memory://"):
+            return multiprocessing.get_context("fork")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        return context
+
     def _results(
         self, checks: Sequence[Check[Result]], workers: int, note: Array[c_char], more_bytes: int
     ) -> Iterator[Result]:
@@ -151,7 +161,7 @@ class CheckProcesses:
         others = set(multiprocessing.active_children())
         with (
             warnings.catch_warnings(),
-            ProcessPoolExecutor(workers, _start_method(), _start_process, settings) as pool,
+            ProcessPoolExecutor(workers, self._start_method(), _start_process, settings) as pool,
         ):
             # Idle threads of numerical libraries, which they take care of themselves.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -167,16 +177,6 @@ class CheckProcesses:
                 for worker in set(multiprocessing.active_children()) - others:
                     worker.terminate()
                 raise
-
-
-def _start_method() -> multiprocessing.context.BaseContext:
-    # A fork needs no guard in the caller's script and starts at once, but must not be made beside
-    # running threads: then a server is started that has none, and it forks the others.
-    if threading.active_count() == 1:
-        return multiprocessing.get_context("fork")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 _open: Callable[[], WatchedFiles]
