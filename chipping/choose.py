@@ -92,7 +92,7 @@ class ScoreSet:
 
     @cached_property
     def verdicts(self) -> tuple[str, ...]:
-        """What a window can be told."""
+        """Verdicts that a window can get."""
         return verdict_names(self.sensors)
 
     @cached_property

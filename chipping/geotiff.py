@@ -51,7 +51,7 @@ class RasterSettings:
 
     @property
     def offsets(self) -> tuple[float, ...]:
-        """What is to be added to them then."""
+        """What is to be added to each band's numbers, once scaled."""
         return tuple(self.sensor.band(name).offset if self.is_integer else 0.0 for name in self.bands)
 
 

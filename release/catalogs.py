@@ -200,7 +200,7 @@ def _hrefs(key: str, row: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, 
 
 
 def _time_span(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    """First and last day of a chip's images, or the land cover's year."""
+    """Return the first and last day of a chip's images, or the land cover's year."""
     dates = sorted(d for key in recipe.series for d in str(row.get(f"{key}_dates", "")).split(",") if d)
     if dates:
         days = [datetime.strptime(d, "%Y%m%d").replace(tzinfo=UTC) for d in (dates[0], dates[-1])]

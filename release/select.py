@@ -130,7 +130,7 @@ def _missing_classes(counts: Mapping[int, int], factor: int | None, *, allowed: 
 
 
 def drop_counts(counts: Mapping[int, int], factor: int) -> dict[int, int]:
-    """How many chips each class gives up: GELOS's rule, in integers.
+    """Return how many chips each class gives up: GELOS's rule, in integers.
 
     A class gives up in proportion to its distance above the smallest one, so that afterwards the
     largest is at most `factor` times the smallest, which loses nothing. Classes without chips take
