@@ -1,4 +1,4 @@
-"""The wheel carries configs/ as cube/configs; an editable installation finds them where they are."""
+"""The wheel carries configs/ as cube/configs; an editable installation finds them in place."""
 
 from __future__ import annotations
 

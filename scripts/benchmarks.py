@@ -1,4 +1,4 @@
-"""Run benchmarks and fill docs/benchmarks.md with what they print: all of them, or those that are named.
+"""Run benchmarks, all or those named, and fill docs/benchmarks.md with what they print.
 
     python scripts/benchmarks.py                      # every tests/benchmarks/bench_*.py
     python scripts/benchmarks.py reads chips          # some; the others' sections stay as they are
@@ -28,7 +28,7 @@ LIBRARIES = ("dask", "numpy", "rasterio", "xarray", "zarr")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run, and write the page after each, so that a benchmark that breaks off costs the others nothing."""
+    """Run, and write the page after each: one that breaks off costs the others nothing."""
     names = sorted(path.stem.removeprefix("bench_") for path in BENCHMARKS.glob("bench_*.py"))
     given = list(sys.argv[1:] if argv is None else argv)
     own = given[given.index("--") + 1 :] if "--" in given else []

@@ -1,4 +1,4 @@
-"""Follow the Dockerfile without a container engine: each target in a fresh root of its own, from the network.
+"""Follow the Dockerfile without a container engine: each target in a fresh root of its own.
 
     sudo python3.13 scripts/check_container.py [notebook program]
 
@@ -70,7 +70,7 @@ def instructions_of(stages: dict[str, Stage], target: str) -> list[Instruction]:
 
 
 def script_of(instructions: list[Instruction], context: Path, attempt: str) -> str:
-    """Return the shell script that does what the instructions say, and then tries the entry point."""
+    """Return the shell script that follows the instructions, and then tries the entry point."""
     lines = [f"{shlex.quote(sys.executable)} -m venv /venv", "export PATH=/venv/bin:$PATH"]
     # An image's Python is for every user; this machine's may lie in a home.
     lines += [f"chmod o+x {shlex.quote(str(folder))}" for folder in Path(sys.executable).resolve().parents]

@@ -127,8 +127,8 @@ def _read_around(source: rasterio.DatasetReader, geobox: GeoBox) -> _WarpSource 
 def _looked_at(low: float, high: float, size: int, grid_px: int) -> slice:
     """Return which pixels along a side of a file a warp looks at that wants `low` to `high`.
 
-    Where the file ends before, as many more at the other end: GDAL takes the pixels it finds for all
-    that the grid covers, and derives from their number how wide a pixel's surroundings are.
+    Where the file ends before, as many more at the other end: GDAL takes the pixels it finds for
+    all that the grid covers, and derives from their number how wide a pixel's surroundings are.
     """
     margin = _WARP_MARGIN_PX * max(1, math.ceil((high - low) / grid_px))
     first, stop = math.floor(low) - margin, math.ceil(high) + margin

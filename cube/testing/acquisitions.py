@@ -282,7 +282,7 @@ def _rows(swath: shapely.Polygon) -> tuple[shapely.Polygon, shapely.Polygon]:
 
 
 def _trim(epsg: int, bounds: Bounds, swath: shapely.Polygon, resolution: int) -> GeoBox | None:
-    """Return the smallest grid on the lattice of ``bounds`` that holds all of the swath there is."""
+    """Return the smallest grid on the lattice of ``bounds`` that holds all of the swath."""
     seen = shapely.box(*bounds).intersection(swath)
     if seen.area < (10 * resolution) ** 2:
         return None

@@ -1,4 +1,4 @@
-"""The sample archive: one place seen by all five sensors over the four quarters of 2023, made from a seed."""
+"""The sample archive: one place, five sensors, the four quarters of 2023, made from a seed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def make_archive(path: Path | str, seed: int = 0) -> Archive:
 
 
 def aoi_features() -> dict[str, Any]:
-    """Return the AOIs as GELOS writes them: a FeatureCollection of EPSG:4326 polygons without properties."""
+    """Return the AOIs as GELOS writes them: EPSG:4326 polygons without properties."""
     features = []
     for epsg, bounds in scenario.AOIS:
         box = shapely.box(*bounds).buffer(-scenario.AOI_INSET_M, join_style="mitre")

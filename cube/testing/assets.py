@@ -99,7 +99,7 @@ def landsat_files(platform: str = "landsat-8", correction: str = "L2SP") -> dict
 
 
 def tile_assets(collection: str, identifier: str) -> dict[str, dict[str, Any]]:
-    """Return the two assets which every item of the Planetary Computer has and which are no files."""
+    """Return the two assets of every item of the Planetary Computer that are no files."""
     query = f"collection={collection}&item={identifier}&format=png"
     return {
         "tilejson": {

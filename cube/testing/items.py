@@ -1,4 +1,4 @@
-"""STAC items of the five collections, in the form the Planetary Computer's API answers with, as plain dicts.
+"""STAC items of the five collections, as the Planetary Computer's API answers, as plain dicts.
 
 The hrefs are the Planetary Computer's own addresses unless ``root`` is given: then they are
 ``{root}/{storage account}/{container}/{path}``, which is how the sample archive lays its files out.
@@ -242,7 +242,7 @@ def landsat_item(
     root: str | None = None,
     hrefs: Mapping[str, str] | None = None,
 ) -> Item:
-    """Return an item of ``landsat-c2-l2``: uint16 with scale and offset in ``raster:bands``, nodata 0.
+    """Return an item of ``landsat-c2-l2``: uint16, scale and offset in ``raster:bands``, nodata 0.
 
     Parameters
     ----------
@@ -320,7 +320,7 @@ def dem_item(
     root: str | None = None,
     hrefs: Mapping[str, str] | None = None,
 ) -> Item:
-    """Return an item of ``cop-dem-glo-30``, named by the south-west corner of its tile in whole degrees.
+    """Return an item of ``cop-dem-glo-30``, named by its tile's south-west corner in whole degrees.
 
     Parameters
     ----------

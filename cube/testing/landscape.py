@@ -1,4 +1,4 @@
-"""A made-up landscape that all sensors of the archive look at: land cover first, and what follows from it."""
+"""A made-up landscape that all sensors of the archive look at: land cover first."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Cover(IntEnum):
 
 
 class Patch(NamedTuple):
-    """A feature of the map: a class within a warped ellipse, its centre in km from the corner of the area."""
+    """A feature of the map: a class within a warped ellipse, its centre in km."""
 
     cover: Cover
     x_km: float
@@ -104,7 +104,7 @@ class Landscape:
     """Rise to the north, metres per metre."""
 
     def on(self, geobox: GeoBox) -> Landscape:
-        """Return the landscape on another 10 m grid: cut out of this one, or warped to another CRS."""
+        """Return the landscape on another 10 m grid: cut out, or warped to another CRS."""
         if geobox.crs == self.geobox.crs:
             x0 = round((geobox.transform.c - self.geobox.transform.c) / 10)
             y0 = round((self.geobox.transform.f - geobox.transform.f) / 10)
@@ -178,7 +178,7 @@ def make_cover(seed: int, year: int = BASE_YEAR) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def make_terrain(seed: int) -> tuple[Floats, GeoBox]:
-    """Return heights in metres on a 30 m grid, well beyond the landscape: hills, flat lakes, open pits."""
+    """Return heights, metres, on 30 m, well beyond the landscape: hills, flat lakes, open pits."""
     geobox = utm_geobox(EPSG, TERRAIN_M, 30)
     heights = 520 + 60 * smooth_noise(geobox, 5200, seed + 21)
     heights += octaves(geobox, (1900, 700, 250), seed + 22, decay=0.35) * 22
@@ -219,7 +219,7 @@ def patch_roi(geobox: GeoBox, patch: Patch, reach: float = 2.0) -> tuple[slice, 
 def patch_distance(
     geobox: GeoBox, patch: Patch, roi: tuple[slice, slice] = (slice(None), slice(None))
 ) -> Floats:
-    """Return the distance from a patch's centre, 1 on its ellipse, ``(y, x)`` on a part of the grid."""
+    """Return the distance from a patch's centre, 1 on its ellipse, on part of the grid."""
     xs, ys = axis_centres(geobox)
     xs, ys = xs[roi[1]], ys[roi[0]]
     dx = ((xs - AREA_M[0] - patch.x_km * 1000) / (patch.rx_km * 1000)).astype(np.float32)
@@ -229,7 +229,7 @@ def patch_distance(
 
 
 def _mixed(cover: NDArray[np.uint8], geobox: GeoBox, seed: int) -> NDArray[np.uint8]:
-    """Ravel the borders of classes in some places, where the map is then a mixture of its neighbours."""
+    """Ravel the borders of classes in some places: the map there is a mixture of its neighbours."""
     ravel = np.clip(smooth_noise(geobox, 1200, seed + 3) - 0.5, 0, 1) * 14
     rows = np.arange(geobox.height)[:, np.newaxis] + ravel * smooth_noise(geobox, 60, seed + 4)
     columns = np.arange(geobox.width)[np.newaxis, :] + ravel * smooth_noise(geobox, 60, seed + 5)
@@ -250,7 +250,7 @@ def _strew(cover: NDArray[np.uint8], seed: int, count: int = 30) -> NDArray[np.u
 
 
 def _parcels(geobox: GeoBox, seed: int, angle_deg: float = 24.0) -> tuple[Floats, Floats]:
-    """Return fields as strips within blocks: a random number (which crop) and a brightness per field."""
+    """Return fields as strips within blocks: a random number (which crop) and a brightness each."""
     xs, ys = axis_centres(geobox)
     angle = np.deg2rad(angle_deg)
     bend = 70 * smooth_noise(geobox, 1500, seed + 7)

@@ -1,4 +1,4 @@
-"""Seeded noise as a function of place: the same metre has the same value whatever grid asks for it."""
+"""Seeded noise as a function of place: a metre has one value, whatever grid asks for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def axis_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def smooth_noise(geobox: GeoBox, scale_m: float, seed: int) -> Floats:
-    """Return smooth noise with features of one size, ``(y, x)`` float32, mean 0, standard deviation about 1.
+    """Return smooth noise with features of one size, ``(y, x)`` float32, mean 0, deviation about 1.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def smooth_noise(geobox: GeoBox, scale_m: float, seed: int) -> Floats:
 
 
 def octaves(geobox: GeoBox, scales_m: tuple[float, ...], seed: int, *, decay: float = 0.5) -> Floats:
-    """Return smooth noise of several sizes added up, each ``decay`` times as strong as the one before."""
+    """Return smooth noise of several sizes, each ``decay`` times as strong as the one before."""
     total = np.zeros(geobox.shape, dtype=np.float32)
     for n, scale in enumerate(scales_m):
         total += np.float32(decay**n) * smooth_noise(geobox, scale, seed * 31 + n)
@@ -71,7 +71,7 @@ def octaves(geobox: GeoBox, scales_m: tuple[float, ...], seed: int, *, decay: fl
 
 
 def _spline(t: NDArray[np.float64]) -> tuple[NDArray[np.int64], tuple[Floats, ...]]:
-    """Return the first of the four lattice nodes around each point, and the nodes' cubic B-spline weights."""
+    """Return the first of four lattice nodes around a point, and their cubic B-spline weights."""
     cell = np.floor(t).astype(np.int64)
     f = t - cell
     basis = ((1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3)

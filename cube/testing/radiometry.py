@@ -110,7 +110,7 @@ south-south-east."""
 
 
 class Blob(NamedTuple):
-    """A cloud: its centre in km from the south-west corner of the sample area, and its radius in km."""
+    """A cloud: its centre in km from the sample area's south-west corner, and its radius in km."""
 
     x_km: float
     y_km: float
@@ -137,7 +137,7 @@ def green_share(land: Landscape, day: int) -> Floats:
 
 
 def sunlight(land: Landscape, day: int) -> Floats:
-    """Return how much brighter or darker the slopes are than flat ground, around 1; stronger in winter."""
+    """Return how much brighter than flat ground slopes are, around 1; stronger in winter."""
     low_sun = 0.5 - 0.25 * np.cos((day - 355) / 365.25 * 2 * np.pi - np.pi)
     light: Floats = np.clip(1 + np.float32(low_sun) * 2 * (land.slope_y - 0.35 * land.slope_x), 0.6, 1.4)
     return light
@@ -159,7 +159,7 @@ def reflectance(land: Landscape, day: int, bands: Sequence[str]) -> dict[str, Fl
 
 
 def opacity(geobox: GeoBox, clouds: Sequence[Blob], seed: int) -> Floats:
-    """Return how much the clouds hide, ``(y, x)`` float32: 0 where there are none, 1 in their middle."""
+    """Return how much the clouds hide, ``(y, x)`` float32: 0 where none is, 1 in their middle."""
     total = np.zeros(geobox.shape, dtype=np.float32)
     if not clouds:
         return total
@@ -196,7 +196,7 @@ def scene_classes(
     shaded: NDArray[np.bool_],
     valid: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
-    """Return the Sentinel-2 scene classification (SCL), ``(y, x)`` uint8, all inputs on its 20 m grid."""
+    """Return the scene classification (SCL), ``(y, x)`` uint8, all inputs on its 20 m grid."""
     scl = np.where(ndvi > VEGETATION_NDVI, SCL_VEGETATION, SCL_BARE)
     scl[cover_water] = SCL_WATER
     scl[shaded] = SCL_SHADOW
@@ -238,7 +238,7 @@ def pixel_quality(
 
 
 def _cloud_origin(geobox: GeoBox) -> tuple[float, float]:
-    """Return the point clouds are placed from: the corner of the area, or of the file in another zone."""
+    """Return the point clouds are placed from: the area's corner, or a file's in another zone."""
     if geobox.crs is not None and geobox.crs.epsg == EPSG:
         return AREA_M[0], AREA_M[1]
     box = geobox.boundingbox
@@ -246,6 +246,6 @@ def _cloud_origin(geobox: GeoBox) -> tuple[float, float]:
 
 
 def shorten(values: Floats) -> Floats:
-    """Round float32 numbers to five bits of fraction, 1.6 percent at most: far below speckle, and small."""
+    """Round float32 numbers to five bits of fraction, 1.6 percent at most: far below speckle."""
     short: Floats = ((values.view(np.uint32) + np.uint32(1 << 17)) & np.uint32(0xFFFC0000)).view(np.float32)
     return short

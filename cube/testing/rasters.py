@@ -1,4 +1,4 @@
-"""Small true rasters: Cloud Optimized GeoTIFFs, pixel grids and the footprints of what is in them."""
+"""Small true rasters: Cloud Optimized GeoTIFFs, pixel grids, footprints of what is in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for the Planetary Computer: STAC API, token endpoint and blob storage, on this machine.
+"""A stand-in for the Planetary Computer: STAC API, tokens and blob storage, on this machine.
 
 It serves an archive folder over real sockets, goes wrong as asked, and records every request, so
 that what the true clients do (pystac-client, the SDK, GDAL) can be tested without a network::

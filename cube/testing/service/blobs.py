@@ -63,7 +63,7 @@ def _read(descriptor: int, path: Path, call: Call) -> Answer:
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int]:
-    """Turn a Range header into a half-open interval of bytes; one that is not of a single range means all.
+    """Turn a Range header into a half-open interval of bytes; one of several ranges means all.
 
     Raises
     ------

@@ -104,7 +104,7 @@ class Log:
         return sum(request.sent for request in self.requests() if request.role is role)
 
     def peak(self, role: Role) -> int:
-        """Most requests of a role that were under way at once, from arrival to the answer's last piece."""
+        """Most requests of a role under way at once, from arrival to the answer's last piece."""
         with self._lock:
             return self._peak[role]
 

@@ -49,7 +49,7 @@ class Call:
 
     @classmethod
     def of(cls, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
-        """Read a request line's target: absolute, as proxies get it, or a path with a Host header."""
+        """Read a request line's target: absolute, as for proxies, or a path with a Host header."""
         if method == "CONNECT":  # a tunnel to https, which is not to be had here
             return cls(method, target, {}, headers)
         url = urlsplit(target)

@@ -122,7 +122,7 @@ class Search:
         )
 
     def admits(self, entry: Entry) -> bool:
-        """Whether an item answers the search; ends of intervals and edges of shapes count as inside."""
+        """Whether an item answers the search; ends of intervals and edges of shapes are inside."""
         return (
             (self.collections is None or entry.item["collection"] in self.collections)
             and (self.ids is None or entry.item["id"] in self.ids)
@@ -165,7 +165,7 @@ def ordered(entries: Sequence[Entry], sortby: Iterable[tuple[str, bool]]) -> lis
 
 
 def select(item: Item, include: Sequence[str], exclude: Sequence[str]) -> Item:
-    """Apply the fields extension: keep what is included (all if nothing is), then drop what is excluded."""
+    """Apply the fields extension: keep what is included (or all), then drop what is excluded."""
     chosen = item if not include else _keep(item, (*_ALWAYS_INCLUDED, *include))
     for name in exclude:
         chosen = _drop(chosen, name.split("."))

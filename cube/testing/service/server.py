@@ -35,7 +35,7 @@ _PIECES = 10
 
 
 class StandIn:
-    """A Planetary Computer of one archive, on a port of this machine, until the ``with`` block ends.
+    """A Planetary Computer of one archive, on a port of this machine, while a ``with`` lasts.
 
     Clients in the same process must set ``GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR``, as clients of
     COGs do anyway: rasterio holds the interpreter's lock while GDAL lists the folder of a file it
@@ -131,7 +131,7 @@ class StandIn:
         return f"{self.origin}{SAS_ROOT}"
 
     def environment(self) -> dict[str, str]:
-        """Name the variables which send a process's SDK and GDAL here; STAC clients need `url` alone."""
+        """Name the variables that send an SDK and GDAL here; STAC clients need `url` alone."""
         return {
             "PC_SDK_SAS_URL": self.sas_url,
             "GDAL_HTTP_PROXY": self.proxy,
@@ -149,7 +149,7 @@ class StandIn:
         self._book.faults = faults
 
     def fail(self, pattern: str, how: Kind | int = 500) -> None:
-        """Let every request whose path matches fail, with a status or a kind of fault, until `lift`.
+        """Let each request whose path matches fail, with a status or a kind of fault, until `lift`.
 
         The path of a blob is ``/account/container/...``, that of a search ``/api/stac/v1/search``.
         """
@@ -181,7 +181,7 @@ class StandIn:
         return self._log.peak(role)
 
     def reset(self) -> None:
-        """Forget all requests, and begin the sequence of chance faults anew; rules of `fail` stay."""
+        """Forget all requests, and begin the chance faults anew; rules of `fail` stay."""
         self._log.reset()
         self._book.forget()
 
