@@ -2,7 +2,7 @@
 # scripts/check_container.py runs what follows without a container engine.
 FROM python:3.13-slim AS base
 ARG UID=1000
-# The loader brings its own GDAL settings; these are for notebooks and whatever else opens a file here.
+# Reads of pixels bring their own GDAL settings; these are for notebooks and whatever else opens a file here.
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR GDAL_HTTP_MERGE_CONSECUTIVE_RANGES=YES \
     GDAL_HTTP_CONNECTTIMEOUT=15 GDAL_HTTP_TIMEOUT=120

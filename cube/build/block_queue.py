@@ -79,6 +79,8 @@ class BlockQueue:
         taken: list[BlockTask] = []
         while len(taken) < count:
             if not self._ready:
+                if taken:  # they need not wait for further plans
+                    break
                 planned = self._planner.take(wait_for_it=self._in_flight == 0)
                 if planned is None:
                     break

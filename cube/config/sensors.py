@@ -1,7 +1,7 @@
 """The sensor table: every fact about a collection that the program relies on, as rows of data.
 
 A sixth sensor is a row, in a config's ``extra_sensors`` (see :mod:`cube.config.extra_sensors`),
-and, if none of the rules fits, a rule in :mod:`cube.scenes` (which dates) or :mod:`chipping.scores`
+and, if none of the rules fits, a rule in :mod:`cube.scenes` (which dates) or :mod:`chipping.masks`
 (what counts as clear).
 """
 

@@ -167,7 +167,8 @@ class _SignatureFilter(logging.Filter):
 def _install_log_filters() -> None:
     """Keep tokens out of the log; hide a warning that comes up when several threads warp."""
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-    for name in [name for name in logging.root.manager.loggerDict if name.startswith("rasterio")]:
+    theirs = [name for name in logging.root.manager.loggerDict if name.startswith("rasterio")]
+    for name in (*theirs, "odc.loader._rio"):
         logging.getLogger(name).addFilter(_SignatureFilter())
 
 

@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.math import stack_xy, unstack_xy
 from odc.geo.overlap import native_pix_transform
 from odc.geo.warp import resampling_s2rio
+from rasterio.enums import MaskFlags
 
 from cube.config.sensors import Band
 from cube.retry import Refused
@@ -77,7 +78,7 @@ def read_onto_grid(
     if nested is not None:
         _copy(source, band, nodata, nested, values)
         zero = values == 0
-    elif (patch := _read_around(source, geobox)) is None:
+    elif (patch := _read_around(source, geobox, nodata)) is None:
         return values
     else:
         _warp(patch, geobox, nodata, method, band, values)
@@ -101,27 +102,30 @@ class _WarpSource:
     gcps: Sequence[Any] | None = None
 
 
-def _read_around(source: rasterio.DatasetReader, geobox: GeoBox) -> _WarpSource | None:
+def _read_around(source: rasterio.DatasetReader, geobox: GeoBox, nodata: float) -> _WarpSource | None:
     """Read what a warp onto a grid looks at; None where the grid lies beside the file."""
     whole = rasterio.windows.Window(0, 0, source.width, source.height)
     if source.crs is None:
         gcps, crs = source.gcps
         if crs is None:
             raise Refused("the file names no CRS")
-        return _WarpSource(read_window(source, whole), crs, gcps=gcps)
+        return _WarpSource(_read_masked(source, whole, nodata), crs, gcps=gcps)
     there = GeoBox(source.shape, source.transform, str(source.crs))
     to_pixels = native_pix_transform(geobox, there)
     edge = stack_xy(to_pixels(unstack_xy(geobox.boundary(_EDGE_POINTS))))
     edge = edge[np.isfinite(edge).all(axis=1)]
     if not edge.size:
         return None
+    if source.crs.is_geographic:  # a meridian has two names; what counts is the one near the file
+        around, middle = 360 / abs(source.transform.a), source.width / 2
+        edge[:, 0] = (edge[:, 0] - middle + around / 2) % around + middle - around / 2
     sides = zip(edge.min(axis=0), edge.max(axis=0), there.shape.xy, geobox.shape.xy, strict=True)
     columns, rows = (_looked_at(*side) for side in sides)
     if columns.start >= columns.stop or rows.start >= rows.stop:
         return None
     window = rasterio.windows.Window.from_slices(rows, columns)
     transform = source.transform @ Affine.translation(window.col_off, window.row_off)
-    return _WarpSource(read_window(source, window), source.crs, transform)
+    return _WarpSource(_read_masked(source, window, nodata), source.crs, transform)
 
 
 def _looked_at(low: float, high: float, size: int, grid_px: int) -> slice:
@@ -205,7 +209,7 @@ def _copy(
     window = rasterio.windows.Window(
         int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
     )
-    found = read_window(source, window)
+    found = _read_masked(source, window, nodata)
     if not np.array_equal(nodata, band.nodata, equal_nan=True):
         empty = np.isnan(found) if np.isnan(nodata) else found == nodata
         found = found.astype(band.np_dtype, copy=False)
@@ -219,6 +223,18 @@ def _part_inside(index: NDArray[np.intp], size: int) -> slice:
     """Return which of ascending pixel numbers are those of a file of a size."""
     first, stop = np.searchsorted(index, [0, size])
     return slice(int(first), int(stop))
+
+
+def _read_masked(
+    source: rasterio.DatasetReader, window: rasterio.windows.Window, nodata: float
+) -> NDArray[Any]:
+    """Read pixels; those that a mask or an alpha band of the file hides are nodata."""
+    values = read_window(source, window)
+    if MaskFlags.per_dataset in source.mask_flag_enums[0]:
+        hidden = source.dataset_mask(window=window) == 0
+        values = values.astype(np.result_type(values, np.min_scalar_type(nodata)), copy=False)
+        values[hidden] = nodata
+    return values
 
 
 def read_window(source: rasterio.DatasetReader, window: rasterio.windows.Window) -> NDArray[Any]:

@@ -8,11 +8,13 @@ from functools import partial
 import numpy as np
 import odc.stac
 import pystac
+import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
+from cube.retry import Refused
 from cube.scenes.acquisition import Acquisition
 from cube.scenes.items import Scene
 from cube.windows.projection import project, utm_epsg
@@ -53,6 +55,9 @@ def clear_share(
 
 def _read_codes(url: str, scene: Scene, geobox: GeoBox) -> NDArray[np.uint8]:
     """Read SCL onto a coarse grid, 0 where there is nothing, from the overview that fits."""
+    with rasterio.open(url) as source:
+        if source.crs is None or source.transform.is_identity:
+            raise Refused("the file does not say where it lies")
     left, bottom, right, top = scene.geometry.bounds
     item = pystac.Item(scene.id, mapping(scene.geometry), [left, bottom, right, top], scene.datetime, {})
     item.add_asset("SCL", pystac.Asset(url, media_type=pystac.MediaType.COG, roles=["data"]))

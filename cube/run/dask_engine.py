@@ -135,7 +135,10 @@ class DaskEngine:
         try:
             submit(first)
             while pending:
-                submit(tasks.take(self.slots * AHEAD - len(pending)))
+                room = self.slots * AHEAD - len(pending)
+                while some := tasks.take(room):
+                    submit(some)
+                    room -= len(some)
                 future = next(finished)
                 task = pending.pop(future)
                 outcome = _task_outcome(task, future)

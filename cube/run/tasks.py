@@ -36,9 +36,9 @@ class TaskSource(Protocol[Task_co]):
     """Gives tasks as capacity for them frees up."""
 
     def take(self, count: int) -> Sequence[Task_co]:
-        """Return up to `count` tasks; none left now does not mean that none comes later.
+        """Return up to `count` tasks, as soon as there are some; none if `count` is not above 0.
 
-        When no task of the source is at work, an empty answer is the end.
+        None now does not mean that none comes later; it does when no task of the source is at work.
         """
         ...
 

@@ -28,8 +28,8 @@ class ThreadEngine:
             pending: dict[Future[Result], Task] = {}
             try:
                 while True:
-                    for task in tasks.take(self.slots * AHEAD - len(pending)):
-                        pending[pool.submit(function, task)] = task
+                    while some := tasks.take(self.slots * AHEAD - len(pending)):
+                        pending |= {pool.submit(function, task): task for task in some}
                     if not pending:
                         return
                     done, _ = wait(pending, return_when=FIRST_COMPLETED)

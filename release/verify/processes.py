@@ -88,9 +88,10 @@ class WatchedFiles:
             raise OSError(_DEADLY)
         self.note.value = name.encode(errors="surrogatepass")[: _MOST_NAME_BYTES - 1]
         signal.alarm(0)  # a slow disk or network is nobody's fault
-        data = self.files.read(name, most)
-        signal.alarm(self._seconds)
-        return data
+        try:
+            return self.files.read(name, most)
+        finally:
+            signal.alarm(self._seconds)
 
 
 Check = Callable[[WatchedFiles], Result]
@@ -157,6 +158,11 @@ class CheckProcesses:
     def _results(
         self, checks: Sequence[Check[Result]], workers: int, note: Array[c_char], more_bytes: int
     ) -> Iterator[Result]:
+        if multiprocessing.current_process().daemon:
+            raise ReleaseError(
+                f"{self.release}: is checked in processes of its own, which a process of a "
+                "multiprocessing.Pool may not start; call verify() from the main process"
+            )
         settings = (self.release, note, frozenset(self.deadly), more_bytes)
         others = set(multiprocessing.active_children())
         with (

@@ -151,6 +151,7 @@ def _check_chips(processes: CheckProcesses, documents: _Documents, workers: int 
     tasks, recipe = documents.tasks or [], documents.recipe
     if workers is None:
         workers = min(os.cpu_count() or 1, 1 + len(tasks) // _CHIPS_PER_WORKER)
+    workers = max(workers, 1)
     checks = [functools.partial(_check_zip, recipe=recipe)]
     for start in range(0, len(tasks), _CHIPS_PER_TASK):
         batch = tasks[start : start + _CHIPS_PER_TASK]

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ import rasterio.warp
 import rasterio.windows
 from shapely import box
 
+from cube.build.block_queue import BlockQueue
 from cube.build.plans import plan_cubes
 from cube.build.run import build_cubes
 from cube.config.aoi import Aoi
@@ -642,3 +643,16 @@ class TestNothingStale:
         reasons = {row.status: row.reason for row in summary.rows.values()}
         assert reasons[AoiState.FAILED] == "ZeroDivisionError: a bug"
         assert summary.exit_code == 3
+
+
+def test_blocks_that_are_ready_do_not_wait_for_further_plans() -> None:
+    class Planner:
+        """Would have no plan for a long time."""
+
+        def take(self, **_: object) -> None:
+            raise AssertionError("was asked")
+
+    queue = BlockQueue(*(cast("Any", part) for part in (None, None, Planner(), None)))
+    queue._ready.extend(cast("list[Any]", ["one", "two"]))
+    assert queue.take(5) == ["one", "two"]
+    assert queue.take(0) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.transform
 import rasterio.warp
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -327,3 +329,63 @@ def test_a_warp_of_a_block_that_ends_beyond_the_file_is_gdals_of_the_whole_file(
     expected = warped(path, grid, "float32", -9999, np.nan, resampling)
     assert 0.1 < np.isfinite(expected).mean() < 0.9
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("west", "epsg", "left"),
+    [
+        (175, 32701, 392_640),  # 180 to 180.1 is -180 to -179.9
+        (-185, 32760, 590_400),  # -181 to -180.9 is 179 to 179.1
+    ],
+)
+def test_a_file_that_goes_on_beyond_the_antimeridian_is_read_there(
+    tmp_path: Path, west: float, epsg: int, left: int
+) -> None:
+    path = tmp_path / "dem.tif"
+    profile = {"driver": "GTiff", "width": 1000, "height": 400, "count": 1, "dtype": "float32"}
+    place = {"crs": "EPSG:4326", "transform": rasterio.transform.from_origin(west, -15, 0.01, 0.01)}
+    with rasterio.open(path, "w", **profile, **place, nodata=-9999) as file:
+        file.write(RNG.normal(300, 60, (400, 1000)).astype("float32"), 1)
+    grid = geobox_for(Bounds(left, 8_180_160, left + 9600, 8_189_760), epsg, 30)
+    values = read((scene(path, "dem", "elevation"),), "dem", "elevation", grid)
+    expected = warped(path, grid, "float32", -9999, np.nan, "bilinear")
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("crs", [32633, 32632])
+def test_what_a_files_own_mask_hides_is_nodata_in_a_copy_and_in_a_warp(tmp_path: Path, crs: int) -> None:
+    path = tmp_path / "dem.tif"
+    left = 300_480 if crs == 32633 else 733_440
+    native = utm_geobox(32633, (300_000, 5_480_010, 330_000, 5_500_020), 30)
+    profile = {"driver": "GTiff", "width": native.shape[1], "height": native.shape[0], "count": 1}
+    place = {"dtype": "float32", "crs": "EPSG:32633", "transform": native.transform}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile, **place) as file:
+        file.write(np.full(native.shape, 7, "float32"), 1)
+        hidden = np.zeros(native.shape, bool)
+        hidden[:, :100] = True
+        file.write_mask(~hidden)
+    grid = geobox_for(Bounds(left, 5_485_440, left + 5760, 5_491_200), crs, 30)
+    values = read((scene(path, "dem", "elevation"),), "dem", "elevation", grid)
+    assert 0.2 < np.isnan(values).mean() < 0.8
+    assert np.unique(values[np.isfinite(values)]).tolist() == [7]
+
+
+@pytest.mark.parametrize("library", ["rasterio._env", "odc.loader._rio"])
+def test_what_libraries_log_of_a_read_holds_no_signature(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, library: str
+) -> None:
+    write_cog(tmp_path / "scl.tif", np.full(GRID_10.shape, 4, "uint8"), GRID_10, nodata=0)
+    read((scene(tmp_path / "scl.tif", "s2l2a", "SCL"),), "s2l2a", "SCL", GRID_10)
+    logging.getLogger(library).error("Failed to load %s", "https://host/scl.tif?se=2099&sig=c2VjcmV0")
+    assert "https://host/scl.tif" in caplog.text
+    assert "c2VjcmV0" not in caplog.text
+
+
+def test_a_scene_that_does_not_say_where_it_lies_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "scl.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8") as file:
+        file.write(np.full((9, 9), 4, "uint8"), 1)
+    acquisition = Acquisition("33UUR", (scene(path, "s2l2a", "SCL"),), 1.0, 0.0)
+    with pytest.raises(ReadError, match="item item, asset SCL: the file does not say where it lies"):
+        clear_share(acquisition, box(12.1, 49.1, 12.2, 49.2), clear=(4,), access=Access())
