@@ -21,12 +21,17 @@ autosummary_imported_members = False
 numpydoc_show_class_members = False
 
 
-def _skip_type_aliases(*event: Any) -> bool | None:
-    """Leave aliases such as ``dict[str, bytes]`` out: autodoc cannot write their signatures."""
+def _skip(*event: Any) -> bool | None:
+    """Leave out aliases such as ``dict[str, bytes]``, and classes of other libraries.
+
+    Autodoc cannot write the signatures of the first, and takes some of the second for ours.
+    """
     _, _, _, member, _, _ = event
-    return True if hasattr(member, "__origin__") and not isinstance(member, type) else None
+    if isinstance(member, type):
+        return None if member.__module__.split(".")[0] in {"cube", "chipping", "release"} else True
+    return True if hasattr(member, "__origin__") else None
 
 
 def setup(app: Any) -> None:
     """Register what Sphinx asks."""
-    app.connect("autodoc-skip-member", _skip_type_aliases)
+    app.connect("autodoc-skip-member", _skip)
