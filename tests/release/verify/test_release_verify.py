@@ -374,6 +374,7 @@ def _damage(rng: np.random.Generator, folder: Path, names: list[str]) -> set[str
     return {path.name}
 
 
+@pytest.mark.slow  # damages of every kind, one each, are found above
 def test_seeded_damages_are_all_found(tmp_path: Path) -> None:
     config = working_folder(tmp_path, Land({1: 2, 2: 2}), {"directory.zip_output": False})
     folder = Path(make_release(config).folder)
@@ -395,6 +396,7 @@ def test_seeded_damages_are_all_found(tmp_path: Path) -> None:
     assert verify(folder) == []
 
 
+@pytest.mark.slow  # damages of every kind, one each, are found above
 def test_seeded_flips_of_a_zip_are_all_found(tmp_path: Path) -> None:
     config = working_folder(tmp_path, Land({1: 1, 2: 1}))
     archive = Path(make_release(config).zip)
