@@ -206,7 +206,10 @@ class DiskFolder:
         """Return a Zarr store on the folder `name`."""
         from zarr.storage import LocalStore
 
-        return LocalStore(self.path / name, read_only=read_only)
+        from .chunk_store import ChunkStore
+
+        kind = LocalStore if read_only else ChunkStore
+        return kind(self.path / name, read_only=read_only)
 
 
 def _walk(root: str) -> Iterator[str]:

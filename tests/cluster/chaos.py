@@ -38,11 +38,17 @@ PATIENCE_S = 60
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Return a working folder's files, but for its lock, its logs and the count of tries."""
+    """Return a working folder's files, but for its lock, its logs and the count of tries.
+
+    Nor a file beside the cubes that a worker, cut off from its scheduler, was writing when it was
+    killed, or writes still: the next run sweeps it.
+    """
     found = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in {".lock", "logs", "run.log"}
+        if path.is_file()
+        and path.relative_to(folder).parts[0] not in {".lock", "logs", "run.log"}
+        and not (path.parent.name == "cubes" and path.name.startswith(".staging-"))
     }
     board = json.loads(found["aoi_metadata.geojson"])
     for feature in board["features"]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cube.errors import BusyError, DiskFullError, StoreError
@@ -230,3 +231,23 @@ def test_a_store_that_takes_all_but_one_file_gets_no_seal(
     with pytest.raises(StoreError, match=rf"{failing}: cannot be written \(gone\)"):
         write_folder(folder, "chip", files, "chip.json")
     assert not (folder / "chip").exists("chip.json")
+
+
+def test_a_killed_writer_of_a_chunk_leaves_nothing_in_its_cube(tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+import numpy as np, zarr
+from cube.run.storage import open_folder
+store = open_folder({str(tmp_path)!r}).zarr_store("a.zarr")
+array = zarr.create_array(store, shape=(8,), chunks=(4,), dtype="i4", fill_value=0)
+array[:4] = 7
+sys.addaudithook(lambda event, _: os._exit(9) if event == "os.rename" else None)
+array[:] = 8
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    folder = open_folder(str(tmp_path))
+    assert sorted((folder / "a.zarr").files()) == ["c/0", "zarr.json"]
+    assert zarr.open_array(tmp_path / "a.zarr", mode="r")[:].tolist() == [7] * 4 + [0] * 4
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(STAGING_PREFIX)] != []
+    folder.sweep()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
