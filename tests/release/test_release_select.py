@@ -16,6 +16,7 @@ from release_landscape import Land, write_config
 
 from cube.config.fields import TimeRange
 from cube.errors import ConfigError
+from cube.lots import lot
 from release.opening.faults import ReleaseError
 from release.select import balance, clean, dates_fit, drop_counts, number, select
 from release.splits import NO_SPLIT, split
@@ -248,23 +249,81 @@ def test_a_chip_nearer_than_its_side_to_a_block_of_another_split_is_in_none(
 
 
 def test_a_chip_that_reaches_out_of_a_small_block_is_near_the_one_after_the_next() -> None:
-    table = at((400, SIDE), (2 * SIDE, SIDE))  # its right edge lies 560 m from the other's block
-    for seed in range(3):
-        first, second = split(table, {"a": 0.5, "b": 0.5}, SIDE, SIDE, seed)
+    """East of its block, west, south and north: its edge lies 560 m or less from the other's block."""
+    far = [((400, SIDE), (2 * SIDE, SIDE)), ((2 * SIDE - 400, SIDE), (0, SIDE))]
+    far += [((0, SIDE + 400), (0, 3 * SIDE)), ((0, 3 * SIDE - 400), (0, SIDE))]
+    for places, seed in itertools.product(far, range(3)):
+        first, second = split(at(*places), {"a": 0.5, "b": 0.5}, SIDE, SIDE, seed)
         assert first == NO_SPLIT
         assert second in {"a", "b"}
 
 
-@pytest.mark.parametrize(("more", "together"), [(0, True), (1, False)])
-def test_blocks_that_touch_go_together_up_to_a_fifth_of_the_smallest_split(more: int, together: bool) -> None:
-    """Of 20 chips in halves that is two; a block's chips lie in its middle, where no border is near."""
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("beyond", [0.05, 0.45])
+def test_a_chip_is_of_the_block_in_which_its_centre_lies(axis: int, beyond: float) -> None:
+    """It goes with the chip in the middle of that block, however far it reaches into the one before."""
+    middle, low = (BLOCK - SIDE) // 2, int((beyond - 0.5) * SIDE)
+    places = [(low, middle), (middle, middle)] if axis == 0 else [(middle, low), (middle, middle)]
+    table = at(*((left, bottom + SIDE) for left, bottom in places))
+    for seed in range(6):
+        first, second = split(table, {"a": 0.5, "b": 0.5}, BLOCK, SIDE, seed)
+        assert first == second != NO_SPLIT
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cluster_goes_to_the_split_that_it_leaves_lacking_least(seed: int) -> None:
+    """As the docs have it: those that hold most of a class first, squares of what is lacking before and after."""
+    rng = np.random.default_rng(seed)
     middle = (BLOCK - SIDE) // 2
-    pair = [(middle, middle), (BLOCK + middle, middle), *[(BLOCK + middle + 10, middle)] * more]
-    others = [(BLOCK * (5 + 3 * n) + middle, middle) for n in range(18 - more)]
-    table = at(*pair, *others)
-    found = [split(table, {"a": 0.5, "b": 0.5}, BLOCK, SIDE, seed).tolist() for seed in range(12)]
+    blocks = [(3 * n, 0) for n in range(25)]
+    chips = [(block, code) for block in blocks for code in rng.choice([1, 1, 1, 2, 2, 5], rng.integers(1, 9))]
+    table = at(*((BLOCK * column + middle, middle + SIDE) for (column, _), _ in chips))
+    table["lulc"] = [code for _, code in chips]
+    shares = {"train": 0.6, "val": 0.3, "test": 0.1}
+    total = Counter(table["lulc"])
+    held = {block: Counter(code for place, code in chips if place == block) for block in blocks}
+    lacking = {name: {code: share * total[code] for code in total} for name, share in shares.items()}
+
+    def grows(name: str, block: tuple[int, int]) -> float:
+        lack = lacking[name]
+        before = sum((lack[code] / total[code]) ** 2 for code in total)
+        after = sum(((lack[code] - held[block][code]) / total[code]) ** 2 for code in total)
+        return round((after - before) / shares[name], 9)
+
+    expected = {}
+    for block in sorted(
+        blocks, key=lambda one: (-max(held[one][c] / total[c] for c in total), lot(seed, 32632, *one))
+    ):
+        expected[block] = min(shares, key=lambda name: (grows(name, block), lot(seed, name, 32632, *block)))
+        for code in total:
+            lacking[expected[block]][code] -= held[block][code]
+    found = split(table, shares, BLOCK, SIDE, seed)
+    assert found.tolist() == [expected[block] for block, _ in chips]
+    assert set(found) == set(shares)
+
+
+@pytest.mark.parametrize(
+    ("more", "block_m", "apart", "together"),
+    [
+        (0, BLOCK, 1, True),
+        (1, BLOCK, 1, False),
+        (0, BLOCK, 2, False),
+        (0, 2 * SIDE, 1, True),
+        (0, 2 * SIDE, 2, False),
+    ],
+)
+def test_blocks_that_touch_go_together_up_to_a_fifth_of_the_smallest_split(
+    more: int, block_m: int, apart: int, together: bool
+) -> None:
+    """Of 20 chips in halves that is two; a split without a share is none. Chips lie in the middle of blocks."""
+    middle = (block_m - SIDE) // 2
+    pair = [(column * block_m + middle, middle + SIDE) for column in (0, apart, *[apart] * more)]
+    others = [(block_m * (9 + 4 * n) + middle, middle + SIDE) for n in range(18 - more)]
+    shares = {"a": 0.5, "b": 0.5, "c": 0.0}
+    found = [split(at(*pair, *others), shares, block_m, SIDE, seed).tolist() for seed in range(12)]
     assert all(names[0] == names[1] for names in found) == together
-    assert all(names.count("a") == names.count("b") == 10 for names in found)
+    if block_m == BLOCK:
+        assert all(names.count("a") == names.count("b") == 10 for names in found)
 
 
 @pytest.mark.parametrize("lon", [12.0, 180.0])
