@@ -15,9 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import rasterio
 from affine import Affine
-from rasterio.crs import CRS
 
 from cube.config.models import Config
 from cube.config.sensors import Sensor
@@ -27,12 +25,12 @@ from cube.store.sealed import CubeInfo, SensorInfo, open_arrays, reading
 from cube.windows.grid import CHUNK_M, Bounds
 from cube.windows.lattice import WindowGeometry
 
-from .geotiff import Array, Compression, RasterSettings, encode_tiff, raster_settings, to_exported
+from .geotiff import Array, Compression, RasterSettings, encode_tiff, gdal_tags, raster_settings, to_exported
 from .thumbnails import THUMBNAIL_VERSION, encode_png, render
 
 CHIP_RECORD = "chip.json"
 """Written last; its presence means that the chip is whole."""
-_EXPORT_VERSION = 2
+_EXPORT_VERSION = 3
 """Of the files in a chip's folder; chips with another are made again."""
 
 
@@ -145,13 +143,11 @@ def export_chips(task: ExportTask) -> ExportResult:
         geometry = WindowGeometry(task.settings.sample_m, task.settings.chip_m, task.settings.sample_m)
         chips = [geometry.bounds("chip", window.left_m, window.top_m) for window in due]
         patch = _read_patch(task, _bounds_of_all(chips))
-        with rasterio.Env():
-            crs = CRS.from_epsg(task.cube.epsg)
-            for window, bounds in zip(due, chips, strict=True):
-                files = _chip_files(task, patch, crs, bounds)
-                sample = geometry.bounds("sample", window.left_m, window.top_m)
-                files[CHIP_RECORD] = _chip_record(task, window, bounds, sample, files)
-                write_folder(task.chips, window.cell, files, CHIP_RECORD, sync=False)
+        for window, bounds in zip(due, chips, strict=True):
+            files = _chip_files(task, patch, bounds)
+            sample = geometry.bounds("sample", window.left_m, window.top_m)
+            files[CHIP_RECORD] = _chip_record(task, window, bounds, sample, files)
+            write_folder(task.chips, window.cell, files, CHIP_RECORD, sync=False)
     return ExportResult(len(due), len(task.windows) - len(due))
 
 
@@ -250,7 +246,7 @@ def _read_band(root: Any, cube: CubeInfo, path: str, roi: tuple[slice, slice]) -
     return values if values.ndim == 3 else values[np.newaxis]
 
 
-def _chip_files(task: ExportTask, patch: _Patch, crs: CRS, bounds: Bounds) -> dict[str, bytes]:
+def _chip_files(task: ExportTask, patch: _Patch, bounds: Bounds) -> dict[str, bytes]:
     """Return the GeoTIFFs and pictures of one chip, by name."""
     files = {}
     for key, layers in patch.sensors.items():
@@ -261,10 +257,8 @@ def _chip_files(task: ExportTask, patch: _Patch, crs: CRS, bounds: Bounds) -> di
         for index, date in enumerate(layers.info.dates):
             name = key if sensor.is_static else f"{key}_{date}"
             values = np.ascontiguousarray(layers.exported[(index, slice(None), *roi)])
-            tags = _tags(layers, index)
-            files[f"{name}.tif"] = encode_tiff(
-                values, layers.settings, crs, transform, tags, task.settings.compress
-            )
+            tags = gdal_tags(layers.settings, task.cube.epsg, tuple(_tags(layers, index).items()))
+            files[f"{name}.tif"] = encode_tiff(values, tags, transform, task.settings.compress)
             if not sensor.is_static:
                 bands = {band: values[(index, *roi)] for band, values in layers.raw.items()}
                 files[f"{name}.png"] = encode_png(render(sensor, bands))

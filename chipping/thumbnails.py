@@ -7,15 +7,13 @@ ends. Values beyond the ends are clipped; where a band has nothing the picture i
 
 from __future__ import annotations
 
-import io
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cube.config.sensors import Band, BandKind, Sensor
 
@@ -25,9 +23,13 @@ THUMBNAIL_VERSION = 1
 Bytes = NDArray[np.uint8]
 
 _BACKSCATTER = ("vv", "vh")
-_PNG_STRATEGY = zlib.Z_RLE
-"""Measured on real chips: after PNG's filters, run lengths are as small as deflate at 6 and two to
-four times faster."""
+_PNG_SETTINGS = {
+    "level": 1,
+    "strategy": imagecodecs.PNG.STRATEGY.RLE,
+    "filter": imagecodecs.PNG.FILTER.PAETH,
+}
+"""Measured on real chips: 2 % larger than with the best filter of each row and deflate at 6, and
+five times faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,8 @@ def render(sensor: Sensor, bands: Mapping[str, NDArray[np.generic]]) -> Bytes:
 def encode_png(picture: Bytes) -> bytes:
     """Return a picture as PNG; its alpha is left out where all of it is opaque."""
     opaque = bool((picture[..., 3] == 255).all())
-    buffer = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(picture[..., :3]) if opaque else picture)
-    image.save(buffer, "PNG", compress_type=_PNG_STRATEGY)
-    return buffer.getvalue()
+    pixels = np.ascontiguousarray(picture[..., :3]) if opaque else picture
+    return bytes(imagecodecs.png_encode(pixels, **_PNG_SETTINGS))
 
 
 def _shade(values: NDArray[np.generic], band: Band) -> Bytes:
