@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,16 +84,15 @@ class DiskFolder:
         """Give a temporary file that takes the target's place once it is on the disk."""
         with disk_errors(str(target)):
             _make_folders(target.parent)
-            handle, temporary = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=target.parent)
+            temporary = target.parent / _staging_name()
             try:
-                with os.fdopen(handle, "wb") as file:
+                with temporary.open("xb") as file:
                     yield file
                     file.flush()
-                    os.fchmod(file.fileno(), 0o644)
                     os.fsync(file.fileno())
-                Path(temporary).replace(target)
+                temporary.replace(target)
             finally:
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             _fsync_dir(target.parent)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -141,7 +140,8 @@ class DiskFolder:
         self.make()
         held: dict[str, bytes] = {}
         with disk_errors(f"{self.url}/{name}"):
-            stage = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{name}-", dir=self.path))
+            stage = self.path / _staging_name()
+            stage.mkdir()
 
         def put(file: str, data: bytes) -> None:
             if file == last:
@@ -155,7 +155,6 @@ class DiskFolder:
                 yield put
                 for file, data in held.items():
                     _write_file(f"{stage}/{file}", data)
-                stage.chmod(0o755)
                 if sync:
                     os.sync()  # once: a release has hundreds of thousands of files
                 if target.exists():
@@ -235,15 +234,19 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _staging_name() -> str:
+    """Return a name that nobody has; unlike ``tempfile``, what bears it heeds the umask."""
+    return f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+
+
 def _write_file(path: str, data: bytes) -> None:
     """Write a file with the fewest calls: a release has hundreds of thousands of them."""
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
-        os.fchmod(file, 0o644)
         left = memoryview(data)
         while left:
             left = left[os.write(file, left) :]

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -95,15 +96,6 @@ def test_sweeping_removes_only_what_is_unfinished(tmp_path: Path) -> None:
     assert folder.names() == ["kept.txt"]
     folder.sweep()
     assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
-
-
-def test_modes_do_not_follow_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o077)
-    try:
-        open_folder(str(tmp_path)).write("a", b"1")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_full_disk_and_a_refusal_are_told_apart() -> None:
@@ -251,3 +243,41 @@ array[:] = 8
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(STAGING_PREFIX)] != []
     folder.sweep()
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o007, 0o022])
+def test_files_and_folders_are_as_open_as_the_umask_lets_them_be(tmp_path: Path, umask: int) -> None:
+    code = f"""
+import os
+os.umask({umask})
+import zarr
+from cube.run.lock import hold
+from cube.run.storage import open_folder, write_folder
+folder = open_folder({str(tmp_path / "working")!r})
+folder.make()
+with hold(folder):
+    folder.write("plans/a.json", b"1")
+    with folder.stream("a.zip") as file:
+        file.write(b"1")
+    folder.create("created", b"1")
+    write_folder(folder, "chip", {{"a.tif": b"1", "chips/b.tif": b"2", "chip.json": b"3"}}, "chip.json")
+    zarr.create_array(folder.zarr_store("a.zarr"), shape=(8,), chunks=(4,), dtype="i4")[:] = 7
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    found = {p: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "working").rglob("*")}
+    assert len(found) > 12
+    wanted = {p: (0o777 if p.is_dir() else 0o666) & ~umask for p in found}
+    assert found == wanted
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another group")
+def test_what_lies_in_a_set_gid_folder_is_its_groups(tmp_path: Path) -> None:
+    os.chown(tmp_path, -1, 12345)
+    tmp_path.chmod(0o2775)
+    folder = open_folder(str(tmp_path))
+    folder.write("plans/a.json", b"1")
+    for _ in range(2):
+        write_folder(folder, "chip", {"a.tif": b"1", "chip.json": b"3"}, "chip.json")
+    found = {p: p.stat() for p in tmp_path.rglob("*")}
+    assert {info.st_gid for info in found.values()} == {12345}
+    assert all(info.st_mode & stat.S_ISGID for p, info in found.items() if p.is_dir())
