@@ -162,6 +162,9 @@ class Release:
             the value that the files set aside for no data, which does not (pixels are as stored).
             ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
         """
+        from cube.run.forks import renew_threads_after_forks
+
+        renew_threads_after_forks()
         return {sensor: self._open_lazily(chip_id, sensor) for sensor in self.sensors}
 
     def _open_lazily(self, chip_id: int, sensor: str) -> xr.DataArray:

@@ -10,6 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cube.errors import CubeNotSealedError, StoreError
+from cube.run.forks import renew_threads_after_forks
 from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import SCHEMA_VERSION
 
@@ -54,6 +55,7 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     import rioxarray  # noqa: F401  gives arrays their .rio
     import xarray as xr
 
+    renew_threads_after_forks()
     folder = open_folder(path, options)
     if not folder.exists(SEAL):
         raise CubeNotSealedError(

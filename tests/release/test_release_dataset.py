@@ -179,3 +179,14 @@ def test_the_torch_dataset_gives_the_same_arrays(folder: Path, archive: Path) ->
         for batch in batches:  # workers share the parent's opened zip
             for chip_id, image in zip(batch["id"].tolist(), batch["image"].numpy(), strict=True):
                 np.testing.assert_array_equal(image, with_rasterio(folder, chip_id, "s2l2a"))
+
+
+@pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
+def test_chips_are_computed_in_workers_of_a_process_that_has_computed_some(
+    folder: Path, context: str
+) -> None:
+    image = open_release(folder).chip(3)["s2l2a"]
+    image.compute()  # dask's threads are there now, and in no fork
+    with multiprocessing.get_context(context).Pool(1) as pool:
+        computed = pool.apply_async(xr.DataArray.to_numpy, [image]).get(60)
+    np.testing.assert_array_equal(computed, with_rasterio(folder, 3, "s2l2a"))

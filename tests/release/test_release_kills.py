@@ -56,7 +56,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ("module", "name", "call"),
     [
         # as the folder is filled
-        pytest.param("cube.run.disk", "_write_file", 30, marks=pytest.mark.slow),
+        pytest.param("cube.run.storage.disk", "_write_file", 30, marks=pytest.mark.slow),
         # before the old folder makes way
         pytest.param("pathlib", "Path.replace", 1, marks=pytest.mark.slow),
         ("pathlib", "Path.replace", 2),  # before the new one takes its place

@@ -411,7 +411,7 @@ class TestFailures:
         config = demo_config(tmp_path)
         plans = [plan for _, plan in plan_cubes(config, only=[4, 5]) if isinstance(plan, CubePlan)]
         room = max(estimate_cost(plan).store_bytes for plan in plans) * 1.5
-        monkeypatch.setattr("cube.run.disk.DiskFolder.free_bytes", lambda _: int(room))
+        monkeypatch.setattr("cube.run.storage.disk.DiskFolder.free_bytes", lambda _: int(room))
         begun = set[int]()
 
         class Patient(ThreadEngine):

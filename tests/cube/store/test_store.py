@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 import warnings
 from datetime import UTC, datetime
@@ -272,3 +273,14 @@ def test_every_exported_band_has_a_row() -> None:
         names = [band.name for band in sensor.bands]
         assert len(names) == len(set(names))
         assert sensor.exported(names)
+
+
+@pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
+def test_cubes_are_read_in_workers_of_a_process_that_has_read_some(
+    cubes: Folder, arrays: dict[str, dict[str, NDArray[np.generic]]], context: str
+) -> None:
+    array = open_cube(cubes / "aoi_000007.zarr")["s2l2a/SCL"]
+    array.compute()  # dask's and zarr's threads are there now, and in no fork
+    with multiprocessing.get_context(context).Pool(1) as pool:
+        computed = pool.apply_async(xr.DataArray.to_numpy, [array]).get(60)
+    np.testing.assert_array_equal(computed, arrays["s2l2a"]["SCL"])

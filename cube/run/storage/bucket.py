@@ -29,7 +29,7 @@ _PUT_AHEAD = 32
 
 @dataclass(frozen=True)
 class BucketFolder:
-    """A folder in an object store; its methods are told of in :class:`cube.run.folder.Folder`.
+    """A folder in an object store; see :class:`cube.run.storage.folder.Folder`.
 
     A store cannot rename, so a folder is whole once its last file is there: that file is put last
     and removed first.

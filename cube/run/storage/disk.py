@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DiskFolder:
-    """A folder on a local disk; its methods are told of in :class:`cube.run.folder.Folder`."""
+    """A folder on a local disk; see :class:`cube.run.storage.folder.Folder`."""
 
     url: str
     """Path."""
