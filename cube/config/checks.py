@@ -10,7 +10,7 @@ import numpy as np
 
 from .fields import LATTICE_M, TimeRange
 from .models import Config
-from .sensor_models import SensorConfig, Sentinel2Config, SeriesConfig
+from .sensor_models import PeriodConfig, SensorConfig, Sentinel2Config, SeriesConfig
 from .sensors import BandKind, ChoiceRule, MaskRule, Sensor
 
 _LARGEST_DN = 65_535
@@ -21,6 +21,7 @@ _MASK_KINDS = {MaskRule.CODES: BandKind.CLASSES, MaskRule.BITS: BandKind.FLAGS}
 def problems_of(config: Config) -> Iterator[str]:
     """Yield what is wrong between the sections of a config, a line each."""
     yield from _sensor_section_problems(config)
+    yield from _year_problems(config)
     yield from _size_problems(config)
     yield from _threshold_problems(config)
     yield from _folder_problems(config)
@@ -75,6 +76,20 @@ def _number_problems(sensor: Sensor, settings: SensorConfig) -> Iterator[str]:
             f"{key}.na_value {settings.na_value:g} is a valid number of {key}; "
             f"use 0 or one below, or above {_LARGEST_DN}"
         )
+
+
+def _year_problems(config: Config) -> Iterator[str]:
+    """Tell of years that a collection does not have, before it is searched in vain."""
+    for key, settings in config.sensors.items():
+        years, collection = config.table[key].years, config.table[key].collection
+        if years is None or settings.collection != collection or not isinstance(settings, PeriodConfig):
+            continue
+        (first, last), period = years, TimeRange.parse(settings.year)
+        if period.start.year > last or period.end.year < first:
+            yield (
+                f"{key}.year {settings.year}: {settings.collection} has the years {first} to {last}; "
+                "give a period within them"
+            )
 
 
 def _folder_problems(config: Config) -> Iterator[str]:

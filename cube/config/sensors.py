@@ -128,6 +128,8 @@ class Sensor:
     """GDAL resampling of continuous bands where the grids differ; masks and classes are nearest."""
     true_color: tuple[str, ...] = ()
     """Bands that pictures show as red, green and blue."""
+    years: tuple[int, int] | None = None
+    """First and last year of a collection that is finished (None: it has no end)."""
 
     def exported(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the named bands that chips hold: all but masks (a layer of classes is none)."""
@@ -380,6 +382,7 @@ SENSORS = SensorTable(
             ),
             source_nodata=0,
             resampling="nearest",
+            years=(2017, 2023),
             attribution="Impact Observatory, Microsoft and Esri annual land use land cover",
             licence="CC BY 4.0",
         ),

@@ -21,7 +21,7 @@ def gelos_form() -> dict[str, Any]:
     return {
         "dataset": {"version": "v0.50.1"},
         "aoi": {"version": "v0.40", "include_indices": None, "exclude_indices": None},
-        "directory": {"working": "/app/data/interim", "output": "/app/data/processed", "zip_output": True},
+        "directory": {"working": "/app/data/interim", "output": "/app/data/processed", "zip_output": False},
         "log_errors": True,
         "s2l2a": {
             "collection": "sentinel-2-l2a",
@@ -118,6 +118,21 @@ def test_gelos_form_loads_unchanged(tmp_path: Path) -> None:
     assert config.sensors["lulc"].dtype == "int8"
 
 
+def test_the_config_of_gelos_v0501_is_gelos_own_but_for_a_name_and_a_cap() -> None:
+    ours = yaml.safe_load((CONFIGS[0].parent / "lc-v0.50.1.yaml").read_text())
+    assert ours["dataset"].pop("name") == "gelos-lc"
+    assert ours["aoi"].pop("extent") == "overlap"
+    assert ours["aoi"].pop("max_side_m") == 30_720
+    assert ours == gelos_form()
+
+
+@pytest.mark.parametrize(
+    "override", ["lulc.year=2017-01-02/2017-12-31", "lulc={collection: own, year: 2024-01-01/2024-12-31}"]
+)
+def test_years_of_the_map_and_any_year_of_another_are_fine(override: str, tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, gelos_form()), [override]).land_cover.year in override
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_our_own_configs_load(path: Path) -> None:
     assert isinstance(load_config(path), Config)
@@ -140,6 +155,8 @@ def test_our_own_configs_load(path: Path) -> None:
         ("s1rtc.native_crs=true", ["s1rtc.native_crs", "s2l2a alone"]),
         ("s1rtc.dtype=complex64", ["s1rtc.dtype", "complex64"]),
         ("lulc.year=2023", ["lulc.year", "2023"]),
+        ("lulc.year=2024-01-01/2024-12-31", ["lulc.year", "io-lulc-annual-v02 has the years 2017 to 2023"]),
+        ("lulc.year=2016-01-02/2016-12-31", ["lulc.year", "io-lulc-annual-v02 has the years 2017 to 2023"]),
         ("lulc=", ["section lulc is missing"]),
         ("dataset=", ["dataset is missing"]),
         ("dataset.version=a/b", ["dataset.version", "a/b"]),
@@ -257,6 +274,7 @@ def test_offsets_are_read_as_utc() -> None:
 
 def test_empty_keys_and_sections_mean_their_defaults(tmp_path: Path) -> None:
     data = gelos_form()
+    data["directory"]["zip_output"] = True  # the default
     plain = load_config(write(tmp_path, {**data, "dem": {}, "s1rtc": {}, "catalog": {}}))
     data |= {"dem": None, "s1rtc": None, "catalog": {"cache": None, "url": None}, "compute": None}
     data["chips"] |= {"min_purity": None, "min_clear": None, "stride": None}
