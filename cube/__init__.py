@@ -6,6 +6,7 @@ the project. The rooms, from the ground up, each of which imports only from thos
 ===================  ==============================================================================
 ``errors``           what a user can meet, each in one line
 ``certificates``     whom https trusts
+``environment``      variables that other installations set as well, checked before any work
 ``redaction``        no signature or token in any text
 ``retry``            failures that pass, told from those that last, and how long to wait
 ``lots``             drawing by lot, seeded

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"cube.errors", "cube.redaction", "cube.retry", "cube.lots", "cube.lazy_names"},
     {"cube.certificates"},
+    {"cube.environment"},
     {"cube.config"},
     {"cube.run", "cube.windows"},
     {"cube.scenes"},
