@@ -18,6 +18,7 @@ FLOORS = (
     {"cube.scenes"},
     {"cube.pixels"},
     {"cube.store"},
+    {"cube.doctor"},
     {"cube.build"},
     {"chipping"},
     {"release"},

@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
+from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,7 +62,7 @@ class StandIn:
     page_cap
         Most items on a page of search results, whatever limit is asked for: small, to see paging.
     clock
-        Seconds since 1970, by which tokens age.
+        Seconds since 1970, by which tokens age; answers tell it.
     tls
         Certificate and key: all is https then, and blobs are reached through a
         :class:`~cube.testing.service.tunnel.Tunnel`.
@@ -85,6 +86,7 @@ class StandIn:
         self._scheme = "https" if tls else "http"
         items = stac.read_items(archive / "items.json", self._scheme)
         self.latency_s = latency_s
+        self._clock = clock
         self._book = FaultBook(faults or Faults())
         self._log = Log()
         self._stopping = threading.Event()
@@ -229,6 +231,7 @@ class StandIn:
         if fault is Kind.LATE:
             self._pause(self.faults.late_s)
         answer = self._faulty_answer(call, fault)
+        answer = replace(answer, headers=(*answer.headers, ("Date", formatdate(self._clock(), usegmt=True))))
         body = b"" if call.method == "HEAD" else answer.body
         if fault is Kind.SHORT:
             body = body[: len(body) // 2]
