@@ -5,6 +5,8 @@ the project. The rooms, from the ground up, each of which imports only from thos
 
 ===================  ==============================================================================
 ``errors``           what a user can meet, each in one line
+``certificates``     whom https trusts
+``environment``      variables that other installations set as well, checked before any work
 ``redaction``        no signature or token in any text
 ``retry``            failures that pass, told from those that last, and how long to wait
 ``lots``             drawing by lot, seeded
@@ -15,7 +17,8 @@ the project. The rooms, from the ground up, each of which imports only from thos
 :mod:`cube.scenes`   from a STAC search to the plan of a cube: items, choice, reasons, cost
 :mod:`cube.pixels`   reading: hrefs, signatures, source windows, onto the cube's grid
 :mod:`cube.store`    cubes on disk: template, blocks, seal, and what opens them
-:mod:`cube.build`    all of it in a row; the commands ``plan`` and ``build``
+:mod:`cube.doctor`   what a run needs, looked at one by one, each with its mend
+:mod:`cube.build`    all of it in a row; the commands ``doctor``, ``plan`` and ``build``
 :mod:`cube.testing`  the sample archive, and stand-ins for the services
 ===================  ==============================================================================
 """

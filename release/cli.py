@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 COMMANDS = {
+    "doctor": "cube.build.commands:doctor_command",
     "plan": "cube.build.commands:plan_command",
     "build": "cube.build.commands:build_command",
     "chip": "chipping.commands:chip_command",

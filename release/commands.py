@@ -71,7 +71,15 @@ def run_command(common: CommonOptions, options: BuildOptions, *, force: bool) ->
     """Build cubes, cut chips and make a release, in a row."""
 
     def do_all(config: Config) -> int:
+        from chipping.finished import sealed_cubes
+
+        from .make import check_output
+
+        check_output(config, force=force)
         built = run_build(config, options, bars=common.bars)  # if one failed, the others go on
+        if not sealed_cubes(config):
+            print("no cube was made, so there is nothing to cut chips from")
+            return built
         chipped = run_chip(config, bars=common.bars)
         return max(built, chipped, _run_release(config, force=force, bars=common.bars))
 

@@ -14,19 +14,20 @@ import pandas as pd
 
 from chipping.records import CHIP_METADATA
 from cube.config.models import Config
+from cube.errors import ConfigError, DiskFullError, StoreError
 from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import hold
 from cube.run.status import AOI_METADATA
-from cube.run.storage import DiskFolder, Folder, open_folder
+from cube.run.storage import DiskFolder, Folder, check_writable, open_folder
 
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
 from .chosen import READ_THREADS, ChosenChips, find_chips
 from .opening.checksums import SUMS_NAME, format_sums, sha256
-from .opening.faults import ReleaseError
+from .opening.faults import UNREADABLE, ReleaseError
 from .opening.table import to_parquet
 from .opening.zips import zip_chunks, zip_equals
-from .recipe import RECIPE_NAME, RasterSpec, make_recipe, raster_spec_of
+from .recipe import RECIPE_NAME, RasterSpec, make_recipe, raster_spec_of, settings_of
 from .report import REPORT_NAME, Thumbnails, make_report, measures_of
 from .select import Selection, select
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, read_metadata, to_csv, to_geojson, tracker_table
@@ -96,6 +97,60 @@ def make_release(
         contents = _Contents(chips, _make_documents(working, measures, selection, chips))
         written = _write_release(output, contents, force=force, progress=progress)
     return _summary(output, selection, config, contents.fingerprint, written=written)
+
+
+def check_output(config: Config, *, force: bool) -> None:
+    """See that the output can be written to, and that this version is free or of these settings.
+
+    Raises
+    ------
+    ConfigError
+        If the folder or bucket cannot be written to; names the key.
+    ReleaseError
+        If a release of other settings has this version, or files that are no release, and `force`
+        does not replace it.
+    """
+    output = open_folder(config.directory.output, config.directory.storage_options)
+    try:
+        output.make()
+        check_writable(output)
+    except DiskFullError:
+        raise
+    except StoreError as error:
+        raise ConfigError(f"{config.path}: directory.output: {error}") from None
+    release = output / config.dataset.version
+    if release.exists(SUMS_NAME):
+        difference = _difference(release, config)
+        if difference and not force:
+            raise ReleaseError(
+                f"{release}: a release of other settings has this version ({difference}); set another "
+                "dataset.version, or give --force to replace it"
+            )
+    elif release.names():
+        _check_is_release(release, ())
+
+
+def _difference(release: Folder, config: Config) -> str:
+    """Return the first setting in which a release differs from a config; empty if none does."""
+    try:
+        there = json.loads(release.read(RECIPE_NAME))["config"]
+        found = dict(_flat(there))
+    except (FileNotFoundError, *UNREADABLE):
+        return f"its {RECIPE_NAME} cannot be read"
+    wanted = dict(_flat(json.loads(json.dumps(settings_of(config)))))
+    for key in sorted(found.keys() | wanted.keys()):
+        if found.get(key) != wanted.get(key):
+            return f"{key} is {found.get(key)} there, {wanted.get(key)} here"
+    return ""
+
+
+def _flat(settings: Any, prefix: str = "") -> Any:
+    """Yield dotted keys and values of nested settings."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _choose_chips(working: Folder, config: Config) -> tuple[Selection, pd.DataFrame]:

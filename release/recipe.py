@@ -128,14 +128,8 @@ class Recipe:
         return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def make_recipe(config: Config, specs: Mapping[str, RasterSpec], before: Mapping[int, int]) -> Recipe:
-    """Gather what a release was made with: no path, host or clock.
-
-    Raises
-    ------
-    ReleaseError
-        If readers would refuse it.
-    """
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return what a release says of its settings: JSON values, and no path, host or clock."""
     settings: dict[str, Any] = config.model_dump(mode="json", exclude=_NO_PART)
     settings["aoi"]["path"] = config.aoi.path.rsplit("/", 1)[-1]
     # A row writes its NaN, which JSON has not, as text; but only into JSON text.
@@ -145,7 +139,18 @@ def make_recipe(config: Config, specs: Mapping[str, RasterSpec], before: Mapping
     for key, sensor in config.sensors.items():
         settings[key] = {**sensor.model_dump(mode="json"), "bands": list(config.bands(key))}
     settings["time_ranges"] = [str(one) for one in config.ranges]
-    recipe = _parse_settings(config.dataset, settings, specs, before)
+    return settings
+
+
+def make_recipe(config: Config, specs: Mapping[str, RasterSpec], before: Mapping[int, int]) -> Recipe:
+    """Gather what a release was made with: no path, host or clock.
+
+    Raises
+    ------
+    ReleaseError
+        If readers would refuse it.
+    """
+    recipe = _parse_settings(config.dataset, settings_of(config), specs, before)
     if problem := next(_problems(recipe), None):
         raise ReleaseError(f"{config.path}: no release can be made of this ({problem})")
     return recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages beside this folder
 
-from cube.build.commands import build_command
+from cube.environment import run_command
 
 if __name__ == "__main__":
-    build_command()
+    run_command("cube.build.commands:build_command")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages beside this folder
 
-from chipping.commands import chip_command
+from cube.environment import run_command
 
 if __name__ == "__main__":
-    chip_command()
+    run_command("chipping.commands:chip_command")

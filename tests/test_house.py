@@ -11,11 +11,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"cube.errors", "cube.redaction", "cube.retry", "cube.lots", "cube.lazy_names"},
+    {"cube.certificates"},
+    {"cube.environment"},
     {"cube.config"},
     {"cube.run", "cube.windows"},
     {"cube.scenes"},
     {"cube.pixels"},
     {"cube.store"},
+    {"cube.doctor"},
     {"cube.build"},
     {"chipping"},
     {"release"},

@@ -1,16 +1,17 @@
-"""The commands of phase one: ``plan`` and ``build``."""
+"""The commands of phase one: ``doctor``, ``plan`` and ``build``."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cube.run.command import (
+    EXIT_FAULT,
     CommonOptions,
     Severals,
     config_options,
@@ -22,6 +23,7 @@ from cube.run.command import (
 
 if TYPE_CHECKING:
     from cube.config.models import Config
+    from cube.doctor.check import Check
 
     from .run import BuildSummary
 
@@ -96,6 +98,53 @@ def build_command(common: CommonOptions, options: BuildOptions) -> int:
     return run_verb("build_cubes", common, lambda config: run_build(config, options, bars=common.bars))
 
 
+@verb("doctor", "gelos-lc doctor", "gelos-lc doctor -c configs/demo.yaml")
+@click.option("-c", "--config", default="", type=click.Path(), help="The dataset version's YAML file.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a config key (repeatable)."
+)
+def doctor_command(config: str, settings: tuple[str, ...]) -> int:
+    """Look at all that a run needs: a line each, with what to do.
+
+    Machine and libraries; with a config also disks, catalog, clock, tokens, a small read of each
+    sensor, folders and buckets, and the Dask cluster. Exit code 1 if a check fails.
+    """
+    from cube.run.command import terminated_as_interrupted
+    from cube.run.logs import RunLog
+
+    failed = 0
+    with RunLog(), terminated_as_interrupted():
+        for check in _checks(config, settings):
+            click.echo(str(check))
+            failed += not check.ok
+    return EXIT_FAULT if failed else 0
+
+
+def _checks(path: str, settings: tuple[str, ...]) -> Iterator[Check]:
+    from cube.config.reading import load_config
+    from cube.doctor.check import Check
+    from cube.doctor.examine import examine
+    from cube.doctor.machine import check_machine
+    from cube.errors import GelosError
+
+    from .plans import access_of
+
+    if not path:
+        yield from check_machine()
+        return
+    try:
+        config = load_config(path, settings)
+        config.aoi_path  # noqa: B018  raises where it is nowhere
+        access = access_of(config)
+    except GelosError as error:
+        found, _, mend = str(error).partition("; ")
+        yield Check("config", ok=False, found=found, mend=mend or "mend the file")
+        yield from check_machine()
+        return
+    yield Check("config", ok=True, found=f"{path} is {config.dataset.name} {config.dataset.version}")
+    yield from examine(config, access)
+
+
 def run_plan(common: CommonOptions, aoi: tuple[int, ...]) -> int:
     """Print what the cubes of AOIs would take (none named: of all); returns the exit code."""
 
@@ -110,6 +159,7 @@ def run_plan(common: CommonOptions, aoi: tuple[int, ...]) -> int:
 def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
     """Build cubes, and print what became of every AOI; returns the exit code."""
     from cube.config.aoi import load_aois
+    from cube.doctor.examine import examine_cheaply
     from cube.run.engine import open_engine
     from cube.run.layout import Layout
     from cube.run.logs import event
@@ -123,6 +173,10 @@ def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
     if options.scheduler:
         compute = compute.model_copy(update={"scheduler": options.scheduler})
     total = len(wanted_aois(config, only=options.aoi, retry_failed=options.retry_failed))
+    Layout.of(config).make(config)
+    for check in examine_cheaply(config):
+        if not check.ok:
+            _LOG.warning("%s: %s; %s", check.name, check.found, check.mend)
     try:
         with draw_aois(total, "cubes", bars=bars) as progress, open_engine(compute) as engine:
             summary = build_cubes(

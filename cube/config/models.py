@@ -35,10 +35,9 @@ from .fields import (
     Thresholds,
     TimeRange,
     number_to_text,
-    one_or_many,
 )
 from .sensor_models import LandCoverConfig, SensorConfig, Sentinel2Config, SeriesConfig
-from .sensors import CLASS_NAMES, SENSORS, SensorTable
+from .sensors import CLASS_NAMES, SENSORS, SensorTable, class_codes
 from .shipped import CONFIGS
 
 
@@ -130,15 +129,22 @@ class ChipsConfig(Section):
     """Distance of windows, metres (empty: sample_size)."""
     min_purity: Share = 1.0
     """Share of the sample window's pixels in its majority class."""
-    classes: tuple[Annotated[int, Field(ge=1, le=11)], ...] = (1, 2, 5, 7, 8, 11)
-    """Majority classes kept."""
-    forbidden: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], BeforeValidator(one_or_many)] = (
+    classes: Annotated[tuple[Annotated[int, Field(ge=1, le=11)], ...], BeforeValidator(class_codes)] = (
+        1,
+        2,
+        5,
+        7,
+        8,
+        11,
+    )
+    """Majority classes kept, by code or name (water, trees, crops ...)."""
+    forbidden: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], BeforeValidator(class_codes)] = (
         0,
         4,
         9,
         10,
     )
-    """A window with a single such pixel is rejected."""
+    """A window with a single such pixel is rejected; codes or names."""
     max_per_class: Annotated[int, Field(ge=1)] | None = 400
     """Most chips of a class and AOI (empty: no cap)."""
     min_clear: Thresholds = {"s2l2a": 1.0, "lc2l2": 0.95}

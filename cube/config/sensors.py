@@ -199,6 +199,36 @@ CLASS_NAMES: dict[int, str] = {
 }
 """Codes of the Impact Observatory annual map, version 2."""
 
+
+def class_codes(value: object) -> object:
+    """Return class codes for what a config says: codes or names, one, a list, or ``1,2,5``.
+
+    Raises
+    ------
+    ValueError
+        At what is no class; lists them.
+    """
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
+    return tuple(map(_class_code, value)) if isinstance(value, (list, tuple)) else value or ()
+
+
+def _class_code(given: object) -> object:
+    code = given
+    if isinstance(given, str):
+        name = given.strip().casefold().replace("_", " ")
+        codes = {text.casefold(): code for code, text in CLASS_NAMES.items()}
+        begins = [code for text, code in codes.items() if name and text.startswith(name)]
+        code = int(name) if name.isdecimal() else codes.get(name, begins[0] if len(begins) == 1 else given)
+    if isinstance(code, str) or (isinstance(code, int) and code not in CLASS_NAMES):
+        known = ", ".join(f"{code} {text.lower()}" for code, text in CLASS_NAMES.items())
+        msg = f"found {given!r}; expected codes or names of classes: {known}"
+        raise ValueError(msg)
+    return code
+
+
 CLASS_COLORS: dict[int, str] = {
     1: "#419bdf",
     2: "#397d49",

@@ -24,6 +24,7 @@ import rasterio.windows
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from cube.certificates import gdal_trust
 from cube.errors import ReadError
 from cube.redaction import without_signature
 from cube.retry import Refused, Result, RetryPolicy, Transient
@@ -109,7 +110,7 @@ class _Failure:
 
 def _try(read: Callable[[str], Result], url: str) -> tuple[Result | None, _Failure | None]:
     _LAST_STATUS.status = None
-    with rasterio.Env(**_GDAL_OPTIONS):
+    with rasterio.Env(**_GDAL_OPTIONS, **gdal_trust()):
         try:
             return read(url), None
         except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlparse
 
+from cube.certificates import ca_bundle, distrust
 from cube.redaction import without_signature
 from cube.retry import TRANSIENT_STATUS, Refused, RetryPolicy, Transient, retry_after_s
 
@@ -108,11 +109,16 @@ def _fetch(account: str, container: str) -> _Token:
     def attempt(_: int) -> _Token:
         try:
             answer = requests.get(
-                f"{settings.sas_url}/{account}/{container}", headers=headers, timeout=_TIMEOUT_S
+                f"{settings.sas_url}/{account}/{container}",
+                headers=headers,
+                timeout=_TIMEOUT_S,
+                verify=ca_bundle() or True,
             )
             status = answer.status_code
             token = SASToken(**answer.json()) if status == requests.codes.ok else None
         except requests.RequestException as error:
+            if mend := distrust(str(error)):
+                raise Refused(f"no token from {settings.sas_url}: {mend}") from None
             raise Transient(without_signature(str(error))) from None
         except ValueError:
             raise Transient("the answer is no token") from None

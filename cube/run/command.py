@@ -144,6 +144,7 @@ def run_verb(name: str, options: CommonOptions, do: Callable[[Config], int], *, 
         130 interrupted (Ctrl-C, SIGTERM) and resumable.
     """
     from cube.config.reading import load_config
+    from cube.environment import check_environment, missing_library
 
     from .layout import Layout
     from .logs import RunLog, event
@@ -151,6 +152,7 @@ def run_verb(name: str, options: CommonOptions, do: Callable[[Config], int], *, 
     began = time.monotonic()
     with RunLog(as_json=options.json_logs) as log, terminated_as_interrupted():
         try:
+            check_environment()
             config = load_config(options.config, options.settings)
             if config.log_errors and keep_log:
                 log.keep_in(Layout.of(config).logs, name)
@@ -165,6 +167,9 @@ def run_verb(name: str, options: CommonOptions, do: Callable[[Config], int], *, 
                 extra=event("interrupted"),
             )
             code = EXIT_INTERRUPTED
+        except ModuleNotFoundError as error:
+            _LOG.error("%s", missing_library(error), extra=event("error"))
+            code = EXIT_USAGE
         except Exception:  # noqa: BLE001  Python's own traceback would show tokens
             _LOG.critical("ended by a fault of the program", exc_info=True, extra=event("fault"))
             code = EXIT_FAULT

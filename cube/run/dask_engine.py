@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, cast
@@ -78,6 +78,8 @@ class DaskEngine:
                 client = self._enter_client(Client(address, timeout=_CONNECT_S))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
+            if problem := next(version_problems(client), ""):
+                raise ConfigError(f"compute.scheduler {address}: {problem}")
             if not client.scheduler_info()["workers"]:
                 _LOG.warning("%s has no worker yet: blocks wait until one joins it", address)
             return client
@@ -188,6 +190,35 @@ class DaskEngine:
                 _LOG.warning("waiting for %d blocks that an earlier run left on the cluster", len(keys))
                 told = True
             time.sleep(_POLL_S)
+
+
+_ON_SCHEDULER = ("gelos-lc", "dask", "distributed")
+_ON_WORKERS = (*_ON_SCHEDULER, "numpy", "numcodecs", "rasterio", "zarr")
+"""Packages whose versions must be the client's: they speak with each other, or make pixels."""
+
+
+def version_problems(client: Client) -> Iterator[str]:
+    """Yield in what a cluster's scheduler and workers differ from this process, a line each."""
+    found = cast("dict[str, Any]", client.get_versions(packages=[*_ON_WORKERS]))
+    own = found["client"]["packages"]
+    yield from _differences("the scheduler", found["scheduler"]["packages"], own, _ON_SCHEDULER)
+    for address, there in sorted(found["workers"].items()):
+        yield from _differences(f"worker {address}", there["packages"], own, _ON_WORKERS)
+
+
+def _differences(
+    who: str, there: Mapping[str, str | None], own: Mapping[str, str | None], names: Iterable[str]
+) -> Iterator[str]:
+    mend = "install the same versions there (requirements.lock), and start it again"
+    pythons = [".".join(str(one["python"]).split(".")[:2]) for one in (there, own)]
+    if pythons[0] != pythons[1]:
+        yield f"{who} has Python {pythons[0]}, this client {pythons[1]}; {mend}"
+        return
+    for name in names:
+        if there.get(name) is None and own.get(name) is not None:
+            yield f"{who} has no {name}, this client {own[name]}; {mend}"
+        elif there.get(name) != own.get(name):
+            yield f"{who} has {name} {there.get(name)}, this client {own.get(name)}; {mend}"
 
 
 def _scope_mark(scope: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cube.config.models import Config
-from cube.errors import ConfigError, StoreError
+from cube.errors import ConfigError, DiskFullError, StoreError
 
-from .storage import Folder, open_folder
+from .storage import Folder, check_writable, open_folder
 
 EXPORTING = ".exporting"
 """File that is there while chips are written that may not be on the disk yet."""
@@ -31,15 +31,18 @@ class Layout:
         return cls(working.absolute() / config.dataset.version)
 
     def make(self, config: Config) -> None:
-        """Create the working folder.
+        """Create the working folder, and see that it can be written to.
 
         Raises
         ------
         ConfigError
-            If it cannot be made; names the key.
+            If it cannot be made or written to; names the key.
         """
         try:
             self.root.make()
+            check_writable(self.root)
+        except DiskFullError:
+            raise
         except StoreError as error:
             raise ConfigError(f"{config.path}: directory.working: {error}") from None
 

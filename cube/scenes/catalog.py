@@ -23,6 +23,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
+from cube.certificates import distrust, trust
 from cube.config.fields import TimeRange
 from cube.config.models import CatalogConfig, Config
 from cube.errors import CatalogError, ConfigError
@@ -324,6 +325,8 @@ def _retrying_io(settings: CatalogConfig) -> Any:
             except APIError as error:
                 status = getattr(error, "status_code", None)
                 cause = without_signature(f"HTTP {status}" if status else str(error))
+                if mend := distrust(cause):
+                    raise CatalogError(f"search at {settings.url} failed: {mend}") from None
                 if status is None or status in TRANSIENT_STATUS:
                     raise Transient(cause, retry_after_s(self.retry_after)) from None
                 raise CatalogError(f"search at {settings.url} refused: {cause}") from None
@@ -332,6 +335,7 @@ def _retrying_io(settings: CatalogConfig) -> Any:
             return text
 
     client_io = RetryingIO(timeout=settings.timeout_s, max_retries=0)
+    trust(client_io.session)
 
     def remember(response: Response, *_: Any, **__: Any) -> None:
         client_io.retry_after = response.headers.get("Retry-After")

@@ -8,9 +8,17 @@ from typing import Any, cast
 
 from .bucket import BucketFolder
 from .disk import DiskFolder
-from .folder import STAGING_PREFIX, Folder, disk_errors, write_folder
+from .folder import STAGING_PREFIX, Folder, check_writable, disk_errors, write_folder
 
-__all__ = ["STAGING_PREFIX", "DiskFolder", "Folder", "disk_errors", "open_folder", "write_folder"]
+__all__ = [
+    "STAGING_PREFIX",
+    "DiskFolder",
+    "Folder",
+    "check_writable",
+    "disk_errors",
+    "open_folder",
+    "write_folder",
+]
 
 
 def open_folder(address: str | os.PathLike[str] | Folder, options: Mapping[str, Any] | None = None) -> Folder:

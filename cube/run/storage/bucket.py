@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 
-from cube.errors import StoreError
+from cube.errors import DiskFullError, StoreError
 from cube.redaction import without_signature
 
 from .folder import STAGING_PREFIX, disk_errors, is_finished
@@ -25,6 +26,73 @@ if TYPE_CHECKING:
 _PUT_THREADS = 8
 _PUT_AHEAD = 32
 """Files that wait to be put; further ones wait outside memory."""
+
+_EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "az": "azure",
+    "abfs": "azure",
+    "abfss": "azure",
+    "adl": "azure",
+    "gs": "gcs",
+    "gcs": "gcs",
+}
+"""The project's extra that brings the library of a scheme."""
+_NO_ROOM = re.compile(
+    r"quota ?exceeded|exceeded.{0,30}quota|storage ?full|insufficient.?storage", re.IGNORECASE
+)
+_OPTIONS = "directory.storage_options"
+_MENDS = (
+    (_NO_ROOM, "no space left; make room and run again, nothing is lost"),
+    (
+        r"NoCredentials|PartialCredentials|locate credentials|DefaultCredentials|connection_string|Anonymous caller",
+        (
+            "no credentials; set the service's variables (of S3: AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY), or key and secret in {_OPTIONS}"
+        ),
+    ),
+    (
+        (
+            r"InvalidAccessKeyId|AWS Access Key Id|SignatureDoesNotMatch|signature we calculated|ExpiredToken|"
+            r"token.{0,20}expired"
+        ),
+        "the credentials are not accepted; look at their key and secret, and at this machine's clock",
+    ),
+    (
+        r"AccessDenied|Access Denied|PermissionError|Forbidden|\b403\b",
+        "the credentials may not do this; ask for the rights to list, read, write and delete there",
+    ),
+    (
+        r"NoSuchBucket|bucket does not exist|ContainerNotFound|container does not exist|FileNotFoundError",
+        "there is no such bucket; make it, or look at its name in the config",
+    ),
+    (
+        (
+            r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|region .{1,30} is wrong|"
+            r"addressed using the specified endpoint|NoRegion"
+        ),
+        f"the bucket lies in another region; set AWS_DEFAULT_REGION, or client_kwargs: {{region_name: ...}} in {_OPTIONS}",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSLError",
+        "its certificate is not vouched for; set AWS_CA_BUNDLE to a file that holds the authority",
+    ),
+    (
+        r"EndpointConnection|ConnectTimeout|Invalid endpoint|Cannot connect|ClientConnector|ConnectionRefused",
+        f"no service answers; look at endpoint_url in {_OPTIONS} (https://HOST), and at the network",
+    ),
+    (r"unexpected keyword argument", f"look at its name in {_OPTIONS}"),
+)
+"""What to do, by what a service or its client raised: type and text."""
+
+
+def _cause_and_mend(error: Exception) -> tuple[str, str]:
+    """Return what a store's client met, without any token, and what to do if that is known."""
+    text = without_signature(" ".join(str(error).split())) or type(error).__name__
+    if found := re.search(r"unexpected keyword argument '(\w+)'", text):
+        text = f"unknown option {found[1]!r}"
+    causes = f"{type(error).__name__}: {error}"
+    return text, next((mend for pattern, mend in _MENDS if re.search(pattern, causes)), "")
 
 
 @dataclass(frozen=True)
@@ -56,9 +124,17 @@ class BucketFolder:
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:
             fs, root = fsspec.core.url_to_fs(self.url, **dict(self.options))
-        except (ImportError, TypeError, ValueError) as error:
+        except ImportError as error:
+            scheme = self.url.partition("://")[0]
+            extra = _EXTRAS.get(scheme)
+            mend = f"type: pip install 'gelos-lc[{extra}]'" if extra else str(error)
             raise StoreError(
-                f"{self.url}: cannot be opened ({error}); look at directory.storage_options"
+                f"{self.url}: {scheme}:// needs a library that is not installed; {mend}"
+            ) from None
+        except (TypeError, ValueError) as error:
+            cause, mend = _cause_and_mend(error)
+            raise StoreError(
+                f"{self.url}: cannot be opened ({cause}); {mend or f'look at {_OPTIONS}'}"
             ) from None
         return fs, root.rstrip("/")
 
@@ -85,28 +161,36 @@ class BucketFolder:
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file called `name`."""
-        return bool(self._listed.isfile(self._key(name)))
+        try:
+            with self._service_errors(name):
+                return bool(self._listed.info(self._key(name))["type"] == "file")
+        except FileNotFoundError:
+            return False
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
-        return bytes(self._fs.cat_file(self._key(name)))
+        with self._service_errors(name):
+            return bytes(self._fs.cat_file(self._key(name)))
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """Return up to `size` bytes of a file from `start` on."""
-        return bytes(self._fs.cat_file(self._key(name), start=start, end=start + size)) if size else b""
+        with self._service_errors(name):
+            return bytes(self._fs.cat_file(self._key(name), start=start, end=start + size)) if size else b""
 
     def size(self, name: str) -> int:
         """Return how many bytes a file has."""
-        return int(self._fs.size(self._key(name)))
+        with self._service_errors(name):
+            return int(self._fs.size(self._key(name)))
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading piece by piece."""
-        opened: IO[bytes] = self._fs.open(self._key(name), "rb")
-        return opened
+        with self._service_errors(name):
+            opened: IO[bytes] = self._fs.open(self._key(name), "rb")
+            return opened
 
     def write(self, name: str, data: bytes) -> None:
         """Put a file."""
-        with self._service_errors(name):
+        with self._writing_errors(name):
             self._fs.pipe_file(self._key(name), data)
 
     @contextlib.contextmanager
@@ -116,23 +200,45 @@ class BucketFolder:
         with disk_errors(f"{self.url}/{name}"), tempfile.NamedTemporaryFile(prefix=STAGING_PREFIX) as file:
             yield file
             file.flush()
-            with self._service_errors(name):
+            with self._writing_errors(name):
                 self._fs.put_file(file.name, self._key(name))
 
     @contextlib.contextmanager
-    def _service_errors(self, name: str) -> Iterator[None]:
+    def _service_errors(self, name: str = "") -> Iterator[None]:
+        """Turn what a service or its client raises into one clear line; what is absent stays so."""
         try:
             yield
+        except (FileNotFoundError, StoreError):
+            raise
         except Exception as error:  # every service has errors of its own
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise StoreError(f"{self.url}/{name}: cannot be written ({without_signature(why)})") from error
+            raise self._failure(name, error, "read") from error
+
+    @contextlib.contextmanager
+    def _writing_errors(self, name: str) -> Iterator[None]:
+        """Do the same where what is absent is the bucket."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            raise self._failure(name, error, "written") from error
+
+    def _failure(self, name: str, error: Exception, done: str) -> StoreError:
+        kind = DiskFullError if _NO_ROOM.search(str(error)) else StoreError
+        place = f"{self.url}/{name}".rstrip("/")
+        cause, mend = _cause_and_mend(error)
+        return kind(f"{place}: cannot be {done} ({cause}){mend and f'; {mend}'}")
 
     def create(self, name: str, data: bytes) -> bool:
         """Put a file only if there is none."""
         try:
-            self._fs.pipe_file(self._key(name), data, mode="create")
-        except OSError as error:
-            if isinstance(error, FileExistsError) or error.errno in (errno.EEXIST, errno.EBUSY):
+            with self._writing_errors(name):
+                self._fs.pipe_file(self._key(name), data, mode="create")
+        except StoreError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and (
+                isinstance(cause, FileExistsError) or cause.errno in (errno.EEXIST, errno.EBUSY)
+            ):
                 return False
             raise
         return True
@@ -149,18 +255,21 @@ class BucketFolder:
 
     def _entries(self) -> list[dict[str, Any]]:
         try:
-            return list(self._listed.ls(self._opened[1], detail=True))
+            with self._service_errors():
+                return list(self._listed.ls(self._opened[1], detail=True))
         except FileNotFoundError:
             return []
 
     def files(self) -> Iterator[str]:
         """Names of all files below."""
         root = self._opened[1]
-        yield from sorted(str(key)[len(root) + 1 :] for key in self._listed.find(root))
+        with self._service_errors():
+            found = self._listed.find(root)
+        yield from sorted(str(key)[len(root) + 1 :] for key in found)
 
     def remove(self, name: str) -> None:
         """Remove a file."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._service_errors(name):
             self._fs.rm_file(self._key(name))
 
     def prune(self) -> None:
@@ -170,7 +279,7 @@ class BucketFolder:
         """Remove all objects of the folder `name`, first the one that was put `last`."""
         if last:
             (self / name).remove(last)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._service_errors(name):
             self._listed.rm(self._key(name), recursive=True)
 
     @contextlib.contextmanager

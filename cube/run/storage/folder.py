@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -176,6 +177,19 @@ class Folder(Protocol):
     def zarr_store(self, name: str, *, read_only: bool = False) -> Store:
         """Return a Zarr store on the folder `name`."""
         ...
+
+
+def check_writable(folder: Folder) -> None:
+    """Write a file and remove it: rights, mounts and quotas show in no other way.
+
+    Raises
+    ------
+    DiskFullError, StoreError
+        If it cannot be done; says what to do.
+    """
+    name = f"{STAGING_PREFIX}probe-{uuid.uuid4().hex}"
+    folder.write(name, b"probe")
+    folder.remove(name)
 
 
 def write_folder(

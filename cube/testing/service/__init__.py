@@ -10,13 +10,15 @@ that what the true clients do (pystac-client, the SDK, GDAL) can be tested witho
         assert service.counts()["search"] == 5
 
 Where the real service was seen or documented, this one does as it does. It differs in that blobs
-have http addresses rather than https (GDAL reaches them through a proxy setting), and in what it
-leaves out: CQL2 filters, queryables, and the signing endpoint.
+have http addresses rather than https (GDAL reaches them through a proxy setting) unless it is given
+a certificate (``tls``; they are then reached through a :class:`Tunnel`), and in what it leaves out:
+CQL2 filters, queryables, and the signing endpoint.
 """
 
 from cube.testing.service.faults import Faults, Kind
 from cube.testing.service.log import Request
 from cube.testing.service.messages import Role
 from cube.testing.service.server import StandIn
+from cube.testing.service.tunnel import Tunnel
 
-__all__ = ["Faults", "Kind", "Request", "Role", "StandIn"]
+__all__ = ["Faults", "Kind", "Request", "Role", "StandIn", "Tunnel"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
+from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -60,7 +62,10 @@ class StandIn:
     page_cap
         Most items on a page of search results, whatever limit is asked for: small, to see paging.
     clock
-        Seconds since 1970, by which tokens age.
+        Seconds since 1970, by which tokens age; answers tell it.
+    tls
+        Certificate and key: all is https then, and blobs are reached through a
+        :class:`~cube.testing.service.tunnel.Tunnel`.
     """
 
     def __init__(
@@ -75,10 +80,13 @@ class StandIn:
         subscription_key: str = "stand-in-key",
         page_cap: int = MAX_LIMIT,
         clock: Callable[[], float] = time.time,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         archive = Path(archive).resolve()
-        items = stac.read_items(archive / "items.json")
+        self._scheme = "https" if tls else "http"
+        items = stac.read_items(archive / "items.json", self._scheme)
         self.latency_s = latency_s
+        self._clock = clock
         self._book = FaultBook(faults or Faults())
         self._log = Log()
         self._stopping = threading.Event()
@@ -91,7 +99,7 @@ class StandIn:
             subscription_key=subscription_key,
             clock=clock,
         )
-        self._server = Server(port, self._handle)
+        self._server = Server(port, self._handle, tls)
         self._stac = stac.Stac(items, self.origin, page_cap)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
@@ -113,12 +121,12 @@ class StandIn:
     @property
     def origin(self) -> str:
         """Scheme, host and port."""
-        return f"http://{self.proxy}"
+        return f"{self._scheme}://{self.proxy}"
 
     @property
     def proxy(self) -> str:
         """Host and port: as a proxy it brings plain-http reads of blobs here."""
-        return f"{HOST}:{self._server.server_port}"
+        return f"{HOST}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -130,8 +138,18 @@ class StandIn:
         """The token endpoint."""
         return f"{self.origin}{SAS_ROOT}"
 
+    @property
+    def port(self) -> int:
+        """The port on this machine."""
+        return int(self._server.server_port)
+
     def environment(self) -> dict[str, str]:
-        """Name the variables that send an SDK and GDAL here; STAC clients need `url` alone."""
+        """Name the variables that send an SDK and GDAL here; STAC clients need `url` alone.
+
+        Over https a tunnel brings GDAL here, and this names the SDK's variable alone.
+        """
+        if self._scheme == "https":
+            return {"PC_SDK_SAS_URL": self.sas_url}
         return {
             "PC_SDK_SAS_URL": self.sas_url,
             "GDAL_HTTP_PROXY": self.proxy,
@@ -213,6 +231,7 @@ class StandIn:
         if fault is Kind.LATE:
             self._pause(self.faults.late_s)
         answer = self._faulty_answer(call, fault)
+        answer = replace(answer, headers=(*answer.headers, ("Date", formatdate(self._clock(), usegmt=True))))
         body = b"" if call.method == "HEAD" else answer.body
         if fault is Kind.SHORT:
             body = body[: len(body) // 2]

@@ -26,21 +26,21 @@ _CONFORMS_TO = (
 )
 
 
-def read_items(path: Path) -> list[Item]:
-    """Read an ItemCollection, with hrefs as the real service gives them (but http)."""
+def read_items(path: Path, scheme: str = "http") -> list[Item]:
+    """Read an ItemCollection, with hrefs as the real service gives them (but for the scheme)."""
     items: list[Item] = json.loads(path.read_text(encoding="utf-8"))["features"]
     for item in items:
         for asset in item["assets"].values():
-            asset["href"] = blob_url(asset["href"])
+            asset["href"] = blob_url(asset["href"], scheme)
     return items
 
 
-def blob_url(href: str) -> str:
+def blob_url(href: str, scheme: str = "http") -> str:
     """Turn ``./blobs/account/container/path`` into a blob's address; leave any other href alone."""
     parts = PurePosixPath(href).parts
     if "://" in href or parts[0] != "blobs":
         return href
-    return f"http://{parts[1]}{BLOB_DOMAIN}/{'/'.join(parts[2:])}"
+    return f"{scheme}://{parts[1]}{BLOB_DOMAIN}/{'/'.join(parts[2:])}"
 
 
 def containers_of_collections(items: Iterable[Item]) -> dict[str, str]:
@@ -48,7 +48,7 @@ def containers_of_collections(items: Iterable[Item]) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in items:
         for asset in item["assets"].values():
-            host, _, path = asset["href"].removeprefix("http://").partition("/")
+            host, _, path = asset["href"].partition("://")[2].partition("/")
             if host.endswith(BLOB_DOMAIN):
                 container = f"{host.removesuffix(BLOB_DOMAIN)}/{path.partition('/')[0]}"
                 found.setdefault(item["collection"], container)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -51,16 +52,34 @@ Handle = Callable[[Call, Wire], None]
 
 
 class Server(ThreadingHTTPServer):
-    """A thread for each connection, none of which outlives the server."""
+    """A thread for each connection, none of which outlives the server.
+
+    Parameters
+    ----------
+    port
+        0 takes a free one.
+    handle
+        Called with each request.
+    tls
+        Certificate and key of an https server; None speaks plain http.
+    """
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, port: int, handle: Handle) -> None:
+    def __init__(self, port: int, handle: Handle, tls: ssl.SSLContext | None = None) -> None:
         self.handle_call = handle
+        self._tls = tls
         self._connections: set[socket.socket] = set()
         self._changed = threading.Condition()
         super().__init__((HOST, port), _Handler)
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection; hands are shaken in its own thread, with the first read."""
+        connection, address = super().get_request()
+        if self._tls is not None:
+            connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a connection's thread."""
@@ -77,7 +96,7 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what is our fault; clients may leave when they like."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), (ConnectionError, ssl.SSLError)):
             super().handle_error(request, client_address)
 
     def hang_up(self) -> None:

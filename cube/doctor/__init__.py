@@ -1,0 +1,1 @@
+"""What a run needs, each looked at with its mend: machine, places, services, cluster."""

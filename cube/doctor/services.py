@@ -1,0 +1,259 @@
+"""The services that a config names: catalog, collections, tokens, pixels, and the clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import rasterio
+from rasterio.windows import Window
+
+from cube.certificates import ca_bundle, distrust
+from cube.config.fields import TimeRange
+from cube.config.models import Config
+from cube.config.sensor_models import PeriodConfig
+from cube.errors import GelosError, ItemError, ReadError
+from cube.pixels.access import Access, check_access, read_with_retries
+from cube.scenes.catalog import Query, open_catalog
+from cube.scenes.items import AssetRef, Scene, parse_item
+
+from .check import Check, LateError, within
+
+_ANSWER_S = 15.0
+_MOST_SKEW_S = 300.0
+"""Tokens and signatures are refused beyond some minutes."""
+_WINDOW_PX = 512
+_BLOBS = ".blob.core.windows.net"
+_NEEDED = ("item-search",)
+
+
+@dataclass
+class Services:
+    """What the services of a config answer, asked once and in order."""
+
+    config: Config
+    access: Access
+    scenes: dict[str, Scene] = field(default_factory=dict)
+    """The item that was found for each sensor."""
+    _skew_s: float | None = None
+
+    def check(self) -> Iterator[Check]:
+        """Look at all of them in turn; what depends on what failed is left out."""
+        catalog = self._check_catalog()
+        yield catalog
+        if self._skew_s is not None:
+            yield self._check_clock(self._skew_s)
+        if not catalog.ok:
+            return
+        for key in self.config.sensors:
+            yield self._check_collection(key)
+        closed = set()
+        for container, href in self._containers().items():
+            token = self._check_token(container, href)
+            if not token.ok:
+                closed.add(container)
+            yield token
+        for key, scene in self.scenes.items():
+            if _container(self._first_asset(key, scene).href) not in closed:
+                yield self._check_read(key, scene)
+
+    @property
+    def _url(self) -> str:
+        return self.config.catalog.url.rstrip("/")
+
+    @property
+    def _is_api(self) -> bool:
+        return self._url.startswith(("http://", "https://"))
+
+    def _check_catalog(self) -> Check:
+        if not self._is_api:
+            try:
+                open_catalog(self.config)
+            except GelosError as error:
+                return Check("catalog", ok=False, found=str(error), mend="look at catalog.url")
+            return Check("catalog", ok=True, found=f"{self._url} can be read")
+        began = time.monotonic()
+        try:
+            landing = self._ask("GET", self._url)
+        except _NoAnswerError as error:
+            return Check("catalog", ok=False, found=str(error), mend=error.mend)
+        conforms = " ".join(map(str, landing.get("conformsTo") or ()))
+        if lacking := [name for name in _NEEDED if name not in conforms]:
+            found = f"{self._url} does not conform to {', '.join(lacking)}"
+            return Check("catalog", ok=False, found=found, mend="give catalog.url the root of a STAC API")
+        return Check("catalog", ok=True, found=f"{self._url} answers ({time.monotonic() - began:.2f} s)")
+
+    def _ask(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return an answer's JSON object; the clock is compared with the first."""
+        import requests
+
+        try:
+            answer = requests.request(method, url, json=body, timeout=_ANSWER_S, verify=ca_bundle() or True)
+            if self._skew_s is None and "Date" in answer.headers:
+                self._skew_s = time.time() - parsedate_to_datetime(answer.headers["Date"]).timestamp()
+            if answer.status_code != requests.codes.ok:
+                raise _NoAnswerError(f"{url}: HTTP {answer.status_code}", _mend_of_status(answer.status_code))
+            content = answer.json()
+        except requests.RequestException as error:
+            raise _unreachable(url, error) from None
+        except ValueError:
+            raise _NoAnswerError(
+                f"{url}: the answer is no JSON", "look at catalog.url, or at a proxy"
+            ) from None
+        return content if isinstance(content, dict) else {}
+
+    def _check_clock(self, skew_s: float) -> Check:
+        if abs(skew_s) <= _MOST_SKEW_S:
+            return Check("clock", ok=True, found=f"{abs(skew_s):.0f} s from the catalog's")
+        way = "ahead of" if skew_s > 0 else "behind"
+        found = (
+            f"this machine's clock is {_duration(abs(skew_s))} {way} the catalog's: tokens would be refused"
+        )
+        return Check("clock", ok=False, found=found, mend="set it: timedatectl set-ntp true")
+
+    def _check_collection(self, key: str) -> Check:
+        name = self.config.sensors[key].collection
+        title = f"{key} ({name})"
+        try:
+            item = within(_ANSWER_S, lambda: self._first_item(key))
+        except _NoAnswerError as error:
+            return Check(title, ok=False, found=str(error), mend=error.mend)
+        except (GelosError, LateError) as error:
+            return Check(title, ok=False, found=str(error), mend="try again, or look at catalog.url")
+        span = _period(self.config, key)
+        if item is None:
+            found = f"the collection holds no item for {span}, or is not there"
+            return Check(title, ok=False, found=found, mend=f"look at {key}.collection and its period")
+        try:
+            scene = parse_item(item, self.config.table[key], self.config.bands(key))
+        except ItemError as error:
+            mend = f"the catalog calls it otherwise: look at {key}.collection and {key}.bands"
+            return Check(title, ok=False, found=str(error), mend=mend)
+        self.scenes[key] = scene
+        return Check(title, ok=True, found=f"item {scene.id} has all that is wanted")
+
+    def _first_item(self, key: str) -> dict[str, Any] | None:
+        """Return an item of a sensor's collection and first period."""
+        name = self.config.sensors[key].collection
+        query = Query((name,), datetime=_period(self.config, key), limit=1)
+        if not self._is_api:
+            return next(iter(open_catalog(self.config).search(query)), None)
+        try:
+            self._ask("GET", f"{self._url}/collections/{name}")
+        except _NoAnswerError as error:
+            if "HTTP 404" not in str(error):
+                raise
+            mend = f"look at {key}.collection and catalog.url"
+            raise _NoAnswerError(f"{self._url} has no collection {name}", mend) from None
+        features = self._ask("POST", f"{self._url}/search", {**query.body, "limit": 1}).get("features")
+        return features[0] if features else None
+
+    def _containers(self) -> dict[str, str]:
+        """Return an asset of each storage container that needs a token."""
+        hrefs = [asset.href for scene in self.scenes.values() for asset in scene.assets.values()]
+        found = {_container(href): href for href in reversed(hrefs)} if self.access.sign else {}
+        return dict(sorted((name, href) for name, href in found.items() if name))
+
+    def _check_token(self, container: str, href: str) -> Check:
+        title = f"token for {container}"
+        try:
+            problem = within(_ANSWER_S, lambda: check_access(href, self.access))
+        except LateError as error:
+            return Check(title, ok=False, found=str(error), mend="look at the network, or try again later")
+        if not problem:
+            return Check(title, ok=True, found="given")
+        found, _, mend = problem.removeprefix(f"no {title}: ").partition("; ")
+        return Check(title, ok=False, found=found, mend=mend or "look at PC_SDK_SAS_URL, or try again later")
+
+    def _first_asset(self, key: str, scene: Scene) -> AssetRef:
+        return scene.assets[self.config.bands(key)[0]]
+
+    def _check_read(self, key: str, scene: Scene) -> Check:
+        """Read a small window of a sensor's first band."""
+        title, asset = f"read {key}", self._first_asset(key, scene)
+        access = Access(self.access.base, self.access.sign, retries=0)
+        began = time.monotonic()
+        try:
+            size = within(2 * _ANSWER_S, lambda: read_with_retries(scene, asset, access, _read_corner))
+        except (ReadError, LateError) as error:
+            text = str(error)
+            return Check(title, ok=False, found=text, mend=distrust(text) or _mend_of_read(text))
+        seconds = max(time.monotonic() - began, 1e-6)
+        rate = f"{size / 1e6:.2f} MB in {seconds:.2f} s, {size / 1e6 / seconds:.1f} MB/s"
+        return Check(title, ok=True, found=f"a window of {asset.key} of {scene.id}: {rate}")
+
+
+class _NoAnswerError(Exception):
+    """A service gave no answer that can be used."""
+
+    def __init__(self, found: str, mend: str) -> None:
+        super().__init__(found)
+        self.mend = mend
+
+
+def _unreachable(url: str, error: Exception) -> _NoAnswerError:
+    host, text = urlsplit(url).hostname, str(error)
+    if mend := distrust(text):
+        return _NoAnswerError(f"{url}: its certificate is not vouched for", mend.partition(": ")[2])
+    proxy = next(
+        (f"{n} ({_host_of(os.environ[n])})" for n in ("HTTPS_PROXY", "https_proxy") if os.environ.get(n)), ""
+    )
+    behind = (
+        f"look at the network, and at {proxy}"
+        if proxy
+        else "look at the network; behind a proxy, set HTTPS_PROXY"
+    )
+    cause = "no answer in time" if "timed out" in text else "no connection"
+    return _NoAnswerError(f"{url}: {cause} to {host}", behind)
+
+
+def _container(href: str) -> str:
+    """Return ``account/container`` of a blob's address; empty for any other."""
+    address = urlsplit(href)
+    host = address.hostname or ""
+    return f"{host.partition('.')[0]}/{address.path.split('/')[1]}" if host.endswith(_BLOBS) else ""
+
+
+def _host_of(proxy: str) -> str:
+    return urlsplit(proxy).hostname or "no address"
+
+
+def _mend_of_status(status: int) -> str:
+    if status in (401, 403):
+        return "the catalog wants an account, or a proxy refuses it: ask whoever runs it"
+    return "look at catalog.url" if status < 500 else "the service has trouble of its own: try again later"
+
+
+def _mend_of_read(cause: str) -> str:
+    if "404" in cause:
+        return "this file is gone; if other items read, a build goes round it"
+    if "401" in cause or "403" in cause:
+        return "set PC_SDK_SUBSCRIPTION_KEY, or catalog.sign as the service wants it"
+    return "look at the network and its proxy (HTTPS_PROXY, NO_PROXY)"
+
+
+def _read_corner(url: str) -> int:
+    """Return the bytes of a window in a file's middle, where there is likely something."""
+    with rasterio.open(url) as source:
+        side = min(_WINDOW_PX, source.width, source.height)
+        corner = ((source.width - side) // 2, (source.height - side) // 2)
+        pixels = source.read(1, window=Window(*corner, side, side))
+    return int(np.asarray(pixels).nbytes)
+
+
+def _period(config: Config, key: str) -> TimeRange:
+    settings = config.sensors[key]
+    return TimeRange.parse(settings.year) if isinstance(settings, PeriodConfig) else config.ranges[0]
+
+
+def _duration(seconds: float) -> str:
+    for name, length in (("days", 86_400), ("hours", 3600)):
+        if seconds >= 0.95 * length:
+            return f"{seconds / length:.1f} {name}"
+    return f"{seconds / 60:.0f} minutes"
