@@ -30,7 +30,7 @@ from cube.redaction import without_signature
 from cube.retry import Refused, Result, RetryPolicy, Transient
 from cube.scenes.items import AssetRef, Scene
 
-from .s3 import public_address, signed_address
+from .s3 import address_of, signed_address
 from .signing import token_for
 
 _GDAL_OPTIONS: dict[str, Any] = {
@@ -78,7 +78,7 @@ class Access:
     def resolve(self, href: str) -> str:
         """Return an href that can be opened, unsigned, or an s3:// one that has to be signed."""
         if href.startswith("s3://") and self.s3.access == "public":
-            return public_address(href, self.s3)
+            return address_of(href, self.s3)
         if "://" in href or href.startswith("/"):
             return href
         return str(PurePosixPath(self.base) / href)

@@ -22,14 +22,15 @@ _LIFE_S = 3600
 _RENEWED_S = _LIFE_S / 2
 """After which another is made: GDAL knows a file by its address, so none is made for each read."""
 _REGION = "us-east-1"
+_NAMES = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")
 
 
-def public_address(href: str, s3: S3Access) -> str:
-    """Return the https address of an object that anyone may read.
+def address_of(href: str, s3: S3Access) -> str:
+    """Return the https address of an object, as who may read it without more needs it.
 
     Examples
     --------
-    >>> public_address("s3://copernicus-dem-30m/a/b.tif", S3Access(region="eu-central-1"))
+    >>> address_of("s3://copernicus-dem-30m/a/b.tif", S3Access(region="eu-central-1"))
     'https://copernicus-dem-30m.s3.eu-central-1.amazonaws.com/a/b.tif'
     """
     bucket, _, key = href.removeprefix("s3://").partition("/")
@@ -48,10 +49,9 @@ def signed_address(href: str, s3: S3Access, attempt: int) -> str:
     """
     with _LOCK:
         made, address = _ADDRESSES.get((href, s3, attempt), (0.0, ""))
-        if address and time.monotonic() - made < _RENEWED_S:
-            return address
-        address = _sign(href, s3, _LIFE_S + attempt)
-        _ADDRESSES[href, s3, attempt] = time.monotonic(), address
+        if not address or time.monotonic() - made > _RENEWED_S:
+            address = _sign(href, s3, _LIFE_S + attempt)
+            _ADDRESSES[href, s3, attempt] = time.monotonic(), address
         return address
 
 
@@ -60,36 +60,48 @@ _ADDRESSES: dict[tuple[str, S3Access, int], tuple[float, str]] = {}
 
 
 def _sign(href: str, s3: S3Access, life_s: int) -> str:
-    bucket, _, key = href.removeprefix("s3://").partition("/")
-    payer = {"RequestPayer": "requester"} if s3.access == "requester-pays" else {}
-    client = _client(s3)
-    from botocore.exceptions import BotoCoreError
-
     try:
-        address = client.generate_presigned_url(
-            "get_object", Params={"Bucket": bucket, "Key": key, **payer}, ExpiresIn=life_s
-        )
-    except BotoCoreError:
-        raise Refused(
-            f"no keys for s3://{bucket}: set {s3.keys}_ACCESS_KEY_ID and {s3.keys}_SECRET_ACCESS_KEY"
-        ) from None
-    return str(address)
-
-
-@lru_cache(maxsize=8)
-def _client(s3: S3Access) -> Any:
-    try:
-        from botocore.config import Config
-        from botocore.session import Session
+        from botocore.auth import S3SigV4QueryAuth
+        from botocore.awsrequest import AWSRequest
     except ImportError:
         raise Refused("s3:// addresses need botocore: pip install 'gelos-lc[s3]'") from None
-    style = "path" if s3.endpoint else "virtual"
-    return Session().create_client(
-        "s3",
-        region_name=s3.region or _REGION,
-        endpoint_url=s3.endpoint or None,
-        aws_access_key_id=os.environ.get(f"{s3.keys}_ACCESS_KEY_ID"),
-        aws_secret_access_key=os.environ.get(f"{s3.keys}_SECRET_ACCESS_KEY"),
-        aws_session_token=os.environ.get(f"{s3.keys}_SESSION_TOKEN"),
-        config=Config(signature_version="s3v4", s3={"addressing_style": style}),
-    )
+    payer = "?x-amz-request-payer=requester" if s3.access == "requester-pays" else ""
+    request = AWSRequest("GET", address_of(href, s3) + payer)
+    S3SigV4QueryAuth(_keys(href, s3), "s3", s3.region or _REGION, expires=life_s).add_auth(request)
+    return str(request.url)
+
+
+def _keys(href: str, s3: S3Access) -> Any:
+    """Return the keys of an account: the service's own, or those that Amazon's tools find."""
+    from botocore.credentials import Credentials
+
+    own = [os.environ.get(f"{s3.keys}_{name}") for name in _NAMES]
+    if own[0] and own[1]:
+        return Credentials(*own)
+    try:
+        return _found_keys()
+    except LookupError:
+        bucket = href.removeprefix("s3://").partition("/")[0]
+        names = " and ".join(f"{s3.keys}_{name}" for name in _NAMES[:2])
+        raise Refused(f"no keys for s3://{bucket}: set {names}") from None
+
+
+@lru_cache(maxsize=1)
+def _found_keys() -> Any:
+    """Return what Amazon's own tools would use; it renews itself.
+
+    Raises
+    ------
+    LookupError
+        If there is nothing; which is looked for again the next time.
+    """
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
+    try:
+        found = Session().get_credentials()
+    except BotoCoreError:
+        found = None
+    if found is None:
+        raise LookupError
+    return found
