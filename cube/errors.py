@@ -23,12 +23,35 @@ class CatalogError(GelosError):
     """A STAC search failed after its retries, or its answer cannot be used."""
 
 
+class UnusableError(CatalogError):
+    """No item that a search found can be used: the catalog is not what the config says."""
+
+
 class ClusterError(GelosError):
     """The Dask cluster that does the work went away."""
 
 
 class ItemError(GelosError):
-    """A STAC item lacks what the sensor table asks of it."""
+    """A STAC item lacks what the sensor table asks of it.
+
+    Parameters
+    ----------
+    cause
+        What it lacks, or contradicts; the same words for all items of a kind.
+    item_id
+        The STAC item, where it is known.
+    other_mode
+        True where nothing is wrong with the record: the scene was taken in a mode that is not
+        wanted.
+    """
+
+    def __init__(self, cause: str, item_id: str = "", *, other_mode: bool = False) -> None:
+        super().__init__(cause, item_id)
+        self.cause, self.item_id, self.other_mode = cause, item_id, other_mode
+
+    def __str__(self) -> str:
+        """Say which item, and what it lacks."""
+        return f"item {self.item_id}: {self.cause}" if self.item_id else self.cause
 
 
 class ReadError(GelosError):

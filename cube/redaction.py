@@ -10,8 +10,21 @@ _TOKENS = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature", 
 """Keys of a query that opens what is closed to others."""
 
 
+_LOGIN = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s@'\"<>]*(?:@[^/?#\s@'\"<>]*)*@")
+"""User and password before a host, which may hold ``@`` themselves."""
+
+
 def unsigned_href(href: str) -> str:
-    """Return an href without its token, which must not be stored, and would be stale."""
+    """Return an href without its token, which must not be stored, and would be stale.
+
+    So it is with a login before the host.
+
+    Examples
+    --------
+    >>> unsigned_href("https://user:secret@example.org/B04.tif")
+    'https://example.org/B04.tif'
+    """
+    href = _LOGIN.sub(r"\1", href)
     address, _, query = href.partition("?")
     keys = {part.partition("=")[0].lower() for part in query.split("&")}
     return href if keys.isdisjoint(_TOKENS) else address
@@ -31,11 +44,11 @@ _SIGNATURE = re.compile(r"\b(sig|se|st|skoid|sktid|ske|sks|skt|skv|sp|sr|sv)=[^\
 
 
 def without_signature(text: str) -> str:
-    """Return a message without the query strings of its URLs, where tokens live.
+    """Return a message without the query strings and logins of its URLs, where secrets live.
 
     Examples
     --------
     >>> without_signature("GET https://example.org/B04.tif?se=2023&sig=secret: HTTP 403")
     'GET https://example.org/B04.tif HTTP 403'
     """
-    return _SIGNATURE.sub(r"\1=...", _QUERY.sub("", text))
+    return _SIGNATURE.sub(r"\1=...", _QUERY.sub("", _LOGIN.sub(r"\1", text)))

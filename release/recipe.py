@@ -28,7 +28,7 @@ from .opening.limits import check_dtype
 
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
-_NO_PART = {"directory", "compute", "catalog", "log_errors", "path", "sensors"}
+_NO_PART = {"directory", "compute", "catalog", "profiles", "log_errors", "path", "sensors"}
 _BLOCK_PX = 512**2
 """Of a storage block, where the raster itself is smaller."""
 _MOST_RASTER_BYTES = 1 << 30
@@ -137,7 +137,10 @@ def settings_of(config: Config) -> dict[str, Any]:
         key: json.loads(row.model_dump_json()) for key, row in config.extra_sensors.items()
     }
     for key, sensor in config.sensors.items():
-        settings[key] = {**sensor.model_dump(mode="json"), "bands": list(config.bands(key))}
+        settings[key] = {
+            **sensor.model_dump(mode="json", exclude={"catalog"}),
+            "bands": list(config.bands(key)),
+        }
     settings["time_ranges"] = [str(one) for one in config.ranges]
     return settings
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from cube.config.aoi import Aoi
 from cube.config.models import Config
-from cube.errors import DiskFullError, ReadError
-from cube.pixels.access import Access, check_access
+from cube.errors import DiskFullError, ReadError, UnusableError
+from cube.pixels.access import check_access
 from cube.run.layout import Layout, aoi_stem
 from cube.run.logs import event
 from cube.run.status import AoiState
@@ -28,7 +28,7 @@ from cube.windows.grid import Block
 
 from .aoi_rows import AoiRows, error_in_one_line
 from .block import BlockTask
-from .plans import AoiPlanner
+from .plans import AoiPlanner, access_of
 from .prefilter import candidate_classes, needed_blocks
 
 _LOG = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class BlockQueue:
         self._cubes: dict[int, _OpenCube] = {}
         self._ready: deque[BlockTask] = deque()
         self._in_flight = 0
+        self._any_planned = False
         self.fetched = 0
         """Blocks that were read and written."""
 
@@ -118,6 +119,10 @@ class BlockQueue:
         tries = self._rows.tries(aoi.index) + 1
         try:
             self._take_up(aoi, planned, tries)
+        except UnusableError as error:
+            self._give_up(aoi.index, error, tries=tries)
+            if not self._any_planned:  # nor will any other AOI find what the config asks for
+                raise
         except Exception as error:  # noqa: BLE001  whatever it is
             self._give_up(aoi.index, error, tries=tries)
 
@@ -134,12 +139,13 @@ class BlockQueue:
             reopen_cube(self._layout, aoi.index)  # another config's cube is not wanted
             self._rows.update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
             return
+        self._any_planned = True
         size = {"epsg": plan.epsg, "width_m": plan.bounds.width, "height_m": plan.bounds.height}
         if self._is_current(plan):
             self._layout.building.remove_folder(aoi_stem(aoi.index))
             self._rows.update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **size)
             return
-        _check_access(plan, self._planner.access)
+        _check_access(plan, self._config)
         self._rows.update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **size)
         cube = _OpenCube(plan, keep_blocks(self._layout, plan))
         self._check_room(cube)
@@ -208,7 +214,7 @@ class BlockQueue:
             scenes=sensor_plan.dates[block.time].scenes,
             resampling=sensor_plan.resampling,
             harmonize=sensor_plan.harmonize,
-            access=self._planner.access,
+            access=access_of(self._config, block.sensor, sensor_plan.catalog),
             fingerprint=plan.block_fingerprint(block),
         )
 
@@ -222,10 +228,11 @@ class BlockQueue:
         self._rows.update(aoi_index, status=AoiState.BUILT, reason="", done=1.0)
 
 
-def _check_access(plan: CubePlan, access: Access) -> None:
+def _check_access(plan: CubePlan, config: Config) -> None:
     """Get all containers' tokens before the first block: a missing account shows at once."""
     for sensor_plan in plan.sensors:
         scene = next(sensor_plan.scenes)
         asset = next(iter(scene.assets.values()))
+        access = access_of(config, sensor_plan.key, sensor_plan.catalog)
         if problem := check_access(asset.href, access):
             raise ReadError(scene.id, asset.key, problem)

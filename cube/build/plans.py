@@ -14,13 +14,14 @@ import numpy as np
 
 from cube.config.aoi import Aoi, load_aois
 from cube.config.models import Config
+from cube.config.profiles import DEFAULT_PROFILE
 from cube.config.sensor_models import SensorConfig, Sentinel2Config
-from cube.errors import CatalogError, ConfigError, GelosError, ReadError
+from cube.errors import CatalogError, ConfigError, GelosError, ReadError, UnusableError
 from cube.pixels.access import Access
 from cube.pixels.read import read_band
 from cube.run.layout import Layout, aoi_stem
 from cube.run.status import AoiState, StatusBoard
-from cube.scenes.catalog import Catalog, catalog_file, open_catalog
+from cube.scenes.catalog import Catalog, folder_of_items, open_catalog
 from cube.scenes.explain import Skipped
 from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json
 from cube.scenes.planner import ClearShare, plan_aoi
@@ -32,12 +33,21 @@ _PLAN_AHEAD = 4
 """AOIs planned before their blocks are asked for."""
 
 
-def access_of(config: Config) -> Access:
-    """Return how this config's assets are read."""
-    is_api = config.catalog.url.startswith(("http://", "https://"))
+def access_of(config: Config, key: str, catalog: str = "") -> Access:
+    """Return how a sensor's assets are read.
+
+    Parameters
+    ----------
+    catalog
+        The file that its items were found in, where a plan says so: relative hrefs are meant beside
+        that one, whatever the config says by now.
+    """
+    source = config.source(key)
+    file = config.path.parent / (catalog or source.url)
     return Access(
-        base="" if is_api else str(catalog_file(config).parent.absolute()),
-        sign=config.catalog.sign == "planetary-computer",
+        base="" if source.is_api and not catalog else str(folder_of_items(file)),
+        sign=source.sign == "planetary-computer",
+        s3=source.sensor.s3,
         connections=config.compute.max_connections,
         retries=config.compute.read_retries,
     )
@@ -48,11 +58,17 @@ def plan_cubes(
 ) -> Iterator[tuple[Aoi, CubePlan | Skipped | GelosError]]:
     """Plan AOIs without building or keeping anything: what a dry run shows."""
     catalog = catalog or open_catalog(config)
-    layout, access = Layout.of(config), access_of(config)
+    layout = Layout.of(config)
+    any_planned = False
     for aoi in wanted_aois(config, only=only):
         try:
             kept = _kept_plan(aoi, config, layout)
-            yield aoi, kept or plan_aoi(aoi, config, catalog, _clear_share(config, access))
+            yield aoi, kept or plan_aoi(aoi, config, catalog, _clear_share(config))
+            any_planned = True
+        except UnusableError as error:
+            if not any_planned:  # nor will any other AOI find what the config asks for
+                raise
+            yield aoi, error
         except (Skipped, CatalogError, ReadError) as outcome:
             yield aoi, outcome
 
@@ -81,7 +97,8 @@ def wanted_aois(config: Config, *, only: Collection[int] = (), retry_failed: boo
 
 def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
     """Read an AOI's land cover, and return how many candidate windows each class has."""
-    access, sensor_plan = access_of(config), plan.sensor("lulc")
+    sensor_plan = plan.sensor("lulc")
+    access = access_of(config, "lulc", sensor_plan.catalog)
     sensor, geobox = sensor_plan.sensor, plan.geobox("lulc")
     lulc = np.zeros(geobox.shape, "uint8")
     for block in plan.blocks("lulc"):
@@ -97,7 +114,7 @@ def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
     return count_candidates(candidate_classes(lulc, plan, config))
 
 
-def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog, access: Access) -> CubePlan:
+def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog) -> CubePlan:
     """Return an AOI's plan: the one on disk if its question is the same, else a new one.
 
     A new plan is kept, so a run that is resumed keeps its scenes, whatever the catalog has gained
@@ -108,7 +125,7 @@ def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog
         return kept
     name = f"{aoi_stem(aoi.index)}.json"
     try:
-        plan = plan_aoi(aoi, config, catalog, _clear_share(config, access))
+        plan = plan_aoi(aoi, config, catalog, _clear_share(config))
     except Skipped as skipped:
         scenes_seen = [scene.to_json() for scene in skipped.scenes_seen]
         layout.plans.write(name, canonical_json({"skipped": skipped.reason, "candidates": scenes_seen}))
@@ -128,12 +145,12 @@ def _kept_plan(aoi: Aoi, config: Config, layout: Layout) -> CubePlan | None:
     return None
 
 
-def _clear_share(config: Config, access: Access) -> ClearShare | None:
-    for settings in config.sensors.values():
+def _clear_share(config: Config) -> ClearShare | None:
+    for key, settings in config.sensors.items():
         if isinstance(settings, Sentinel2Config) and settings.rank == "aoi":
             from cube.pixels.preview import clear_share
 
-            return partial(clear_share, clear=settings.clear, access=access)
+            return partial(clear_share, clear=settings.clear, access=access_of(config, key))
     return None
 
 
@@ -143,7 +160,7 @@ _NOT_PLANNED = {"fill_na", "na_value", "dtype", "cloud_bits", "cloud_buffer_px",
 
 def _not_planned(settings: SensorConfig) -> set[str]:
     ranked = isinstance(settings, Sentinel2Config) and settings.rank == "aoi"
-    return _NOT_PLANNED | {"bands", "cloud_band"} | (set() if ranked else {"clear"})
+    return _NOT_PLANNED | {"bands", "cloud_band", "catalog"} | (set() if ranked else {"clear"})
 
 
 def _planning_digest(aoi: Aoi, config: Config) -> str:
@@ -161,6 +178,9 @@ def _planning_digest(aoi: Aoi, config: Config) -> str:
         },
         "ranges": [str(span) for span in config.ranges],
     }
+    profiles = {key: config.source(key).profile for key in config.sensors}
+    if others := {key: name for key, name in profiles.items() if name != DEFAULT_PROFILE}:
+        question["profiles"] = others
     if config.extra_sensors:
         question["rows"] = {
             key: json.loads(row.model_dump_json(exclude={"title", "attribution", "licence"}))
@@ -178,8 +198,6 @@ class AoiPlanner:
         self._aois = deque(aois)
         self._pending: dict[Future[CubePlan], Aoi] = {}
         self._pool = ThreadPoolExecutor(_PLAN_THREADS)
-        self.access = access_of(config)
-        """How the config's assets are read."""
 
     def __enter__(self) -> Self:
         """Return the planner."""
@@ -203,4 +221,4 @@ class AoiPlanner:
         return self._pending.pop(future), future
 
     def _plan(self, aoi: Aoi) -> CubePlan:
-        return _kept_or_new_plan(aoi, self._config, self._layout, self._catalog, self.access)
+        return _kept_or_new_plan(aoi, self._config, self._layout, self._catalog)

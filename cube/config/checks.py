@@ -10,6 +10,7 @@ import numpy as np
 
 from .fields import LATTICE_M, TimeRange
 from .models import Config
+from .profiles import DEFAULT_PROFILE
 from .sensor_models import PeriodConfig, SensorConfig, Sentinel2Config, SeriesConfig
 from .sensors import BandKind, ChoiceRule, MaskRule, Sensor
 
@@ -22,6 +23,7 @@ def problems_of(config: Config) -> Iterator[str]:
     """Yield what is wrong between the sections of a config, a line each."""
     yield from _sensor_section_problems(config)
     yield from _year_problems(config)
+    yield from _profile_problems(config)
     yield from _size_problems(config)
     yield from _threshold_problems(config)
     yield from _folder_problems(config)
@@ -40,6 +42,30 @@ def _sensor_section_problems(config: Config) -> Iterator[str]:
         given = settings.time_ranges if isinstance(settings, SeriesConfig) else ()
         if given and tuple(map(TimeRange.parse, given)) != config.ranges:
             yield f"{key}.time_ranges differ from the other sensors'; give them once, under s2l2a"
+
+
+def _profile_problems(config: Config) -> Iterator[str]:
+    for name, profile in config.profiles.items():
+        for key, sensor in (profile.sensors or {}).items():
+            if key not in config.table:
+                yield f"profiles.{name}.sensors.{key} is no sensor; there are {', '.join(config.table)}"
+                continue
+            bands = [band.name for band in config.table[key].bands]
+            if unknown := [band for band in sensor.assets if band not in bands]:
+                title = config.table[key].title
+                yield (
+                    f"profiles.{name}.sensors.{key}.assets: {unknown[0]!r} is not a band of {title}; "
+                    f"it has {', '.join(bands)}"
+                )
+    for key in config.sensors:
+        source = config.source(key)
+        if not source.url:
+            yield f"profiles.{source.profile}.url is missing: {key} is searched there"
+        elif source.is_api and not source.is_offered:
+            yield (
+                f"{key}: the profile {source.profile} has no {config.table[key].title}; set "
+                f"{key}.catalog to one that has, such as {DEFAULT_PROFILE}, or leave {key} out"
+            )
 
 
 def _band_problems(config: Config, key: str, settings: SensorConfig) -> Iterator[str]:

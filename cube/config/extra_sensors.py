@@ -21,7 +21,7 @@ _TAKEN = frozenset({"x", "y", "time", "spatial_ref", "scene_ids"})
 _WORD = re.compile(r"[A-Za-z0-9_./+-]+")
 _REQUIRED = {
     ChoiceRule.ORBIT: ("sat:relative_orbit",),
-    ChoiceRule.PATH: ("eo:cloud_cover", "landsat:wrs_path"),
+    ChoiceRule.PATH: ("platform", "landsat:wrs_path"),
     ChoiceRule.PERIOD: (),
 }
 """Properties that each rule chooses by."""

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import (
     BeforeValidator,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -25,7 +26,6 @@ from cube.errors import ConfigError
 from .extra_sensors import SensorRow, sensor_rows
 from .fields import (
     LATTICE_M,
-    PC_STAC_URL,
     FolderName,
     IndexList,
     Metres,
@@ -36,6 +36,7 @@ from .fields import (
     TimeRange,
     number_to_text,
 )
+from .profiles import DEFAULT_PROFILE, PROFILES, Profile, Signer, Source, find_profile
 from .sensor_models import LandCoverConfig, SensorConfig, Sentinel2Config, SeriesConfig
 from .sensors import CLASS_NAMES, SENSORS, SensorTable, class_codes
 from .shipped import CONFIGS
@@ -101,11 +102,14 @@ class DirectoryConfig(Section):
 class CatalogConfig(Section):
     """Where scenes are searched."""
 
-    url: str = PC_STAC_URL
+    profile: str = DEFAULT_PROFILE
+    """The service: planetary-computer, earth-search, cdse, or one of the config's profiles."""
+    url: str = ""
     """A STAC API, or the path of a STAC ItemCollection (.json) or stac-geoparquet (.parquet),
-    relative to the config."""
-    sign: Literal["planetary-computer", "none"] = "planetary-computer"
-    """Who signs hrefs before they are read."""
+    relative to the config (empty: the profile's API)."""
+    sign: Signer | None = None
+    """Who signs hrefs before they are read: planetary-computer or none (empty: as the profile
+    says)."""
     cache: str = ""
     """A folder where answers are kept, so that a rerun asks nothing twice."""
     timeout_s: Annotated[float, Field(gt=0)] = 60
@@ -256,7 +260,9 @@ class Config(Section):
     directory: DirectoryConfig
     log_errors: bool = True
     """Write the reasons of failures into a log file in the working folder."""
-    catalog: CatalogConfig = CatalogConfig()
+    profiles: dict[str, Profile] = {}
+    """Further catalog profiles, by name (docs/catalogs.md)."""
+    catalog: Annotated[CatalogConfig, Field(validate_default=True)] = CatalogConfig()
     extra_sensors: dict[str, SensorRow] = {}
     """Further rows of the sensor table, by key; each key is then a section like the built-in
     sensors' (docs/add-a-sensor.md)."""
@@ -266,6 +272,31 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
     path: Path = Path()
     """The file that this config was read from."""
+
+    @field_validator("catalog")
+    @classmethod
+    def _complete(cls, catalog: CatalogConfig, info: ValidationInfo) -> CatalogConfig:
+        """Fill in what the catalog's profile says."""
+        profile = find_profile(catalog.profile, info.data.get("profiles", {}))
+        given = {"url": catalog.url or profile.url, "sign": catalog.sign or profile.sign}
+        return catalog.model_copy(update=given)
+
+    def source(self, key: str) -> Source:
+        """Return where a sensor's scenes are found: in its own catalog, or in the config's.
+
+        Raises
+        ------
+        ConfigError
+            If a profile cannot be made of what the config says.
+        """
+        named, catalog = self.sensors[key].catalog, self.catalog
+        is_profile = named is not None and (named in PROFILES or named in self.profiles)
+        name = named if named is not None and is_profile else catalog.profile
+        profile = find_profile(name, self.profiles)
+        url, sign = (profile.url, profile.sign) if is_profile else (named or catalog.url, catalog.sign)
+        return Source(
+            name, url, sign or "none", profile.page_size, profile.sensor(key), is_offered=profile.offers(key)
+        )
 
     @cached_property
     def table(self) -> SensorTable:

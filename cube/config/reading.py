@@ -102,9 +102,19 @@ def _parse(data: Mapping[str, Any], path: Path) -> Config:
             raise ConfigError(_unknown(name, [*sorted(known), *table]))
     sensors = {key: _parse_section(key, sensor, data[key]) for key, sensor in table.items() if key in data}
     config = Config(**{**sections, "sensors": sensors, "path": path})
+    config = config.model_copy(update={"sensors": dict(_with_collections(config, data))})
     if problem := next(problems_of(config), None):
         raise ConfigError(problem)
     return config
+
+
+def _with_collections(config: Config, data: Mapping[str, Any]) -> Iterator[tuple[str, SensorConfig]]:
+    """Yield the sensors; one that names no collection has its profile's."""
+    for key, settings in config.sensors.items():
+        collection = config.source(key).sensor.collection
+        is_named = (data[key] or {}).get("collection") is not None
+        update = {"collection": collection} if collection and not is_named else {}
+        yield key, settings.model_copy(update=update)
 
 
 def _further_rows(section: object, known: Iterable[str]) -> Iterator[Sensor]:

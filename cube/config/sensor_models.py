@@ -32,6 +32,8 @@ class SensorConfig(Section):
 
     collection: str
     """STAC collection."""
+    catalog: str | None = None
+    """A profile, STAC API or file of its own for this sensor (empty: as catalog says)."""
     bands: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = ()
     """Bands wanted (empty: all that the sensor table lists)."""
     resolution: Metres

@@ -25,11 +25,13 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cube.certificates import gdal_trust
+from cube.config.profiles import S3Access
 from cube.errors import ReadError
 from cube.redaction import without_signature
 from cube.retry import Refused, Result, RetryPolicy, Transient
 from cube.scenes.items import AssetRef, Scene
 
+from .s3 import address_of, signed_address
 from .signing import token_for
 
 _GDAL_OPTIONS: dict[str, Any] = {
@@ -56,6 +58,7 @@ _GDAL_OPTIONS: dict[str, Any] = {
     "VSI_CACHE": False,
 }
 _READ_BUDGET_S = 1800.0
+_PUBLIC = S3Access()
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,17 @@ class Access:
     """Folder that relative hrefs are resolved against."""
     sign: bool = False
     """Sign hrefs with the planetary-computer SDK's settings."""
+    s3: S3Access = _PUBLIC
+    """How s3:// hrefs are read."""
     connections: int = 16
     """Reads that this process has open at once."""
     retries: int = 8
     """Further tries of a read that failed."""
 
     def resolve(self, href: str) -> str:
-        """Return an href that can be opened, unsigned."""
+        """Return an href that can be opened, unsigned, or an s3:// one that has to be signed."""
+        if href.startswith("s3://") and self.s3.access == "public":
+            return address_of(href, self.s3)
         if "://" in href or href.startswith("/"):
             return href
         return str(PurePosixPath(self.base) / href)
@@ -93,7 +100,7 @@ def read_with_retries(scene: Scene, asset: AssetRef, access: Access, read: Calla
         raise Transient(failure.cause)
 
     try:
-        return RetryPolicy(access.retries if opener.is_http else 0, _READ_BUDGET_S).call(attempt)
+        return RetryPolicy(access.retries if opener.is_remote else 0, _READ_BUDGET_S).call(attempt)
     except (Transient, Refused) as last:
         error = ReadError(scene.id, asset.key, str(last))
     raise error  # outside the handler: nothing that was caught, and may hold a token, comes along
@@ -173,8 +180,8 @@ def _install_log_filters() -> None:
         logging.getLogger(name).addFilter(_SignatureFilter())
 
 
-def _is_http(href: str) -> bool:
-    return href.startswith(("http://", "https://"))
+def _is_remote(href: str) -> bool:
+    return href.startswith(("http://", "https://", "s3://"))
 
 
 _REFUSALS = frozenset({401, 403})
@@ -190,15 +197,15 @@ class _Opener:
 
     def __init__(self, asset: AssetRef, access: Access) -> None:
         self._href = access.resolve(asset.href)
-        self._sign = access.sign
+        self._sign, self._s3 = access.sign, access.s3
         self._refused: str | None = None
         self._used = ""
         self._failed_reads = 0
 
     @property
-    def is_http(self) -> bool:
+    def is_remote(self) -> bool:
         """True where the asset is read over a network."""
-        return _is_http(self._href)
+        return _is_remote(self._href)
 
     def url(self) -> str:
         """Return what to open.
@@ -206,13 +213,15 @@ class _Opener:
         Raises
         ------
         Refused
-            If no token can be had.
+            If no token, or no key to sign with, can be had.
         """
-        if not self.is_http:
+        if not self.is_remote:
             return self._href
+        self._failed_reads = _FAILED_READS.get(self._href, 0)
+        if self._href.startswith("s3://"):
+            return signed_address(self._href, self._s3, self._failed_reads)
         if self._sign:
             self._used = token_for(self._href, stale=self._refused)
-        self._failed_reads = _FAILED_READS.get(self._href, 0)
         nonce = f"attempt={self._failed_reads}" if self._failed_reads else ""
         query = "&".join(part for part in (self._used, nonce) if part)
         return f"{self._href}{'&' if '?' in self._href else '?'}{query}" if query else self._href
@@ -225,15 +234,17 @@ class _Opener:
 
 
 def check_access(href: str, access: Access) -> str:
-    """Return why there is no token for an asset's container, in one line; empty if there is one.
+    """Return why there is no token, or key, for an asset, in one line; empty if there is one.
 
     Called for every container of a plan before its first block, so that a missing account shows in
     the first minute of a run, not hours later.
     """
-    if not access.sign or not _is_http(access.resolve(href)):
-        return ""
+    address = access.resolve(href)
     try:
-        token_for(access.resolve(href), stale=None)
+        if address.startswith("s3://"):
+            signed_address(address, access.s3, 0)
+        elif access.sign and _is_remote(address):
+            token_for(address, stale=None)
     except Refused as refused:
         return str(refused)
     return ""

@@ -27,9 +27,7 @@ from cube.scenes.items import Scene
 from .access import Access, read_with_retries
 from .onto_grid import apply_affine, fits, read_onto_grid, read_window
 
-_BASELINE_WITH_OFFSET = (4, 0)
 _OFFSET_DN = 1000
-"""ESA: since processing baseline 04.00 DN = reflectance * 10000 + 1000 (BOA_ADD_OFFSET -1000)."""
 _BANDS_AHEAD = 4
 """Bands of a block that are read at once."""
 
@@ -192,8 +190,7 @@ def harmonize_dn(values: NDArray[Any], scene: Scene) -> NDArray[Any]:
     numpy.ndarray
         uint16 DN of reflectance * 10000, valid pixels at least 1.
     """
-    baseline = str(scene.properties.get("s2:processing_baseline", "00.00"))
-    if tuple(int(part) for part in baseline.split(".")) < _BASELINE_WITH_OFFSET:
+    if not scene.carries_offset:
         return values
     lowered = np.maximum(values, _OFFSET_DN + 1) - _OFFSET_DN
     return np.where(values == 0, 0, lowered).astype(values.dtype)

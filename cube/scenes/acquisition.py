@@ -35,6 +35,8 @@ class Acquisition:
     nodata: float = 0.0
     """Percent of the tile without data."""
     tier: int = 1
+    has_cloud_cover: bool = True
+    """False where some scene does not say how cloudy it is: the last choice."""
 
     @cached_property
     def time(self) -> datetime:
@@ -133,6 +135,7 @@ def _acquisition(
         coverage=min(union_all([seen for _, seen in members]).area / target.area, 1.0),
         cloud_cover=_weighted_mean([s.cloud_cover for s in scenes], weights),
         nodata=max(100.0 - sum(valid), 0.0),
+        has_cloud_cover=all(scene.has_cloud_cover for scene in scenes),
         tier=2 if any(s.properties.get("landsat:collection_category") == "T2" for s in scenes) else 1,
     )
 

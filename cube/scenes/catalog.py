@@ -7,11 +7,13 @@ included), and comparisons of properties. Answers are plain JSON with unsigned h
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import hashlib
 import json
 import operator
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -26,18 +28,18 @@ from shapely.geometry.base import BaseGeometry
 from cube.certificates import distrust, trust
 from cube.config.fields import TimeRange
 from cube.config.models import CatalogConfig, Config
+from cube.config.profiles import PROFILES, Source
 from cube.errors import CatalogError, ConfigError
-from cube.redaction import unsigned_record, without_signature
+from cube.redaction import unsigned_href, unsigned_record, without_signature
 from cube.retry import TRANSIENT_STATUS, RetryPolicy, Transient, retry_after_s
 from cube.run.storage import Folder, open_folder
-from cube.windows.projection import split_at_antimeridian
+from cube.windows.projection import beyond_antimeridian, split_at_antimeridian
 
+from .item_files import Item, read_items
 from .items import parse_time
 
 if TYPE_CHECKING:
     from requests import Response
-
-Item = dict[str, Any]
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq,
@@ -69,6 +71,8 @@ class Query:
     properties."""
     limit: int | None = None
     """Most items returned (None: all)."""
+    sensor: str = ""
+    """Key of the sensor that is searched for, where each may have a catalog of its own."""
     fields: tuple[str, ...] = ()
     """Parts of an item that are needed (none: all), such as ``properties.platform``; an API sends
     no others."""
@@ -116,32 +120,65 @@ class Catalog(Protocol):
 
 
 def open_catalog(config: Config) -> Catalog:
-    """Return the config's catalog: an API, behind a cache if one is set, or a file.
+    """Return the config's catalog: APIs, behind a cache if one is set, or files.
+
+    Where sensors come from several, each query goes to its sensor's.
 
     Raises
     ------
     ConfigError
-        If the file is not there.
+        If a file is not there, or cannot be read.
     """
+    opened: dict[tuple[str, int | None], Catalog] = {}
+    by_sensor = {}
+    for key in config.sensors:
+        source = config.source(key)
+        place = source.url, source.page_size
+        if place not in opened:
+            opened[place] = _open(config, source)
+        by_sensor[key] = opened[place]
+    return SensorCatalogs(by_sensor) if len(opened) > 1 else next(iter(opened.values()))
+
+
+def _open(config: Config, source: Source) -> Catalog:
+    if not source.is_api:
+        return FileCatalog.open(catalog_path(config, source.url))
     settings = config.catalog
-    if not settings.url.startswith(("http://", "https://")):
-        return FileCatalog.open(catalog_file(config))
-    catalog = ApiCatalog(settings)
+    page_size = min(settings.page_size, source.page_size or settings.page_size)
+    catalog = ApiCatalog(settings.model_copy(update={"url": source.url, "page_size": page_size}))
     if not settings.cache:
         return catalog
     options = config.directory.storage_options if "://" in settings.cache else {}
-    return CachedCatalog(catalog, settings.url, open_folder(settings.cache, options))
+    return CachedCatalog(catalog, unsigned_href(source.url), open_folder(settings.cache, options))
 
 
-def catalog_file(config: Config) -> Path:
+def catalog_path(config: Config, url: str) -> Path:
     """Return the path of a file catalog, resolved against the config's folder."""
-    path = config.path.parent / config.catalog.url
-    if not path.is_file():
+    path = config.path.parent / url
+    if not path.exists():
+        near = difflib.get_close_matches(url, [*PROFILES, *config.profiles], n=1)
+        meant = f" (or did you mean the profile {near[0]}?)" if near else ""
         raise ConfigError(
-            f"{config.path}: catalog.url: no such file {path}; expected a STAC API, or an ItemCollection "
-            "(.json) or stac-geoparquet (.parquet)"
+            f"{config.path}: catalog.url: no such file {path}{meant}; expected a STAC API, or an "
+            "ItemCollection (.json) or stac-geoparquet (.parquet)"
         )
     return path
+
+
+def folder_of_items(path: Path) -> Path:
+    """Return the folder that relative hrefs of a file's items are meant in."""
+    return (path if path.is_dir() else path.parent).absolute()
+
+
+@dataclass(frozen=True)
+class SensorCatalogs:
+    """Several catalogs, each for some of the sensors."""
+
+    by_sensor: Mapping[str, Catalog]
+
+    def search(self, query: Query) -> list[Item]:
+        """Ask the catalog of the query's sensor."""
+        return self.by_sensor[query.sensor].search(query)
 
 
 class FileCatalog:
@@ -149,7 +186,9 @@ class FileCatalog:
 
     def __init__(self, items: list[Item]) -> None:
         self._items = items
-        self._tree = STRtree([_indexable_footprint(item) for item in items])
+        footprints = [_indexable_footprint(item) for item in items]
+        self._tree = STRtree(footprints)
+        self._nowhere = [index for index, footprint in enumerate(footprints) if footprint is None]
 
     @classmethod
     def open(cls, path: str | Path) -> FileCatalog:
@@ -157,48 +196,26 @@ class FileCatalog:
 
         Raises
         ------
-        CatalogError
+        ConfigError
             If the file is neither.
         """
-        path = Path(path)
-        try:
-            items = _read_parquet(path) if path.suffix == ".parquet" else _read_collection(path)
-            return cls(items)
-        except CatalogError as error:
-            raise CatalogError(f"{path}: {error}") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CatalogError(f"{path}: not a STAC ItemCollection or stac-geoparquet ({error!r})") from None
+        return cls(read_items(Path(path)))
 
     def search(self, query: Query) -> list[Item]:
         """Return all items that match, in the query's order."""
         if query.intersects is None:
-            near = range(len(self._items))
-        else:
-            near = self._tree.query(query.intersects, predicate="intersects")
-        found = [self._items[int(index)] for index in near]
+            near: Iterable[int] = range(len(self._items))
+        else:  # and those that do not say where they lie, to be refused by whoever reads them
+            near = (*map(int, self._tree.query(query.intersects, predicate="intersects")), *self._nowhere)
+        found = [self._items[index] for index in near]
         return query.finish([item for item in found if _matches(item, query)])
 
 
 def _indexable_footprint(item: Item) -> BaseGeometry | None:
     try:
         return split_at_antimeridian(shape(item["geometry"])) if item.get("geometry") else None
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError) as error:
-        raise CatalogError(f"item {item.get('id')}: its geometry cannot be read ({error})") from None
-
-
-def _read_collection(path: Path) -> list[Item]:
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if data.get("type") != "FeatureCollection":
-        raise ValueError(f"type is {data.get('type')!r}, not FeatureCollection")
-    return list(data["features"])
-
-
-def _read_parquet(path: Path) -> list[Item]:
-    import pyarrow.parquet
-    from stac_geoparquet.arrow import stac_table_to_items
-
-    items = stac_table_to_items(pyarrow.parquet.read_table(path))
-    return [json.loads(json.dumps(item)) for item in items]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError):
+        return None
 
 
 def _matches(item: Item, query: Query) -> bool:
@@ -257,6 +274,10 @@ def _sort_value(item: Item, name: str) -> tuple[bool, Any]:
     return (value is None, value)
 
 
+class _RefusedSearch(CatalogError):  # noqa: N818  an answer of an API
+    """An API will not answer a search, however often it is asked."""
+
+
 class ApiCatalog:
     """A STAC API, searched by POST with paging.
 
@@ -270,6 +291,14 @@ class ApiCatalog:
 
     def search(self, query: Query) -> list[Item]:
         """Return all items that match, in the query's order."""
+        found = self._found(query, query.intersects)
+        beyond = None if query.intersects is None else beyond_antimeridian(query.intersects)
+        if beyond is not None:
+            with contextlib.suppress(_RefusedSearch):  # by an API that has nothing beyond 180 degrees
+                found |= self._found(query, beyond)
+        return query.finish(list(found.values()))
+
+    def _found(self, query: Query, intersects: BaseGeometry | None) -> dict[tuple[str, str], Item]:
         from pystac_client.item_search import ItemSearch
 
         body = query.body
@@ -278,23 +307,23 @@ class ApiCatalog:
             method="POST",
             stac_io=self._client_io(),
             collections=body["collections"],
-            intersects=body.get("intersects"),
+            intersects=None if intersects is None else mapping(intersects),
             datetime=body.get("datetime"),
             query=body.get("query"),
             fields=body.get("fields"),
             limit=self._settings.page_size,
         )
         try:
-            found = {(item["collection"], item["id"]): item for item in search.items_as_dicts()}
+            return {(item["collection"], item["id"]): item for item in search.items_as_dicts()}
         except Transient as failure:
             raise self._error(query, failure.cause) from None
         except (ValueError, KeyError, TypeError) as failure:
             raise self._error(query, f"the answer is no ItemCollection ({failure!r})") from None
-        return query.finish(list(found.values()))
 
     def _error(self, query: Query, cause: str) -> CatalogError:
         return CatalogError(
-            f"search of {', '.join(query.collections)} at {self._settings.url} failed: {cause}"
+            f"search of {', '.join(query.collections)} at {without_signature(self._settings.url)} "
+            f"failed: {cause}"
         )
 
     def _client_io(self) -> Any:
@@ -329,7 +358,9 @@ def _retrying_io(settings: CatalogConfig) -> Any:
                     raise CatalogError(f"search at {settings.url} failed: {mend}") from None
                 if status is None or status in TRANSIENT_STATUS:
                     raise Transient(cause, retry_after_s(self.retry_after)) from None
-                raise CatalogError(f"search at {settings.url} refused: {cause}") from None
+                raise _RefusedSearch(
+                    f"search at {without_signature(settings.url)} refused: {cause}"
+                ) from None
             if not text.rstrip().endswith("}"):
                 raise Transient("the answer was cut short")
             return text

@@ -77,7 +77,7 @@ def choose_tile(
     def eligible(one: Acquisition, _: int) -> Rejection | None:
         if one.nodata >= settings.nodata_pixel_percentage:
             return Rejection("nodata_pixel_percentage", one.nodata, settings.nodata_pixel_percentage)
-        if one.cloud_cover >= settings.cloud_cover:
+        if one.has_cloud_cover and one.cloud_cover >= settings.cloud_cover:
             return Rejection("cloud_cover", one.cloud_cover, settings.cloud_cover)
         return None
 
@@ -88,9 +88,9 @@ def choose_tile(
         "tile",
         _tile,
         eligible,
-        lambda one, _: (one.cloud_cover, one.time, one.name),
+        lambda one, _: (not one.has_cloud_cover, one.cloud_cover, one.time, one.name),
         "less cloudy",
-        lambda picks: _mean(one.cloud_cover for one in picks),
+        _mean_cloud_cover,
         "is less cloudy on average",
     )
     if clear_share is not None:
@@ -204,24 +204,32 @@ def choose_path(
             return Rejection("delta_days", distance, settings.delta_days, strict=False)
         return None
 
+    platforms = {_as_platform(name) for name in settings.platforms}
     named: list[Scene] = []
     others: list[Scene] = []
     for scene in scenes:
-        (named if scene.properties.get("platform") in settings.platforms else others).append(scene)
-    clear = [scene for scene in named if scene.cloud_cover < settings.cloud_cover]
+        (named if _platform(scene) in platforms else others).append(scene)
+    clear = [s for s in named if not s.has_cloud_cover or s.cloud_cover < settings.cloud_cover]
     cloudy = [
         (scene, Rejection("cloud_cover", scene.cloud_cover, settings.cloud_cover))
         for scene in named
-        if scene.cloud_cover >= settings.cloud_cover
+        if scene.has_cloud_cover and scene.cloud_cover >= settings.cloud_cover
     ]
     rule = Rule(
         sensor,
         "path",
         _path,
         eligible,
-        lambda one, _: (one.tier, -round(one.coverage, 1), one.cloud_cover, one.time, one.name),
+        lambda one, _: (
+            not one.has_cloud_cover,
+            one.tier,
+            -round(one.coverage, 1),
+            one.cloud_cover,
+            one.time,
+            one.name,
+        ),
         "of a better tier, covers more, or is less cloudy",
-        lambda picks: _mean(one.cloud_cover for one in picks),
+        _mean_cloud_cover,
         "is less cloudy on average",
     )
     other = [
@@ -282,7 +290,12 @@ def _path(scene: Scene) -> str:
 
 
 def _platform(scene: Scene) -> str:
-    return str(scene.properties.get("platform", "")).lower()
+    return _as_platform(str(scene.properties.get("platform", "")))
+
+
+def _as_platform(name: str) -> str:
+    """Return a platform as most catalogs write it: ``landsat-8``, also of ``LANDSAT_8``."""
+    return name.lower().replace("_", "-")
 
 
 def _datatake(scene: Scene) -> str:
@@ -375,6 +388,6 @@ def _refused(rule: Rule, rejected: Sequence[tuple[Scene, Rejection]]) -> list[Sc
     ]
 
 
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers)
+def _mean_cloud_cover(picks: Sequence[Acquisition]) -> float:
+    """Return the mean, percent; one that is not known counts as all cloud."""
+    return sum(one.cloud_cover if one.has_cloud_cover else 100.0 for one in picks) / len(picks)

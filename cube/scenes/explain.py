@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cube.config.fields import TimeRange
+from cube.errors import ItemError
 
 from .acquisition import Acquisition, Rejection, Rule
+
+_TOLD = 3
+"""Causes that are told of items that cannot be used; the record of scenes seen has all."""
 
 
 @dataclass(frozen=True)
@@ -139,3 +143,17 @@ def _tally(found: Iterable[Rejection | None]) -> str:
         admits = min(rejection.admits for rejection in broken)
         parts.append(f"{len(broken)} over {limit} {broken[0].allowed:g}; {admits:g} would admit one")
     return ", ".join(parts)
+
+
+def tell_unusable(errors: Sequence[ItemError]) -> str:
+    """Say how many items cannot be used, and why.
+
+    Examples
+    --------
+    >>> tell_unusable([ItemError("has no s2:mgrs_tile", str(n)) for n in range(3)])
+    '3 found, 3 unusable: no s2:mgrs_tile'
+    """
+    causes = Counter(error.cause.removeprefix("has ") for error in errors)
+    told = [f"{count} {cause}" if len(causes) > 1 else cause for cause, count in causes.most_common(_TOLD)]
+    further = f"; {len(causes) - _TOLD} other causes" if len(causes) > _TOLD else ""
+    return f"{len(errors)} found, {len(errors)} unusable: {'; '.join(told)}{further}"

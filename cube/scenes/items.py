@@ -1,15 +1,14 @@
 """STAC items as this program sees them: what is asked of a record, checked once, in a frozen value.
 
-The recorded quirks of the Planetary Computer end here: ``proj:epsg`` or ``proj:code``, transforms
-of 6 or 9 numbers, on the item or on the asset; end times written without a ``T``; items whose time
-is a period.
+The recorded quirks of services end here: ``proj:epsg`` or ``proj:code``, transforms of 6 or 9
+numbers, on the item or on the asset; end times written without a ``T``; items whose time is a
+period. What a property is called, and how its value is written, is :mod:`cube.scenes.facts`'s.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,43 +16,31 @@ from typing import Any
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from shapely import box
 from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from shapely.validation import make_valid
 
-from cube.config.sensors import Band, Sensor
+from cube.config.profiles import SensorProfile
+from cube.config.sensors import Band, BandKind, ChoiceRule, Sensor
 from cube.errors import ItemError
 from cube.redaction import unsigned_href
-from cube.windows.projection import split_at_antimeridian
+from cube.windows.projection import outline_to_lonlat, spans_all_longitudes, split_at_antimeridian
 
-_KEPT_PROPERTIES = (
-    "platform",
-    "start_datetime",
-    "end_datetime",
-    "eo:cloud_cover",
-    "s2:mgrs_tile",
-    "s2:nodata_pixel_percentage",
-    "s2:processing_baseline",
-    "s2:datatake_id",
-    "s2:generation_time",
-    "sat:relative_orbit",
-    "sat:absolute_orbit",
-    "sat:orbit_state",
-    "sar:polarizations",
-    "sar:instrument_mode",
-    "landsat:wrs_path",
-    "landsat:wrs_row",
-    "landsat:collection_category",
-    "landsat:correction",
-    "io:tile_id",
+from .facts import (
+    OFFSET_FLAG,
+    asked_properties,
+    hint,
+    known_properties,
+    number_of,
+    raster_facts,
+    zone_of_tile,
 )
-"""Properties that the choice of scenes is made on, or that a reader of the provenance asks for
-first."""
-_LIMITS = {"eo:cloud_cover": (0.0, 100.0), "s2:nodata_pixel_percentage": (0.0, 100.0)}
-"""Numbers that the choice compares; one outside stands for "not known", as Landsat's cloud cover of
--1 does."""
-_BASELINE = re.compile(r"[0-9]+\.[0-9]+")
+
+_BASELINE_WITH_OFFSET = (4, 0)
+"""ESA: since processing baseline 04.00 DN = reflectance * 10000 + 1000 (BOA_ADD_OFFSET -1000)."""
+_POLARISATIONS = frozenset({"VV", "VH", "HH", "HV"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +89,26 @@ class Scene:
 
     @cached_property
     def epsg(self) -> int | None:
-        """CRS of the item's first asset by its record."""
-        return next((asset.epsg for asset in self.assets.values()), None)
+        """CRS of the item's first asset by its record, or else the zone of its MGRS tile."""
+        found = next((asset.epsg for asset in self.assets.values()), None)
+        return found if found is not None else zone_of_tile(str(self.properties.get("s2:mgrs_tile", "")))
 
     @property
     def cloud_cover(self) -> float:
-        """``eo:cloud_cover``, percent; 0 where the collection has none."""
+        """``eo:cloud_cover``, percent; 0 where the item has none."""
         return float(self.properties.get("eo:cloud_cover", 0.0))
+
+    @property
+    def has_cloud_cover(self) -> bool:
+        """True if the item says how cloudy it is."""
+        return "eo:cloud_cover" in self.properties
+
+    @property
+    def carries_offset(self) -> bool:
+        """True if DN are 1000 above reflectance * 10000, as the item says; never by its date."""
+        baseline = str(self.properties.get("s2:processing_baseline", "00.00"))
+        is_taken_off = self.properties.get(OFFSET_FLAG) is True
+        return _has_offset(baseline) and not is_taken_off
 
     def to_json(self) -> dict[str, Any]:
         """Return the scene as plain JSON, from which :meth:`from_json` makes it again."""
@@ -174,75 +174,83 @@ def _json_number(value: float | None) -> float | str | None:
     return "nan" if value is not None and math.isnan(value) else value
 
 
-def parse_item(item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str]) -> Scene:
+def parse_item(
+    item: Mapping[str, Any], sensor: Sensor, bands: Iterable[str], source: SensorProfile | None = None
+) -> Scene:
     """Read a STAC item (as JSON) into a scene that holds the wanted bands.
 
     Parameters
     ----------
     item
         The record; tokens in its hrefs are left out, they are signed when they are read.
+    source
+        What its catalog calls the assets (None: as the sensor table does).
 
     Raises
     ------
     ItemError
         If the item lacks a band, a time, a footprint or a property that the choice is made on, or
-        contradicts the sensor table; says which.
+        contradicts itself or the sensor table; says which.
     """
+    source = source or SensorProfile()
+    identity = str(item.get("id"))
     try:
-        identity, properties = str(item["id"]), item["properties"]
         wanted = [sensor.band(name) for name in bands]
-        _check_properties(identity, properties, sensor)
-        start, end = _period(properties)
-        geometry = _parse_footprint(item)
-        return Scene(
-            id=identity,
-            collection=str(item.get("collection") or sensor.collection),
-            datetime=parse_time(properties["datetime"]) if properties.get("datetime") else start,
-            start=start,
-            end=end,
-            geometry=geometry,
-            properties={k: properties[k] for k in _KEPT_PROPERTIES if properties.get(k) is not None},
-            assets={band.name: _asset(item, band, sensor) for band in wanted},
-            self_href=_self_link(item),
-        )
+        properties = known_properties(item["properties"], sensor)
+        if sensor.choice is ChoiceRule.ORBIT:
+            _check_polarisations(properties, wanted)
+        assets = {band.name: _asset(item, band, sensor, source) for band in wanted}
+        if sensor.baseline_offset:
+            _check_offset(item, wanted, properties, source)
+            if source.offset == "applied":
+                properties[OFFSET_FLAG] = True
+        return _scene(item, sensor, properties, assets)
+    except ItemError as error:
+        raise ItemError(error.cause, identity, other_mode=error.other_mode) from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError) as error:
-        raise ItemError(f"item {item.get('id')}: record cannot be read ({error!r})") from None
+        raise ItemError(f"record cannot be read ({error!r})", identity) from None
+
+
+def _scene(
+    item: Mapping[str, Any], sensor: Sensor, properties: Mapping[str, Any], assets: Mapping[str, AssetRef]
+) -> Scene:
+    start, end = _period(item["properties"])
+    time = item["properties"].get("datetime")
+    return Scene(
+        id=str(item["id"]),
+        collection=str(item.get("collection") or sensor.collection),
+        datetime=parse_time(time) if time else start,
+        start=start,
+        end=end,
+        geometry=_parse_footprint(item, assets.values()),
+        properties=properties,
+        assets=assets,
+        self_href=_self_link(item),
+    )
 
 
 def _self_link(item: Mapping[str, Any]) -> str:
     """Return where the item's record lives, without a query: it may hold a token or a key."""
     href = next((link["href"] for link in item.get("links") or () if link.get("rel") == "self"), "")
-    return str(href).partition("?")[0]
+    return unsigned_href(str(href).partition("?")[0])
 
 
-def wanted_fields(sensor: Sensor, bands: Iterable[str]) -> tuple[str, ...]:
+def wanted_fields(
+    sensor: Sensor, bands: Iterable[str], source: SensorProfile | None = None
+) -> tuple[str, ...]:
     """Return the fields that :func:`parse_item` needs, as the STAC API's ``fields`` names them."""
+    source = source or SensorProfile()
     top = ("type", "stac_version", "id", "collection", "geometry", "bbox", "links")
-    properties = ("datetime", *_KEPT_PROPERTIES, "proj:code", "proj:epsg", "proj:shape", "proj:transform")
-    assets = (sensor.band(name).asset_key for name in bands)
+    properties = (
+        "datetime",
+        *asked_properties(sensor),
+        "proj:code",
+        "proj:epsg",
+        "proj:shape",
+        "proj:transform",
+    )
+    assets = (source.asset_key(sensor.band(name)) for name in bands)
     return (*top, *(f"properties.{name}" for name in properties), *(f"assets.{key}" for key in assets))
-
-
-def _check_properties(identity: str, properties: Mapping[str, Any], sensor: Sensor) -> None:
-    """Refuse an item that lacks a property, or has a number that is none, which a choice needs."""
-    for name in sensor.required:
-        if properties.get(name) in (None, ""):
-            raise ItemError(f"item {identity}: has no {name}")
-    for name, (least, most) in _LIMITS.items():
-        value = properties.get(name)
-        if value is not None and not (_is_number(value) and least <= value <= most):
-            raise ItemError(f"item {identity}: has no {name} ({value!r}; expected {least:g} to {most:g})")
-    orbit, baseline = properties.get("sat:relative_orbit"), properties.get("s2:processing_baseline")
-    if orbit is not None and not (_is_number(orbit) and float(orbit).is_integer()):
-        raise ItemError(f"item {identity}: has no sat:relative_orbit ({orbit!r}; expected an integer)")
-    if baseline is not None and not _BASELINE.fullmatch(str(baseline)):
-        raise ItemError(
-            f"item {identity}: has no s2:processing_baseline ({baseline!r}; expected such as 05.09)"
-        )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _period(properties: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime]:
@@ -254,23 +262,40 @@ def _period(properties: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime]:
     return time, time
 
 
-def _parse_footprint(item: Mapping[str, Any]) -> BaseGeometry:
+def _parse_footprint(item: Mapping[str, Any], assets: Iterable[AssetRef]) -> BaseGeometry:
+    """Return an item's footprint; a box around all longitudes is replaced by that of its files."""
     if not item.get("geometry"):
-        raise ItemError(f"item {item['id']}: has no geometry")
+        raise ItemError("has no geometry")
     geometry = split_at_antimeridian(shape(item["geometry"]))
+    if spans_all_longitudes(geometry):
+        grid = next((asset.geobox for asset in assets if asset.geobox is not None), None)
+        if grid is None:
+            raise ItemError("has a geometry round the world, and no proj:transform to say where it lies")
+        outline = box(*grid.boundingbox.bbox).segmentize(max(grid.boundingbox.span_x / 8, 1e-6))
+        geometry = outline_to_lonlat(outline, str(grid.crs))
     return geometry if geometry.is_valid else make_valid(geometry)
 
 
-def _asset(item: Mapping[str, Any], band: Band, sensor: Sensor) -> AssetRef:
-    asset = item.get("assets", {}).get(band.asset_key)
+def _check_polarisations(properties: Mapping[str, Any], bands: Iterable[Band]) -> None:
+    """Refuse a scene of radar that was taken in other polarisations than those that are wanted."""
+    taken = properties.get("sar:polarizations")
+    wanted = [band.name.upper() for band in bands if band.name.upper() in _POLARISATIONS]
+    if isinstance(taken, list) and not set(wanted) <= set(taken):
+        modes, asked = ", ".join(map(str, taken)), ", ".join(wanted)
+        raise ItemError(f"was taken in {modes}; {asked} is wanted", other_mode=True)
+
+
+def _asset(item: Mapping[str, Any], band: Band, sensor: Sensor, source: SensorProfile) -> AssetRef:
+    key = source.asset_key(band)
+    asset = item.get("assets", {}).get(key)
     if asset is None or not asset.get("href"):
-        raise ItemError(f"item {item['id']}: has no asset {band.asset_key!r}")
-    raster = (asset.get("raster:bands") or asset.get("bands") or [{}])[0]
-    _check_scaling(str(item["id"]), band, sensor, raster)
+        raise ItemError(f"has no asset {key!r}{hint(key, item.get('assets', {}))}")
+    raster = raster_facts(asset)
+    _check_scaling(key, band, sensor, raster)
     shape_yx = _either(asset, item, "proj:shape")
     nodata = raster.get("nodata")
     return AssetRef(
-        key=band.asset_key,
+        key=key,
         href=unsigned_href(asset["href"]),
         epsg=_epsg(asset, item),
         transform=_six(_either(asset, item, "proj:transform")),
@@ -284,11 +309,11 @@ def _either(asset: Mapping[str, Any], item: Mapping[str, Any], key: str) -> Any:
 
 
 def _epsg(asset: Mapping[str, Any], item: Mapping[str, Any]) -> int | None:
-    code = _either(asset, item, "proj:code")
-    if isinstance(code, str) and code.upper().startswith("EPSG:"):
-        return int(code[5:])
-    epsg = _either(asset, item, "proj:epsg")
-    return None if epsg is None else int(epsg)
+    for key in ("proj:code", "proj:epsg"):
+        code = str(_either(asset, item, key)).upper().removeprefix("EPSG:")
+        if code.isdecimal():
+            return int(code)
+    return None
 
 
 def _six(transform: Any) -> tuple[float, ...] | None:
@@ -299,13 +324,40 @@ def _six(transform: Any) -> tuple[float, ...] | None:
     return tuple(float(value) for value in transform[:6])
 
 
-def _check_scaling(identity: str, band: Band, sensor: Sensor, raster: Mapping[str, Any]) -> None:
+def _check_scaling(key: str, band: Band, sensor: Sensor, raster: Mapping[str, Any]) -> None:
     """Refuse an item whose scaling is not the table's: its pixels would mean something else."""
-    found = {"scale": raster.get("scale", band.scale), "offset": raster.get("offset", band.offset)}
     expected = {"scale": band.scale, "offset": band.offset}
-    for name, value in found.items():
+    for name, value in expected.items():
+        found = raster.get(name, value)
         harmonised = name == "offset" and sensor.baseline_offset
-        if not harmonised and not math.isclose(float(value), expected[name], rel_tol=1e-6, abs_tol=1e-12):
-            raise ItemError(
-                f"item {identity}: asset {band.asset_key!r} has {name} {value}; expected {expected[name]}"
-            )
+        if not harmonised and not math.isclose(float(found), value, rel_tol=1e-6, abs_tol=1e-12):
+            raise ItemError(f"asset {key!r} has {name} {found}; expected {value}")
+
+
+def _check_offset(
+    item: Mapping[str, Any], bands: Iterable[Band], properties: Mapping[str, Any], source: SensorProfile
+) -> None:
+    """Refuse an item that contradicts itself on whether its DN are 1000 too high.
+
+    The baseline says whether they were when ESA made them, and a flag whether a service has taken
+    that off since. An asset's offset is -0.1 if they were: services copy it from ESA's metadata,
+    whatever they did to the pixels. 0 is right of pixels that never had it, or have it no more.
+    """
+    baseline, is_applied = str(properties["s2:processing_baseline"]), properties.get(OFFSET_FLAG)
+    had_it = _has_offset(baseline)
+    if is_applied and not had_it:
+        raise ItemError(f"has {OFFSET_FLAG} true, but nothing to apply at baseline {baseline}")
+    if is_applied is False and had_it and str(item.get("collection")) in source.doubtful_flags:
+        raise ItemError(f"has {OFFSET_FLAG} false at baseline {baseline}, known to be wrong of some items")
+    for band in bands:
+        key = source.asset_key(band)
+        offset = number_of(raster_facts(item["assets"][key]).get("offset"))
+        if offset is None or band.kind is not BandKind.REFLECTANCE:
+            continue
+        is_lowered = bool(is_applied) or source.offset == "applied"
+        if had_it != (offset != 0) and not (had_it and is_lowered):
+            raise ItemError(f"asset {key!r} has offset {offset:g}, and s2:processing_baseline {baseline}")
+
+
+def _has_offset(baseline: str) -> bool:
+    return tuple(int(part) for part in baseline.split(".")) >= _BASELINE_WITH_OFFSET

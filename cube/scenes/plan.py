@@ -26,6 +26,7 @@ from cube.windows.grid import BLOCK_M, CHUNK_M, Block, Bounds, blocks_of, geobox
 
 from .choose import SceneSet
 from .explain import SceneOutcome
+from .facts import OFFSET_FLAG
 from .items import Scene, parse_time
 
 SCHEMA_VERSION = 1
@@ -51,6 +52,9 @@ class SensorPlan:
     """GDAL resampling of continuous bands; masks and classes are always nearest."""
     harmonize: bool
     dates: tuple[DatePlan, ...]
+    catalog: str = ""
+    """The file that the items were found in, as the config named it then, if hrefs are relative to
+    it."""
 
     @property
     def key(self) -> str:
@@ -136,6 +140,7 @@ class CubePlan:
                     "resolution": plan.resolution,
                     "resampling": plan.resampling,
                     "harmonize": plan.harmonize,
+                    **({"catalog": plan.catalog} if plan.catalog else {}),
                     "dates": [
                         {
                             "time": date.time.isoformat().replace("+00:00", "Z"),
@@ -170,6 +175,7 @@ class CubePlan:
                         DatePlan(parse_time(date["time"]), tuple(map(Scene.from_json, date["scenes"])))
                         for date in plan["dates"]
                     ),
+                    plan.get("catalog", ""),
                 )
                 for plan in record["sensors"]
             ),
@@ -189,6 +195,7 @@ def _sensor_recipe(plan: SensorPlan) -> dict[str, Any]:
                     "id": scene.id,
                     "baseline": scene.properties.get("s2:processing_baseline"),
                     "nodata": {name: str(asset.nodata) for name, asset in scene.assets.items()},
+                    **({"offset_applied": True} if scene.properties.get(OFFSET_FLAG) else {}),
                 }
                 for scene in date.scenes
             ]
@@ -231,14 +238,18 @@ def plan_cube(
 
 
 def _plan_sensor(key: str, config: Config, scene_set: SceneSet) -> SensorPlan:
-    sensor, settings = config.table[key], config.sensors[key]
+    sensor, settings, source = config.table[key], config.sensors[key], config.source(key)
+    dates = tuple(DatePlan(scenes[0].datetime, scenes) for scenes in scene_set.chosen[key])
+    hrefs = (a.href for date in dates for scene in date.scenes for a in scene.assets.values())
+    is_beside = not source.is_api and any("://" not in href and not href.startswith("/") for href in hrefs)
     return SensorPlan(
         sensor=sensor,
         bands=config.bands(key),
         resolution=settings.resolution,
         resampling=settings.resampling or sensor.resampling,
         harmonize=config.harmonizes(key),
-        dates=tuple(DatePlan(scenes[0].datetime, scenes) for scenes in scene_set.chosen[key]),
+        dates=dates,
+        catalog=source.url if is_beside else "",
     )
 
 

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from shapely import box, transform
+from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from cube.config.aoi import Aoi
 from cube.config.fields import TimeRange
 from cube.config.models import Config, Extent
+from cube.config.profiles import PROFILES, SensorProfile
 from cube.config.sensor_models import (
     LandsatConfig,
     PeriodConfig,
-    SensorConfig,
     Sentinel1Config,
     Sentinel2Config,
 )
 from cube.config.sensors import ChoiceRule
-from cube.errors import GridError, ItemError
+from cube.errors import GridError, ItemError, UnusableError
 from cube.windows.grid import Bounds, aoi_bounds, overlap_bounds
-from cube.windows.projection import local_equal_area, project, split_at_antimeridian, to_lonlat, utm_epsg
+from cube.windows.projection import local_equal_area, outline_to_lonlat, project, utm_epsg
 
 from .acquisition import Acquisition
 from .catalog import Catalog, Query
 from .choose import SceneSet, SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
-from .explain import SceneOutcome, Skipped
+from .explain import SceneOutcome, Skipped, tell_unusable
 from .items import Scene, parse_item, wanted_fields
 from .plan import CubePlan, plan_cube
 
@@ -54,6 +55,8 @@ def plan_aoi(aoi: Aoi, config: Config, catalog: Catalog, clear_share: ClearShare
     ------
     Skipped
         If the AOI cannot have one date per range and sensor; says what would have saved it.
+    UnusableError
+        If a search found items of a sensor, and none of them can be used.
     CatalogError
         If a search failed for good.
     """
@@ -66,6 +69,8 @@ class _Planner:
     config: Config
     catalog: Catalog
     clear_share: ClearShare | None
+    unusable: dict[str, list[ItemError]] = field(default_factory=dict)
+    """Items that could not be used, by sensor."""
 
     def plan(self) -> CubePlan:
         choices: dict[str, SensorChoice] = {}
@@ -78,8 +83,9 @@ class _Planner:
             for key, settings in self.config.sensors.items():
                 if isinstance(settings, PeriodConfig):
                     extent = _outline(bounds, epsg, _MARGIN_PX * settings.resolution)
-                    scenes = self._find(key, extent, (TimeRange.parse(settings.year),), (), lost)
-                    choices[key] = choose_period(key, scenes, TimeRange.parse(settings.year))
+                    scenes = self._find(key, extent, (TimeRange.parse(settings.year),), lost)
+                    with self._telling_unusable(key):
+                        choices[key] = choose_period(key, scenes, TimeRange.parse(settings.year))
         except Skipped as skipped:
             seen = [c for choice in choices.values() for c in choice.scenes_seen]
             raise Skipped(skipped.reason, (*seen, *skipped.scenes_seen, *lost)) from None
@@ -99,14 +105,26 @@ class _Planner:
         settings = self.config.sensors[key]
         target = self._target(choices)
         ranges = self.config.ranges
-        scenes = self._find(key, target, _merged(ranges), _conditions(settings), lost)
-        if isinstance(settings, Sentinel2Config):
-            return choose_tile(scenes, settings, ranges, target, self._measure(settings))
-        anchors = self._anchors(choices)
-        if isinstance(settings, Sentinel1Config):
-            return choose_orbit(scenes, settings, ranges, target, anchors, key)
-        assert isinstance(settings, LandsatConfig)
-        return choose_path(scenes, settings, ranges, target, anchors, key)
+        scenes = self._find(key, target, _merged(ranges), lost)
+        with self._telling_unusable(key):
+            if isinstance(settings, Sentinel2Config):
+                return choose_tile(scenes, settings, ranges, target, self._measure(settings))
+            anchors = self._anchors(choices)
+            if isinstance(settings, Sentinel1Config):
+                return choose_orbit(scenes, settings, ranges, target, anchors, key)
+            assert isinstance(settings, LandsatConfig)
+            return choose_path(scenes, settings, ranges, target, anchors, key)
+
+    @contextlib.contextmanager
+    def _telling_unusable(self, key: str) -> Iterator[None]:
+        """Let the reason of a skip tell of items that could not be used, too."""
+        try:
+            yield
+        except Skipped as skipped:
+            if not self.unusable[key]:
+                raise
+            reason = f"{skipped.reason}; beside these {tell_unusable(self.unusable[key])}"
+            raise Skipped(reason, skipped.scenes_seen) from None
 
     def _measure(self, settings: Sentinel2Config) -> Callable[[Acquisition], float] | None:
         if settings.rank != "aoi" or self.clear_share is None:
@@ -125,7 +143,7 @@ class _Planner:
             crs = local_equal_area(self.aoi.geometry)
             centre = project(self.aoi.geometry, crs).envelope.centroid
             square = centre.buffer(side / 2, cap_style="square")
-            shared = shared.intersection(_geometry_to_lonlat(square, crs))
+            shared = shared.intersection(outline_to_lonlat(square, crs))
         return _require_area(shared)
 
     def _sentinel2(self, choices: dict[str, SensorChoice]) -> SensorChoice | None:
@@ -157,37 +175,58 @@ class _Planner:
             raise Skipped(str(error)) from None
 
     def _find(
-        self,
-        key: str,
-        target: BaseGeometry,
-        spans: Iterable[TimeRange],
-        conditions: tuple[tuple[str, str, Any], ...],
-        lost: list[SceneOutcome],
+        self, key: str, target: BaseGeometry, spans: Iterable[TimeRange], lost: list[SceneOutcome]
     ) -> list[Scene]:
-        """Search one sensor; items that cannot be used are recorded in `lost` with the reason."""
+        """Search one sensor; items that cannot be used are recorded in `lost` with the reason.
+
+        Raises
+        ------
+        UnusableError
+            If there are items, and not one of them can be used.
+        """
         sensor, bands = self.config.table[key], self.config.bands(key)
-        collection = self.config.sensors[key].collection
-        scenes = {}
-        for span in spans:
-            query = Query((collection,), target, span, conditions, fields=wanted_fields(sensor, bands))
-            for item in self.catalog.search(query):
-                try:
-                    scene = parse_item(item, sensor, bands)
-                except ItemError as error:
-                    lost.append(SceneOutcome(str(item.get("id")), key, "", chosen=False, reason=str(error)))
-                    continue
-                if scene.geometry.intersects(target):
-                    scenes[scene.id] = scene
-                else:
-                    lost.append(SceneOutcome(scene.id, key, "", chosen=False, reason=_NOT_AT_TARGET))
+        source = self.config.source(key).sensor
+        scenes, unusable = {}, list[ItemError]()
+        spans = tuple(spans)
+        for item in self._search(key, target, spans, wanted_fields(sensor, bands, source)):
+            try:
+                scene = parse_item(item, sensor, bands, source)
+            except ItemError as error:
+                unusable.append(error)
+                continue
+            if scene.geometry.intersects(target):
+                scenes[scene.id] = scene
+            else:
+                lost.append(SceneOutcome(scene.id, key, "", chosen=False, reason=_NOT_AT_TARGET))
+        lost += [SceneOutcome(one.item_id, key, "", chosen=False, reason=str(one)) for one in unusable]
+        self.unusable[key] = unusable
+        if unusable and not scenes and not all(one.other_mode for one in unusable):
+            raise UnusableError(self._diagnosis(key, list(self._search(key, target, spans, ()))))
         return list(scenes.values())
 
+    def _diagnosis(self, key: str, items: Sequence[Mapping[str, Any]]) -> str:
+        """Say why no item of a sensor can be used, now that all that they hold is there."""
+        sensor, bands, source = self.config.table[key], self.config.bands(key), self.config.source(key)
 
-def _conditions(settings: SensorConfig) -> tuple[tuple[str, str, Any], ...]:
-    """Narrow a search on the server where nothing that we want to report is lost by it."""
-    if isinstance(settings, LandsatConfig):
-        return (("platform", "in", list(settings.platforms)),)
-    return ()
+        def errors(profile: SensorProfile) -> Iterator[ItemError]:
+            for item in items:
+                try:
+                    parse_item(item, sensor, bands, profile)
+                except ItemError as error:
+                    yield error
+
+        others = [name for name in PROFILES if name != source.profile]
+        fitting = [name for name in others if not any(errors(PROFILES[name].sensor(key)))]
+        meant = f"; they are as the profile {fitting[0]} has them: set {key}.catalog" if fitting else ""
+        told = tell_unusable(tuple(errors(source.sensor)))
+        return f"{key}: {self.config.sensors[key].collection}: {told}{meant}"
+
+    def _search(
+        self, key: str, target: BaseGeometry, spans: Iterable[TimeRange], fields: tuple[str, ...]
+    ) -> Iterator[dict[str, Any]]:
+        collections = (self.config.sensors[key].collection,)
+        for span in spans:
+            yield from self.catalog.search(Query(collections, target, span, fields=fields, sensor=key))
 
 
 def _merged(ranges: Iterable[TimeRange]) -> Iterator[TimeRange]:
@@ -224,8 +263,4 @@ def _require_area(shared: BaseGeometry) -> BaseGeometry:
 def _outline(bounds: Bounds, epsg: int, margin_m: float) -> BaseGeometry:
     """Return a lattice box with a margin, in EPSG:4326, its edges bent by the projection."""
     square = box(bounds.left, bounds.bottom, bounds.right, bounds.top).buffer(margin_m, join_style="mitre")
-    return _geometry_to_lonlat(square.segmentize(bounds.width / 8), epsg)
-
-
-def _geometry_to_lonlat(geometry: BaseGeometry, crs: int | str) -> BaseGeometry:
-    return split_at_antimeridian(transform(geometry, to_lonlat(crs).transform, interleaved=False))
+    return outline_to_lonlat(square.segmentize(bounds.width / 8), epsg)

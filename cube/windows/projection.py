@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from pyproj import Transformer
-from shapely import box, get_parts, segmentize, transform, union_all
+from shapely import LinearRing, Polygon, box, get_coordinates, get_parts, segmentize, transform, union_all
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 from shapely.validation import make_valid
@@ -14,6 +15,11 @@ from shapely.validation import make_valid
 _SEGMENT_DEG = 0.01
 """Longest edge before a geometry is projected, degrees, so that its straight edges bend as they
 should."""
+_ALL_DEG = 359.9
+"""Longitudes that a box spans which was put around the halves of a scene at the antimeridian."""
+_REACH_DEG = 10.0
+"""Farthest that a scene reaches over the antimeridian, degrees: 250 km at 77 degrees north."""
+_WORLD = box(-180, -90, 180, 90)
 
 
 def project(geometry: BaseGeometry, epsg: int | str) -> BaseGeometry:
@@ -33,24 +39,76 @@ def to_lonlat(crs: int | str) -> Transformer:
     return Transformer.from_crs(crs, 4326, always_xy=True)
 
 
-def split_at_antimeridian(geometry: BaseGeometry) -> BaseGeometry:
-    """Cut lon/lat polygons that cross the antimeridian in two there.
+def outline_to_lonlat(geometry: BaseGeometry, crs: int | str) -> BaseGeometry:
+    """Return a geometry of a CRS in longitude and latitude, cut at the antimeridian."""
+    return split_at_antimeridian(transform(geometry, to_lonlat(crs).transform, interleaved=False))
 
-    A ring that spans more than 180 degrees is taken to have gone round the other way: no scene is
-    that large, but many records write one that crosses the antimeridian so.
+
+def split_at_antimeridian(geometry: BaseGeometry) -> BaseGeometry:
+    """Return lon/lat polygons within -180 to 180: what crosses the antimeridian is cut there.
+
+    Records write such a polygon in three ways: its ring jumps from one side to the other, goes on
+    beyond 180 or -180, or goes round the world the other way, which no scene does: a ring that
+    spans more than 180 degrees is taken to have been meant the shorter way. One that spans all 360
+    says nothing of where it lies, and stays as it is (:func:`spans_all_longitudes`).
     """
-    parts = [_cut(part) if _spans_the_world(part) else part for part in get_parts(geometry)]
-    return geometry if len(parts) == 1 and parts[0] is geometry else union_all(parts)
+    parts = [_within_180(part) for part in get_parts(geometry)]
+    same = all(one is other for one, other in zip(parts, get_parts(geometry), strict=True))
+    return geometry if same else union_all(parts)
+
+
+def spans_all_longitudes(geometry: BaseGeometry) -> bool:
+    """Tell whether a geometry goes from -180 to 180, as a box around two halves does."""
+    return any(part.bounds[2] - part.bounds[0] >= _ALL_DEG for part in get_parts(geometry))
+
+
+def _within_180(part: BaseGeometry) -> BaseGeometry:
+    left, _, right, _ = part.bounds if not part.is_empty else (0, 0, 0, 0)
+    is_inside = left >= -180 and right <= 180
+    if not isinstance(part, Polygon) or (is_inside and not _spans_the_world(part)):
+        return part
+    whole = make_valid(_unrolled(part))
+    if _spans_the_world(whole) or whole.area == 0:
+        if right - left >= _ALL_DEG:
+            return part
+        whole = make_valid(eastward(part))
+    first, last = (int(np.floor((x + 180) / 360)) for x in (whole.bounds[0], whole.bounds[2]))
+    turns = (translate(whole, -360 * turn).intersection(_WORLD) for turn in range(first, last + 1))
+    return union_all([one for turn in turns for one in get_parts(turn) if one.area > 0])
+
+
+def _unrolled(polygon: Polygon) -> Polygon:
+    """Count longitudes on where a ring jumps from one side of the antimeridian to the other."""
+    outer, *holes = (_unrolled_ring(ring) for ring in (polygon.exterior, *polygon.interiors))
+    middle = (outer[:, 0].min() + outer[:, 0].max()) / 2
+    for hole in holes:
+        hole[:, 0] -= 360 * np.round((hole[:, 0].mean() - middle) / 360)
+    return Polygon(outer, holes)
+
+
+def _unrolled_ring(ring: LinearRing) -> NDArray[np.float64]:
+    points = get_coordinates(ring)
+    jumps = np.diff(points[:, 0], prepend=points[0, 0])
+    turns = np.where(np.abs(jumps) > 180, -np.sign(jumps), 0).cumsum()
+    return np.column_stack([points[:, 0] + 360 * turns, points[:, 1]])
 
 
 def _spans_the_world(geometry: BaseGeometry) -> bool:
     return bool(geometry.bounds[2] - geometry.bounds[0] > 180)
 
 
-def _cut(polygon: BaseGeometry) -> BaseGeometry:
-    whole = make_valid(eastward(polygon))
-    east, west = whole.intersection(box(-180, -90, 180, 90)), whole.intersection(box(180, -90, 540, 90))
-    return union_all([part for part in get_parts([east, translate(west, -360)]) if part.area > 0])
+def beyond_antimeridian(geometry: BaseGeometry) -> BaseGeometry | None:
+    """Return a lon/lat geometry as records write it that go on beyond 180 or -180.
+
+    None where it lies too far from the antimeridian for any scene to reach it so.
+    """
+    beyond = [
+        translate(part, -360 if side > 0 else 360)
+        for part in get_parts(geometry)
+        for side in (1, -1)
+        if (part.bounds[2] > 180 - _REACH_DEG if side > 0 else part.bounds[0] < _REACH_DEG - 180)
+    ]
+    return union_all(beyond) if beyond else None
 
 
 def eastward(geometry: BaseGeometry) -> BaseGeometry:

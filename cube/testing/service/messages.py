@@ -15,6 +15,8 @@ BLOB_DOMAIN = ".blob.core.windows.net"
 STAC_ROOT = "/api/stac/v1"
 SAS_ROOT = "/api/sas/v1/token"
 CONTROL_ROOT = "/stand-in"
+S3_ROOT = "/s3"
+"""Below it lie buckets, as on a store that is not Amazon's."""
 
 SAS_PARAMETERS = frozenset(
     {"st", "se", "sp", "sv", "sr", "skoid", "sktid", "skt", "ske", "sks", "skv", "sig"},
@@ -46,6 +48,8 @@ class Call:
     """Names in lower case."""
     body: bytes = b""
     role: Role = Role.OTHER
+    is_s3: bool = False
+    """True for a blob that is read as an object of a bucket."""
 
     @classmethod
     def of(cls, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
@@ -58,7 +62,9 @@ class Call:
             path, role = f"/{host.removesuffix(BLOB_DOMAIN)}{url.path}", Role.BLOB
         else:
             path, role = url.path, _api_role(url.path)
-        return cls(method, unquote(path), dict(parse_qsl(url.query)), headers, body, role)
+        is_s3 = path.startswith(f"{S3_ROOT}/")
+        path, role = (path.removeprefix(S3_ROOT), Role.BLOB) if is_s3 else (path, role)
+        return cls(method, unquote(path), dict(parse_qsl(url.query)), headers, body, role, is_s3)
 
     @property
     def range(self) -> str | None:

@@ -19,6 +19,7 @@ from cube.testing.service.faults import STATUS, FaultBook, Faults, Kind, Rule
 from cube.testing.service.log import Log, Request
 from cube.testing.service.messages import (
     CONTROL_ROOT,
+    S3_ROOT,
     SAS_ROOT,
     STAC_ROOT,
     Answer,
@@ -29,7 +30,7 @@ from cube.testing.service.messages import (
     json_answer,
 )
 from cube.testing.service.search import MAX_LIMIT
-from cube.testing.service.tokens import Tokens
+from cube.testing.service.tokens import Buckets, Tokens
 from cube.testing.service.transport import HOST, Server, Wire
 
 _NO_PROXY = "127.0.0.1,localhost"
@@ -61,6 +62,8 @@ class StandIn:
         ``account/container`` names whose tokens need ``subscription_key``.
     page_cap
         Most items on a page of search results, whatever limit is asked for: small, to see paging.
+    signed_buckets, paid_buckets
+        Buckets whose objects are given only to who signs, and of the latter only to who pays, too.
     clock
         Seconds since 1970, by which tokens age; answers tell it.
     tls
@@ -79,6 +82,8 @@ class StandIn:
         key_required: Collection[str] = (),
         subscription_key: str = "stand-in-key",
         page_cap: int = MAX_LIMIT,
+        signed_buckets: Collection[str] = (),
+        paid_buckets: Collection[str] = (),
         clock: Callable[[], float] = time.time,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -100,7 +105,8 @@ class StandIn:
             clock=clock,
         )
         self._server = Server(port, self._handle, tls)
-        self._stac = stac.Stac(items, self.origin, page_cap)
+        self._buckets = Buckets(frozenset(signed_buckets), frozenset(paid_buckets))
+        self._stac = stac.Stac(stac.addressed(items, self.endpoint), self.origin, page_cap)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Self:
@@ -132,6 +138,11 @@ class StandIn:
     def url(self) -> str:
         """The root of the STAC API."""
         return f"{self.origin}{STAC_ROOT}"
+
+    @property
+    def endpoint(self) -> str:
+        """The root of the buckets."""
+        return f"{self.origin}{S3_ROOT}"
 
     @property
     def sas_url(self) -> str:
@@ -260,6 +271,8 @@ class StandIn:
                 return self._stac.answer(call)
             case Role.TOKEN:
                 return self._tokens.answer(call)
+            case Role.BLOB if call.is_s3:
+                return self._buckets.refuse(call) or self._blobs.answer(call)
             case Role.BLOB:
                 return self._tokens.refuse(call) or self._blobs.answer(call)
             case Role.OTHER:

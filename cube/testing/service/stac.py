@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +13,7 @@ from cube.testing.service.messages import BLOB_DOMAIN, STAC_ROOT, Answer, Call, 
 from cube.testing.service.search import Entry, Item, Page, Search, SearchError, body_of_query, run
 
 _GEOJSON = "application/geo+json"
+_BUCKET = re.compile(r"https://([^./]+)\.s3\.[^/]*amazonaws\.com/(.+)")
 _STRUCTURAL = frozenset({"collection", "parent", "root", "self"})
 _CONFORMS_TO = (
     "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/core",
@@ -41,6 +43,19 @@ def blob_url(href: str, scheme: str = "http") -> str:
     if "://" in href or parts[0] != "blobs":
         return href
     return f"{scheme}://{parts[1]}{BLOB_DOMAIN}/{'/'.join(parts[2:])}"
+
+
+def addressed(items: Iterable[Item], endpoint: str) -> list[Item]:
+    """Return items whose files in Amazon's buckets are read from an endpoint instead."""
+    return [
+        {**item, "assets": {name: _at(asset, endpoint) for name, asset in item["assets"].items()}}
+        for item in items
+    ]
+
+
+def _at(asset: Mapping[str, Any], endpoint: str) -> dict[str, Any]:
+    found = _BUCKET.fullmatch(asset["href"])
+    return {**asset, "href": f"{endpoint}/{found[1]}/{found[2]}"} if found else dict(asset)
 
 
 def containers_of_collections(items: Iterable[Item]) -> dict[str, str]:
@@ -169,7 +184,8 @@ class Stac:
         name = entries[0].item["collection"]
         address = f"{self.root}/collections/{name}"
         blobs = containers_of_collections(entry.item for entry in entries)
-        account, _, container = blobs[name].partition("/")
+        account, _, container = blobs.get(name, "").partition("/")
+        storage = {"msft:storage_account": account, "msft:container": container} if account else {}
         return {
             "type": "Collection",
             "id": name,
@@ -178,8 +194,7 @@ class Stac:
             "description": f"{name} of the archive",
             "license": "other",
             "extent": _extent(entries),
-            "msft:storage_account": account,
-            "msft:container": container,
+            **storage,
             "links": [
                 _link("items", f"{address}/items", _GEOJSON),
                 _link("parent", f"{self.root}/"),

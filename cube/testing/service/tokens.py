@@ -8,6 +8,7 @@ import hmac
 import math
 import secrets
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from cube.testing.service.messages import (
     Answer,
     Call,
     authentication_failed,
+    blob_error,
     gateway_error,
     json_answer,
 )
@@ -135,6 +137,25 @@ class Tokens:
             "Signature not valid in the specified time frame: "
             f"Start [{_gmt(start)}] - Expiry [{_gmt(expiry)}] - Current [{now}]"
         )
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Which buckets want a signature, and who pays for reading; signatures are not checked."""
+
+    signed: frozenset[str]
+    paid: frozenset[str]
+
+    def refuse(self, call: Call) -> Answer | None:
+        """Say why an object may not be read; None if it may."""
+        bucket = call.path.split("/")[1]
+        # A signature in the address is of GET alone.
+        by_query = "X-Amz-Signature" in call.query and call.method == "GET"
+        is_signed = by_query or "authorization" in call.headers
+        pays = "requester" in (call.query.get("x-amz-request-payer"), call.headers.get("x-amz-request-payer"))
+        if (bucket in self.signed | self.paid and not is_signed) or (bucket in self.paid and not pays):
+            return blob_error(403, "AccessDenied", "Access Denied")
+        return None
 
 
 def _signature(secret: bytes, container: str, start: str, expiry: str) -> str:

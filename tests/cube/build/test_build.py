@@ -188,7 +188,7 @@ class TestChoice:
         assert any("cloud_cover" in reason for reason in lost.values())
         assert any("is a newer processing of the same datatake" in reason for reason in lost.values())
         assert any("tile 33UTR covers as much (100 %)" in reason for reason in lost.values())
-        assert any("has no asset 'vv'" in reason or "has no asset 'vh'" in reason for reason in lost.values())
+        assert any("was taken in VV; VV, VH is wanted" in reason for reason in lost.values())
         assert all(lost.values())
 
     def test_a_skipped_aoi_leaves_a_record_of_what_was_seen(self, demo: Config) -> None:

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import geopandas
 import pytest
 import stac_geoparquet.arrow
 from pyarrow import parquet
@@ -14,7 +15,7 @@ from shapely import box
 from cube.config.fields import TimeRange
 from cube.config.models import Config
 from cube.config.sensor_models import LandCoverConfig
-from cube.errors import CatalogError
+from cube.errors import CatalogError, ConfigError
 from cube.run.storage import open_folder
 from cube.scenes.catalog import CachedCatalog, FileCatalog, Query, open_catalog
 from cube.testing import lulc_item, sentinel2_item, utm_geobox
@@ -102,11 +103,79 @@ def test_sort_and_limit(catalog: FileCatalog) -> None:
     assert [item["properties"]["eo:cloud_cover"] for item in catalog.search(query)] == [40, 30]
 
 
-def test_a_file_that_is_no_catalog_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"type": "Feature"}', "feature 0 is no STAC item: type 'Feature', without id; expected a STAC"),
+        (
+            '{"type": "Catalog", "id": "c"}',
+            "feature 0 is a STAC Catalog, whose items lie elsewhere; expected",
+        ),
+        ('{"type": "FeatureCollection", "features": ["a"]}', 'feature 0 is no object \\("a"\\); expected'),
+        ("id,geometry\n1,POINT (1 2)\n", "is neither Parquet nor JSON .*; expected"),
+        ("", "is neither Parquet nor JSON .*; expected"),
+    ],
+)
+def test_a_file_that_is_no_catalog_is_named(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "items.json"
-    path.write_text('{"type": "Feature"}')
-    with pytest.raises(CatalogError, match=r"items\.json: not a STAC ItemCollection"):
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"items\.json: {words}") as caught:
         FileCatalog.open(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["list", "item", "lines", "bom", "null", "collections"])
+def test_items_are_read_in_every_plain_form(
+    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    every = items()
+    collection = {"type": "FeatureCollection", "features": every}
+    texts = {
+        "list": json.dumps(every),
+        "item": json.dumps(every[0]),
+        "lines": "\n".join(map(json.dumps, every)) + "\n\n",
+        "bom": "\ufeff" + json.dumps(collection),
+        "null": json.dumps({**collection, "features": [None, *every]}),
+        "collections": json.dumps([collection, {**collection, "features": []}]),
+    }
+    path = tmp_path / "items.json"
+    path.write_text(texts[form], encoding="utf-8")
+    expected = every[:1] if form == "item" else every
+    found = FileCatalog.open(path).search(Query((*S2, *LULC)))
+    assert sorted(item["id"] for item in found) == sorted(str(item["id"]) for item in expected)
+    assert ("feature 0 is null" in caplog.text) == (form == "null")
+
+
+def test_a_folder_of_parquet_files_is_one_catalog(tmp_path: Path) -> None:
+    every = items()
+    for name in (*S2, *LULC):
+        some = [item for item in every if item["collection"] == name]
+        table = stac_geoparquet.arrow.parse_stac_items_to_arrow(some).read_all()
+        (tmp_path / f"collection={name}").mkdir()
+        parquet.write_table(
+            table.drop_columns("collection"), tmp_path / f"collection={name}" / "part.parquet"
+        )
+    catalog = FileCatalog.open(tmp_path)
+    assert len(ids(catalog, Query(S2, HERE))) == 5
+    assert len(ids(catalog, Query(LULC, HERE))) == 3
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"a folder without \.parquet files; expected"):
+        FileCatalog.open(tmp_path / "empty")
+
+
+def test_a_table_that_lost_its_assets_is_named(tmp_path: Path) -> None:
+    """As geopandas makes it of features, of which it keeps the properties alone."""
+    path = tmp_path / "items.parquet"
+    geopandas.GeoDataFrame.from_features(items(), crs=4326).to_parquet(path)
+    with pytest.raises(ConfigError, match=r"items\.parquet: has no column id nor assets, so it is not"):
+        FileCatalog.open(path)
+
+
+def test_a_table_that_geopandas_wrote_of_whole_items_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    stac_geoparquet.arrow.to_parquet(stac_geoparquet.arrow.parse_stac_items_to_arrow(items()), path)
+    geopandas.read_parquet(path).to_parquet(path)
+    assert len(ids(FileCatalog.open(path), Query((*S2, *LULC), HERE))) == 8
 
 
 class Silent:
@@ -180,9 +249,7 @@ def test_an_item_without_a_readable_time_is_left_to_its_reader(properties: objec
     assert "bad" in ids(FileCatalog([*items(), bad]), query)
 
 
-def test_a_geometry_that_is_none_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "items.json"
-    bad = {**items()[0], "id": "bad", "geometry": {"type": "Blob"}}
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": [bad]}))
-    with pytest.raises(CatalogError, match=r"items\.json: item bad: its geometry cannot be read"):
-        FileCatalog.open(path)
+@pytest.mark.parametrize("geometry", [None, {"type": "Blob"}, {"type": "Polygon", "coordinates": [[0]]}])
+def test_an_item_that_does_not_say_where_it_lies_is_left_to_its_reader(geometry: object) -> None:
+    bad = {**items()[0], "id": "bad", "geometry": geometry}
+    assert "bad" in ids(FileCatalog([*items(), bad]), Query(S2, HERE))

@@ -392,8 +392,6 @@ def test_footprints_that_share_nothing_are_a_skip() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("eo:cloud_cover", "n/a"),
-        ("eo:cloud_cover", -1),
         ("datetime", "soon"),
         ("s2:processing_baseline", None),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pyproj import Transformer
-from shapely import Point, Polygon, box, get_parts
+from shapely import MultiPolygon, Point, Polygon, box, get_parts
 from shapely.geometry.base import BaseGeometry
 
 from cube.config.models import ChipsConfig
@@ -20,7 +20,13 @@ from cube.windows.counts import CellCounts, CellGrid, count_codes, count_true
 from cube.windows.grid import Block, Bounds, aoi_bounds, blocks_of, chunk_px, geobox_for, overlap_bounds
 from cube.windows.landcover import count_classes, land_cover_columns, land_cover_rules
 from cube.windows.lattice import WindowGeometry, WindowLattice, windows_on
-from cube.windows.projection import project, split_at_antimeridian, utm_epsg
+from cube.windows.projection import (
+    beyond_antimeridian,
+    project,
+    spans_all_longitudes,
+    split_at_antimeridian,
+    utm_epsg,
+)
 
 TO_LONLAT = Transformer.from_crs(32633, 4326, always_xy=True)
 
@@ -281,3 +287,45 @@ def test_more_than_half_of_the_world_went_the_other_way_round() -> None:
     found = split_at_antimeridian(Polygon([(-90, 0), (90.5, 0), (90.5, 1), (-90, 1)]))
     assert found.area == pytest.approx(179.5)
     assert not found.intersects(box(-80, 0, 80, 1))
+
+
+EAST, WEST = box(179.7, 50, 180, 51), box(-180, 50, -179.5, 51)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        box(-180.3, 50, -179.5, 51),
+        box(179.7, 50, 180.5, 51),
+        box(539.7, 50, 540.5, 51),
+        Polygon([(179.7, 50), (-179.5, 50), (-179.5, 51), (179.7, 51)]),
+        Polygon([(-179.5, 50), (179.7, 50), (179.7, 51), (-179.5, 51)]),
+        MultiPolygon([EAST, WEST]),
+        MultiPolygon([EAST, box(180, 50, 180.5, 51)]),
+    ],
+)
+def test_what_crosses_the_antimeridian_is_the_same_however_it_is_written(written: BaseGeometry) -> None:
+    found = split_at_antimeridian(written)
+    assert found.symmetric_difference(EAST.union(WEST)).area < 1e-9
+    assert not spans_all_longitudes(found)
+
+
+def test_a_hole_stays_where_it_is_in_a_ring_that_crosses() -> None:
+    ring, hole = ([(x, y), (-x, y), (-x, y + s), (x, y + s)] for x, y, s in ((178, 50, 2), (179.5, 51, 0.5)))
+    found = split_at_antimeridian(Polygon(ring, [hole]))
+    assert found.area == pytest.approx(4 * 2 - 1 * 0.5)
+    assert not found.intersects(Point(179.8, 51.2))
+    assert not found.intersects(Point(-179.8, 51.2))
+
+
+@pytest.mark.parametrize("ring", [box(-180, 50, 180, 51), box(-180, 80, 180, 90)])
+def test_what_spans_all_longitudes_says_so_and_stays(ring: BaseGeometry) -> None:
+    assert split_at_antimeridian(ring).equals(ring)
+    assert spans_all_longitudes(ring)
+
+
+def test_only_what_is_near_the_antimeridian_is_searched_beyond_it() -> None:
+    assert beyond_antimeridian(box(12, 50, 13, 51)) is None
+    assert beyond_antimeridian(EAST).equals(box(-180.3, 50, -180, 51))
+    assert beyond_antimeridian(WEST).equals(box(180, 50, 180.5, 51))
+    assert beyond_antimeridian(MultiPolygon([EAST, WEST])).bounds == (-180.3, 50, 180.5, 51)
