@@ -15,6 +15,7 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 :mod:`release.catalogs`   STAC, with :mod:`release.croissant` for Croissant
 :mod:`release.statistics` what each band's numbers are: means, ranges, histograms
 :mod:`release.loading`    a release opened: its table, its chips as arrays, samples for training
+:mod:`release.export`     a release in the forms that training frameworks read
 :mod:`release.opening`    the one door for files that may be anybody's
 :mod:`release.verify`     the check of a release
 :mod:`release.commands`   the commands ``release``, ``verify`` and ``run``

@@ -48,6 +48,8 @@ class Release:
         self.recipe: Recipe = parse_recipe(self._read(RECIPE_NAME, _MOST_RECIPE_BYTES))
         lines = io.BytesIO(self._read(SUMS_NAME, _MOST_SUMS_BYTES))
         most_chips = sum(len(line) >= MIN_SUMS_LINE_BYTES for line in lines)  # each has several
+        self._last_row: tuple[int, Mapping[str, Any]] = (-1, {})
+        """A chip's id and row: a sample asks for it once for each sensor."""
         self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME), most_chips, self.recipe)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,9 +75,12 @@ class Release:
 
     def row(self, chip_id: int) -> Mapping[str, Any]:
         """Return the chip's row of the table."""
-        if chip_id not in self.table.index:
-            raise ReleaseError(f"no chip {chip_id} in this release; it has 0 to {len(self) - 1}")
-        found: Mapping[str, Any] = self.table.loc[chip_id].to_dict()
+        asked, found = self._last_row
+        if asked != chip_id:
+            if chip_id not in self.table.index:
+                raise ReleaseError(f"no chip {chip_id} in this release; it has 0 to {len(self) - 1}")
+            found = self.table.loc[chip_id].to_dict()
+            self._last_row = (chip_id, found)
         return found
 
     def paths(self, chip_id: int, sensor: str) -> list[str]:
@@ -95,7 +100,9 @@ class Release:
             )
         return names
 
-    def read(self, chip_id: int, sensor: str, bands: Sequence[str] = ()) -> NDArray[Any]:
+    def read(
+        self, chip_id: int, sensor: str, bands: Sequence[str] = (), dates: Sequence[int] | None = None
+    ) -> NDArray[Any]:
         """Read a sensor's pixels.
 
         Parameters
@@ -106,6 +113,8 @@ class Release:
             Such as ``s2l2a``.
         bands
             Names, in the order wanted; empty: all.
+        dates
+            Numbers of the time ranges wanted, from 0; None: all.
 
         Returns
         -------
@@ -113,9 +122,9 @@ class Release:
             ``(time, band, height, width)``, as stored; nodata is not masked.
         """
         indexes, spec = self.band_indexes(sensor, bands), self._raster_spec(sensor)
-        return np.stack(
-            [decode_raster(name, self.read_file(name), spec, indexes) for name in self.paths(chip_id, sensor)]
-        )
+        names = self.paths(chip_id, sensor)
+        wanted = names if dates is None else [names[date] for date in dates]
+        return np.stack([decode_raster(name, self.read_file(name), spec, indexes) for name in wanted])
 
     def _raster_spec(self, sensor: str) -> RasterSpec:
         if sensor not in self.recipe.rasters:
