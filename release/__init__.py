@@ -13,7 +13,9 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 :mod:`release.card`       the dataset card, ``README.md``
 :mod:`release.templates`  the templates of both
 :mod:`release.catalogs`   STAC, with :mod:`release.croissant` for Croissant
-:mod:`release.dataset`    a release opened: its table, and its chips as arrays and tensors
+:mod:`release.statistics` what each band's numbers are: means, ranges, histograms
+:mod:`release.loading`    a release opened: its table, its chips as arrays, samples for training
+:mod:`release.export`     a release in the forms that training frameworks read
 :mod:`release.opening`    the one door for files that may be anybody's
 :mod:`release.verify`     the check of a release
 :mod:`release.commands`   the commands ``release``, ``verify`` and ``run``
@@ -27,7 +29,8 @@ from typing import TYPE_CHECKING
 from cube.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from .dataset import Release, chip_arrays, open_release, torch_dataset
+    from .loading.dataset import Release, open_release
+    from .loading.samples import chip_arrays, torch_dataset
     from .make import ReleaseSummary, make_release
     from .opening.faults import Fault, ReleaseError
     from .verify.release import verify
@@ -52,13 +55,13 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Fault": ".opening.faults",
-        "Release": ".dataset",
+        "Release": ".loading.dataset",
         "ReleaseError": ".opening.faults",
         "ReleaseSummary": ".make",
-        "chip_arrays": ".dataset",
+        "chip_arrays": ".loading.samples",
         "make_release": ".make",
-        "open_release": ".dataset",
-        "torch_dataset": ".dataset",
+        "open_release": ".loading.dataset",
+        "torch_dataset": ".loading.samples",
         "verify": ".verify.release",
     },
 )

@@ -16,6 +16,7 @@ COMMANDS = {
     "release": "release.commands:release_command",
     "run": "release.commands:run_command",
     "verify": "release.commands:verify_command",
+    "export": "release.export.commands:export_command",
     "sweep": "chipping.commands:sweep_command",
     "sheet": "chipping.commands:sheet_command",
 }

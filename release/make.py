@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import pandas as pd
+from numpy.typing import NDArray
 
 from chipping.records import CHIP_METADATA
 from cube.config.models import Config
@@ -23,13 +24,15 @@ from cube.run.storage import DiskFolder, Folder, check_writable, open_folder
 from .card import CARD_NAME, make_card
 from .catalogs import make_catalogs
 from .chosen import READ_THREADS, ChosenChips, find_chips
+from .loading.rasters import decode_raster
 from .opening.checksums import SUMS_NAME, format_sums, sha256
 from .opening.faults import UNREADABLE, ReleaseError
 from .opening.table import to_parquet
 from .opening.zips import zip_chunks, zip_equals
-from .recipe import RECIPE_NAME, RasterSpec, make_recipe, raster_spec_of, settings_of
+from .recipe import RECIPE_NAME, RasterSpec, Recipe, make_recipe, raster_spec_of, settings_of
 from .report import REPORT_NAME, Thumbnails, make_report, measures_of
 from .select import Selection, select
+from .statistics import STATISTICS_NAME, ChipMoments, Tally, counted_rows, statistics_split
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, read_metadata, to_csv, to_geojson, tracker_table
 
 if TYPE_CHECKING:
@@ -94,9 +97,10 @@ def make_release(
     output.make()
     with hold(output):
         output.sweep()
-        contents = _Contents(chips, _make_documents(working, measures, selection, chips))
+        contents = _make_contents(working, measures, selection, chips)
         written = _write_release(output, contents, force=force, progress=progress)
-    return _summary(output, selection, config, contents.fingerprint, written=written)
+        fingerprint = sha256((output / config.dataset.version).read(SUMS_NAME))
+    return _summary(output, selection, config, fingerprint, written=written)
 
 
 def check_output(config: Config, *, force: bool) -> None:
@@ -171,10 +175,10 @@ def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
         raise ReleaseError(f"{working}/{error}") from None
 
 
-def _make_documents(
+def _make_contents(
     working: Folder, measures: pd.DataFrame, selection: Selection, chips: ChosenChips
-) -> dict[str, bytes]:
-    """Make every file of the release that is no chip's, but SHA256SUMS."""
+) -> _Contents:
+    """Make every file of the release that is no chip's, but those that its pixels are read for."""
     tracker = tracker_table(selection.chips, chips.config)
     recipe = make_recipe(chips.config, _raster_specs(chips), selection.before)
     documents = {
@@ -187,9 +191,10 @@ def _make_documents(
     aois = _read_aois(working) if working.exists(AOI_METADATA) else None
     if aois is not None:
         documents[AOIS_NAME] = _aois_geojson(aois)
-    names, thumbnails = sorted([*documents, SUMS_NAME]), Thumbnails(chips.read_target)
+    names = sorted([*documents, SUMS_NAME, STATISTICS_NAME])
+    thumbnails = Thumbnails(chips.read_target)
     report = make_report(selection, tracker, measures, aois, recipe, thumbnails, names)
-    return documents | {REPORT_NAME: report}
+    return _Contents(chips, documents | {REPORT_NAME: report}, recipe)
 
 
 def _sums_of(documents: Mapping[str, bytes]) -> dict[str, str]:
@@ -238,22 +243,22 @@ class _Contents:
 
     chips: ChosenChips
     documents: Mapping[str, bytes]
-    """The files that are no chip's, by name."""
+    """The files that are no chip's, by name; but statistics, which follow from the chips."""
+    recipe: Recipe
 
     @cached_property
     def sums(self) -> dict[str, str]:
-        """SHA-256 of every file but SHA256SUMS, by name."""
+        """SHA-256 by name of every file but SHA256SUMS and statistics."""
         return {**self.chips.sums, **_sums_of(self.documents)}
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of SHA256SUMS."""
-        return sha256(format_sums(self.sums))
+    def format_sums(self, statistics: bytes) -> bytes:
+        """Write SHA256SUMS."""
+        return format_sums({**self.sums, STATISTICS_NAME: sha256(statistics)})
 
     @property
     def names(self) -> list[str]:
         """All files but SHA256SUMS, sorted."""
-        return sorted(self.sums)
+        return sorted([*self.sums, STATISTICS_NAME])
 
 
 def _write_release(output: Folder, contents: _Contents, *, force: bool, progress: OnProgress | None) -> bool:
@@ -281,14 +286,14 @@ def _is_there(release: Folder, contents: _Contents) -> bool | None:
         return None
     if names != {SUMS_NAME, *contents.names}:
         return False
-    if sha256(release.read(SUMS_NAME)) != contents.fingerprint:
+    if release.read(SUMS_NAME) != contents.format_sums(release.read(STATISTICS_NAME)):
         return False
 
     def is_whole(name: str) -> bool:
         return sha256(release.read(name)) == contents.sums[name]
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        return all(pool.map(is_whole, contents.names))
+        return all(pool.map(is_whole, contents.sums))
 
 
 def _check_is_release(release: Folder, names: Collection[str]) -> None:
@@ -311,18 +316,30 @@ def _write_folder(output: Folder, contents: _Contents, progress: OnProgress | No
     """Fill the release folder; it appears whole."""
     chips, version = contents.chips, contents.chips.config.dataset.version
     count = len(chips.table)
+    tally = Tally(contents.recipe, statistics_split(chips.table["split"]))
+    is_counted = counted_rows(chips.table)
     with output.staged(version, SUMS_NAME) as put, ThreadPoolExecutor(READ_THREADS) as pool:
 
-        def copy_chip(row: int) -> None:
+        def copy_chip(row: int) -> ChipMoments | None:
+            rasters: dict[str, list[NDArray[Any]]] = {}
             for source in chips.sources(row):
-                put(source.target, chips.read(source))
+                data = chips.read(source)
+                put(source.target, data)
+                if is_counted[row] and source.target.endswith(".tif"):
+                    key = source.target.partition("_")[0]
+                    pixels = decode_raster(source.target, data, contents.recipe.rasters[key])
+                    rasters.setdefault(key, []).append(pixels)
+            return tally.count(rasters) if rasters else None
 
-        for done, _ in enumerate(pool.map(copy_chip, range(count)), start=1):
+        for done, moments in enumerate(pool.map(copy_chip, range(count)), start=1):
+            if moments is not None:
+                tally.add(moments)
             if progress is not None:
                 progress("chips", done, count)
-        for name, data in contents.documents.items():
+        statistics = tally.to_json()
+        for name, data in {**contents.documents, STATISTICS_NAME: statistics}.items():
             put(name, data)
-        put(SUMS_NAME, format_sums(contents.sums))
+        put(SUMS_NAME, contents.format_sums(statistics))
 
 
 def _zip_name(config: Config) -> str:

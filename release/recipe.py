@@ -76,7 +76,7 @@ class RasterSpec:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What :mod:`release.verify` and :mod:`release.dataset` need to know of a release."""
+    """What :mod:`release.verify` and :mod:`release.loading` need to know of a release."""
 
     name: str
     version: str

@@ -34,7 +34,7 @@ from .processes import WatchedFiles
 SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
 _DIGEST_BYTES = 16
 """Size of the digest by which equal images are found."""
-_HEADER_BYTES = 1 << 20
+HEADER_BYTES = 1 << 20
 """Room for a file's header and tags beside its pixels."""
 _MIN_ALIGNED_PX = 16
 _MAX_ALIGNED_PX = 1024
@@ -158,7 +158,7 @@ class _ChipFile:
     @property
     def most_bytes(self) -> int:
         """Size that neither the raster nor the picture exceeds, however badly it is compressed."""
-        return 2 * (self.spec.raster_bytes + 4 * (self.spec.thumbnail_px or 0) ** 2) + _HEADER_BYTES
+        return 2 * (self.spec.raster_bytes + 4 * (self.spec.thumbnail_px or 0) ** 2) + HEADER_BYTES
 
 
 def _file_problems(

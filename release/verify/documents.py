@@ -25,6 +25,7 @@ from release.opening.limits import MOST_BYTES
 from release.opening.table import read_parquet
 from release.recipe import RECIPE_NAME, Recipe, parse_recipe
 from release.report import REPORT_NAME
+from release.statistics import STATISTICS_NAME
 from release.tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, chip_id_of, read_tracker, to_csv
 
 from .chips import SUM_DIFFERS
@@ -42,6 +43,7 @@ _DOCUMENTS = (
     PARQUET_NAME,
     RECIPE_NAME,
     REPORT_NAME,
+    STATISTICS_NAME,
 )
 _OPTIONAL = ("aois.geojson",)
 _MOST_FILE_BYTES = 1 << 14

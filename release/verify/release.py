@@ -23,12 +23,14 @@ from release.opening.files import FolderFiles, ZipFiles
 from release.opening.zips import zip_chunks, zip_equals
 from release.recipe import Recipe
 from release.select import dates_fit
+from release.statistics import STATISTICS_NAME, counted_rows, statistics_split
 from release.tracker import chip_id_of
 
 from .alignment import Alignment
 from .chips import ChipTask, Findings, check_chips
 from .documents import check_documents, check_sums
-from .processes import CheckProcesses, DeadlyFileError, WatchedFiles, limit_memory
+from .processes import Check, CheckProcesses, DeadlyFileError, WatchedFiles, limit_memory
+from .statistics import check_statistics
 
 _MISALIGNED_PX = 2
 _CHIPS_PER_TASK = 16
@@ -88,6 +90,8 @@ class _Documents:
     """False where there is nothing to compare files with."""
     recipe: Recipe | None = None
     tasks: list[ChipTask] | None = None
+    statistics: Check[Findings] | None = None
+    """Counts some chips again, where there is something to compare them with."""
 
 
 def _check_documents(files: WatchedFiles) -> _Documents:
@@ -103,7 +107,21 @@ def _check_documents(files: WatchedFiles) -> _Documents:
         return _Documents([Fault(SUMS_NAME, str(error))])
     recipe, table, wrong = check_documents(files, sums, names)
     there = {name: sums[name] for name in sums.keys() & set(names)}
-    return _Documents(faults + wrong, recipe=recipe, tasks=_chip_tasks(there, table, recipe))
+    statistics = _statistics_check(table, recipe) if STATISTICS_NAME in there else None
+    tasks = _chip_tasks(there, table, recipe)
+    return _Documents(faults + wrong, recipe=recipe, tasks=tasks, statistics=statistics)
+
+
+def _statistics_check(table: gpd.GeoDataFrame | None, recipe: Recipe | None) -> Check[Findings] | None:
+    """Return what counts some chips again, where tracker and recipe can be believed."""
+    if table is None or recipe is None:
+        return None
+    columns = ["id", *(f"{key}_dates" for key in recipe.series)]
+    rows = table.loc[counted_rows(table), columns].to_dict("records")
+    if not all(dates_fit(row[name], recipe.ranges) for row in rows for name in columns[1:]):
+        return None
+    split = statistics_split(table["split"])
+    return functools.partial(check_statistics, rows=rows, split=split, recipe=recipe)
 
 
 def _chip_tasks(
@@ -152,10 +170,12 @@ def _check_chips(processes: CheckProcesses, documents: _Documents, workers: int 
     if workers is None:
         workers = min(os.cpu_count() or 1, 1 + len(tasks) // _CHIPS_PER_WORKER)
     workers = max(workers, 1)
-    checks = [functools.partial(_check_zip, recipe=recipe)]
+    checks: list[Check[Findings]] = [functools.partial(_check_zip, recipe=recipe)]
     for start in range(0, len(tasks), _CHIPS_PER_TASK):
         batch = tasks[start : start + _CHIPS_PER_TASK]
         checks.append(functools.partial(check_chips, tasks=batch, recipe=recipe))
+    if documents.statistics is not None:
+        checks.append(documents.statistics)
     layouts = [] if recipe is None else recipe.rasters.values()
     largest = max((layout.raster_bytes for layout in layouts), default=0)
     findings = Findings()

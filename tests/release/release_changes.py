@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +11,29 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 
-from release import Fault
+from release import Fault, open_release
 from release.opening.checksums import SUMS_NAME, format_sums, sha256
 from release.opening.table import to_parquet
+from release.statistics import STATISTICS_NAME, Tally, counted_rows, statistics_split
 from release.tracker import read_tracker, to_csv, to_geojson
 
 
-def reseal(folder: Path) -> None:
-    """Write checksums that fit, so that only the contents can give a damage away."""
+def reseal(folder: Path, *, recount: bool = True) -> None:
+    """Write checksums and statistics that fit, so that only the contents can give a damage away."""
+    if recount:
+        with contextlib.suppress(Exception):  # not of what cannot be opened or read
+            _recount(folder)
     sums = {p.name: sha256(p.read_bytes()) for p in folder.iterdir() if p.name != SUMS_NAME}
     (folder / SUMS_NAME).write_bytes(format_sums(sums))
+
+
+def _recount(folder: Path) -> None:
+    opened = open_release(folder)
+    table = opened.table
+    tally = Tally(opened.recipe, statistics_split(table["split"]))
+    for chip_id in table["id"][counted_rows(table)]:
+        tally.add(tally.count({key: list(opened.read(chip_id, key)) for key in opened.sensors}))
+    (folder / STATISTICS_NAME).write_bytes(tally.to_json())
 
 
 def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) -> None:

@@ -1,11 +1,9 @@
-"""A release in memory: its table, its chips as lazy xarray, and a torch dataset of them."""
+"""A release opened: its table, and its chips as arrays and lazy xarray."""
 
 from __future__ import annotations
 
-import importlib.util
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,25 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from cube.run.storage import Folder
 from cube.windows.grid import Bounds
+from release.opening.checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
+from release.opening.faults import ReleaseError
+from release.opening.files import open_files
+from release.opening.limits import MOST_BYTES
+from release.opening.table import read_parquet
+from release.recipe import RECIPE_NAME, RasterSpec, Recipe, parse_recipe
+from release.select import dates_fit
+from release.tracker import PARQUET_NAME, image_names
+from release.verify.tracker import table_problems
 
-from .opening.checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
-from .opening.faults import ReleaseError, first_line
-from .opening.files import open_files
-from .opening.limits import MOST_BYTES
-from .opening.table import read_parquet
-from .recipe import RECIPE_NAME, RasterSpec, Recipe, parse_recipe
-from .select import dates_fit
-from .tracker import PARQUET_NAME, image_names
-from .verify.tracker import table_problems
+from .rasters import decode_raster
 
-Sample = dict[str, Any]
 _MOST_RECIPE_BYTES = 1 << 26
 _MOST_SUMS_BYTES = 1 << 28
 """What two million files take."""
-_WIDER_DTYPES = {"uint16": "int32", "uint32": "int64"}
-"""dtypes that torch can hardly compute with, and the next wider one."""
 
 
 class Release:
@@ -54,6 +48,8 @@ class Release:
         self.recipe: Recipe = parse_recipe(self._read(RECIPE_NAME, _MOST_RECIPE_BYTES))
         lines = io.BytesIO(self._read(SUMS_NAME, _MOST_SUMS_BYTES))
         most_chips = sum(len(line) >= MIN_SUMS_LINE_BYTES for line in lines)  # each has several
+        self._last_row: tuple[int, Mapping[str, Any]] = (-1, {})
+        """A chip's id and row: a sample asks for it once for each sensor."""
         self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME), most_chips, self.recipe)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -79,9 +75,12 @@ class Release:
 
     def row(self, chip_id: int) -> Mapping[str, Any]:
         """Return the chip's row of the table."""
-        if chip_id not in self.table.index:
-            raise ReleaseError(f"no chip {chip_id} in this release; it has 0 to {len(self) - 1}")
-        found: Mapping[str, Any] = self.table.loc[chip_id].to_dict()
+        asked, found = self._last_row
+        if asked != chip_id:
+            if chip_id not in self.table.index:
+                raise ReleaseError(f"no chip {chip_id} in this release; it has 0 to {len(self) - 1}")
+            found = self.table.loc[chip_id].to_dict()
+            self._last_row = (chip_id, found)
         return found
 
     def paths(self, chip_id: int, sensor: str) -> list[str]:
@@ -101,7 +100,9 @@ class Release:
             )
         return names
 
-    def read(self, chip_id: int, sensor: str, bands: Sequence[str] = ()) -> NDArray[Any]:
+    def read(
+        self, chip_id: int, sensor: str, bands: Sequence[str] = (), dates: Sequence[int] | None = None
+    ) -> NDArray[Any]:
         """Read a sensor's pixels.
 
         Parameters
@@ -112,6 +113,8 @@ class Release:
             Such as ``s2l2a``.
         bands
             Names, in the order wanted; empty: all.
+        dates
+            Numbers of the time ranges wanted, from 0; None: all.
 
         Returns
         -------
@@ -119,9 +122,9 @@ class Release:
             ``(time, band, height, width)``, as stored; nodata is not masked.
         """
         indexes, spec = self.band_indexes(sensor, bands), self._raster_spec(sensor)
-        return np.stack(
-            [_decode(name, self.read_file(name), indexes, spec) for name in self.paths(chip_id, sensor)]
-        )
+        names = self.paths(chip_id, sensor)
+        wanted = names if dates is None else [names[date] for date in dates]
+        return np.stack([decode_raster(name, self.read_file(name), spec, indexes) for name in wanted])
 
     def _raster_spec(self, sensor: str) -> RasterSpec:
         if sensor not in self.recipe.rasters:
@@ -218,23 +221,7 @@ def _read_table(data: bytes, most_rows: int, recipe: Recipe) -> gpd.GeoDataFrame
 
 
 def _read_and_decode(opened: Release, name: str, indexes: list[int], spec: RasterSpec) -> NDArray[Any]:
-    return _decode(name, opened.read_file(name), indexes, spec)
-
-
-def _decode(name: str, data: bytes, indexes: list[int], spec: RasterSpec) -> NDArray[Any]:
-    if not data:  # rasterio would take it for a raster that is to be written
-        raise ReleaseError(f"{name}: is empty; verify the release")
-    try:
-        with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
-            found = (raster.descriptions, raster.width, raster.height, set(raster.dtypes))
-            expected = (spec.bands, spec.size_px, spec.size_px, {spec.dtype})
-            is_right = found == expected and spec.allows_block(*raster.block_shapes[0])
-            pixels: NDArray[Any] | None = raster.read(indexes) if is_right else None
-    except (RasterioError, ValueError, MemoryError) as error:
-        raise ReleaseError(f"{name}: cannot be read ({first_line(error)}); verify the release") from None
-    if pixels is None:
-        raise ReleaseError(f"{name}: is not what {RECIPE_NAME} says of it; verify the release")
-    return pixels
+    return decode_raster(name, opened.read_file(name), spec, indexes)
 
 
 def open_release(path: str | Path | Folder) -> Release:
@@ -246,122 +233,3 @@ def open_release(path: str | Path | Folder) -> Release:
         If there is none at `path`.
     """
     return Release(path)
-
-
-def chip_arrays(
-    opened: Release, chip_id: int, sensors: Sequence[str], bands: Mapping[str, Sequence[str]] | None = None
-) -> Sample:
-    """Return a chip as a sample dict of plain arrays, which :func:`torch_dataset` makes tensors of.
-
-    Parameters
-    ----------
-    opened
-        The release.
-    chip_id
-        ``id`` of the chip.
-    sensors
-        Which images the sample holds.
-    bands
-        Names of the bands wanted, by sensor; all where a sensor is not named.
-
-    Returns
-    -------
-    dict
-        ``image_{sensor}`` ``(time, band, height, width)``; ``label``, the position of the class
-        among the release's classes; ``lulc``, its code; ``id``; ``crs``, as text;
-        ``bounds``, west, south, east, north in metres.
-    """
-    row = opened.row(chip_id)
-    classes = sorted(opened.recipe.chips.classes)
-    box = opened.bounds(chip_id)
-    sample: Sample = {
-        f"image_{sensor}": opened.read(chip_id, sensor, (bands or {}).get(sensor, ())) for sensor in sensors
-    }
-    code = int(row["lulc"])
-    sample |= {"label": classes.index(code), "lulc": code, "id": int(chip_id)}
-    return sample | {"crs": f"EPSG:{row['epsg']}", "bounds": (box.left, box.bottom, box.right, box.top)}
-
-
-@dataclass(frozen=True)
-class ChipDataset:
-    """Chips as samples of tensors: a map-style dataset, as torch's loaders take it."""
-
-    release: Release
-    ids: Sequence[int]
-    """Of the chips, in the order of samples."""
-    sensors: tuple[str, ...]
-    bands: Mapping[str, Sequence[str]] | None = None
-    transform: Callable[[Sample], Sample] | None = None
-
-    def __len__(self) -> int:
-        """Return how many samples there are."""
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Return sample `index`."""
-        import torch
-
-        sample = chip_arrays(self.release, self.ids[index], self.sensors, self.bands)
-        for name in (f"image_{sensor}" for sensor in self.sensors):
-            pixels = sample[name]
-            wider = _WIDER_DTYPES.get(str(pixels.dtype), pixels.dtype)
-            sample[name] = torch.from_numpy(np.ascontiguousarray(pixels, dtype=wider))
-        if len(self.sensors) == 1:
-            sample["image"] = sample[f"image_{self.sensors[0]}"]
-        sample["label"] = torch.tensor(sample["label"])
-        sample["lulc"] = torch.tensor(sample["lulc"])
-        sample["bounds"] = torch.tensor(sample["bounds"], dtype=torch.float64)
-        return sample if self.transform is None else self.transform(sample)
-
-
-def torch_dataset(
-    path: str | Path | Folder | Release,
-    sensors: Sequence[str] = ("s2l2a",),
-    bands: Mapping[str, Sequence[str]] | None = None,
-    split: str | None = None,
-    transform: Callable[[Sample], Sample] | None = None,
-) -> ChipDataset:
-    """Return a map-style torch dataset in the sample-dict form that torchgeo uses.
-
-    Parameters
-    ----------
-    path
-        A release's folder, its zip, or what :func:`open_release` returned.
-    sensors
-        Which images a sample holds.
-    bands
-        Names of the bands wanted, by sensor; all where a sensor is not named.
-    split
-        Only chips of this split; None: all.
-    transform
-        Called with every sample.
-
-    Returns
-    -------
-    ChipDataset
-        For ``torch.utils.data.DataLoader``. Samples hold ``image_{sensor}`` tensors
-        ``(time, band, height, width)`` (and ``image``, the same tensor, where one sensor is asked
-        for), ``label`` (position among the release's classes, sorted by code), ``lulc``, ``id``,
-        ``crs`` (text) and ``bounds`` (a tensor: west, south, east, north, metres).
-
-    Raises
-    ------
-    ReleaseError
-        If a sensor, band or split is not there, or torch is not installed.
-    """
-    opened = path if isinstance(path, Release) else Release(path)
-    ids = _ids_of_split(opened, split)
-    for sensor in sensors:
-        opened.band_indexes(sensor, (bands or {}).get(sensor, ()))
-    if importlib.util.find_spec("torch") is None:
-        raise ReleaseError("torch_dataset needs torch: install the extra gelos-lc[torch]")
-    return ChipDataset(opened, ids, tuple(sensors), bands, transform)
-
-
-def _ids_of_split(opened: Release, split: str | None) -> list[int]:
-    table = opened.table
-    chosen = table if split is None else table[table["split"] == split]
-    if chosen.empty:
-        there = ", ".join(sorted(set(table["split"]) - {""})) or "no splits"
-        raise ReleaseError(f"no chip in split {split!r}; the release has {there}")
-    return [int(chip_id) for chip_id in chosen.index]

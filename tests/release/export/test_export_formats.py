@@ -1,0 +1,138 @@
+"""Each export, read by its format's own reader, holds the pixels and labels that GDAL reads from the release."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from release_landscape import BANDS, DATES
+
+from release.export.request import ExportRequest
+from release.export.run import export_release
+from release.tracker import read_tracker
+
+CLASSES = [1, 2, 5]
+
+
+def with_rasterio(folder: Path, chip_id: int, key: str, bands: tuple[str, ...] = ()) -> np.ndarray:
+    """``(time, band, y, x)``, read file by file."""
+    indexes = [BANDS[key].index(name) + 1 for name in bands or BANDS[key]]
+    paths = [folder / f"{key}_{chip_id:06}{date}.tif" for date in (f"_{one}" for one in DATES.get(key, ()))]
+    layers = []
+    for path in paths or [folder / f"{key}_{chip_id:06}.tif"]:
+        with rasterio.open(path) as raster:
+            layers.append(raster.read(indexes))
+    return np.stack(layers)
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> dict[int, dict[str, Any]]:
+    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
+    return {row["id"]: row for row in table.to_dict("records")}
+
+
+@pytest.fixture(scope="module")
+def exports(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a function that gives the folder of an export of the shared release, in small shards."""
+    made: dict[str, Path] = {}
+
+    def export(to: str) -> Path:
+        if to not in made:
+            out = tmp_path_factory.mktemp(to) / "export"
+            export_release(folder, to, out, ExportRequest(shard_samples=4))
+            made[to] = out
+        return made[to]
+
+    return export
+
+
+def label_of(row: dict[str, Any]) -> int:
+    return CLASSES.index(int(row["lulc"]))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset(folder: Path, exports: Any, rows: dict[int, dict[str, Any]]) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    out = exports("webdataset")
+    seen: dict[int, str] = {}
+    for split in {row["split"] for row in rows.values()}:
+        urls = sorted(str(path) for path in (out / split).glob("*.tar"))
+        data = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False).decode()
+        for sample in data:
+            facts = sample["json"]
+            row = rows[facts["id"]]
+            assert sample["__key__"].endswith(f"{facts['id']:06}")
+            assert (sample["cls"], facts["label"], facts["split"]) == (label_of(row),) * 2 + (split,)
+            assert facts["dates"] == {key: row[f"{key}_dates"].split(",") for key in DATES}
+            for key in BANDS:
+                np.testing.assert_array_equal(sample["npz"][key], with_rasterio(folder, facts["id"], key))
+            seen[facts["id"]] = split
+    del data, sample
+    gc.collect()
+    assert seen == {chip_id: row["split"] for chip_id, row in rows.items()}
+
+
+def test_webdataset_at_random(folder: Path, exports: Any, rows: dict[int, dict[str, Any]]) -> None:
+    wids = pytest.importorskip("wids")
+    index = exports("webdataset") / "train" / "index.json"
+    data = wids.ShardListDataset(str(index), cache_dir=None, keep=True, transformations=[])
+    assert len(data) == sum(row["split"] == "train" for row in rows.values())
+    sample = data[len(data) - 1]
+    chip_id = json.loads(sample[".json"].read())["id"]
+    with np.load(io.BytesIO(sample[".npz"].read())) as pixels:
+        np.testing.assert_array_equal(pixels["s2l2a"], with_rasterio(folder, chip_id, "s2l2a"))
+
+
+def test_zarr(folder: Path, exports: Any, rows: dict[int, dict[str, Any]]) -> None:
+    out = exports("zarr")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata")
+        chips = xr.open_datatree(out / "chips.zarr", engine="zarr")
+    assert chips.attrs["label_names"] == ["Water", "Trees", "Crops"]
+    assert sorted(chips["id"].to_numpy()) == sorted(rows)
+    for number, chip_id in enumerate(chips["id"].to_numpy().tolist()):
+        row = rows[chip_id]
+        assert chips["label"][number] == label_of(row)
+        assert chips.attrs["split_names"][int(chips["split"][number])] == row["split"]
+        for key in BANDS:
+            image = chips[key]["image"]
+            assert image.dims == ("sample", "time", "band", "y", "x")
+            assert image.attrs["band_names"] == list(BANDS[key])
+            expected = with_rasterio(folder, chip_id, key)
+            np.testing.assert_array_equal(image[number].to_numpy(), expected)
+            assert image.dtype == expected.dtype
+        days = chips["lc2l2"]["date"][number].dt.strftime("%Y%m%d").to_numpy().tolist()
+        assert ",".join(days) == row["lc2l2_dates"]
+
+
+def test_huggingface(folder: Path, exports: Any, rows: dict[int, dict[str, Any]], tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    data = datasets.load_dataset(str(exports("huggingface")), cache_dir=str(tmp_path))
+    assert set(data) == {row["split"] for row in rows.values()}
+    assert data["train"].features["label"].names == ["Water", "Trees", "Crops"]
+    seen = set()
+    for split, part in data.items():
+        for sample in part.with_format("numpy"):
+            row = rows[int(sample["id"])]
+            assert (int(sample["label"]), split) == (label_of(row), row["split"])
+            for key in BANDS:
+                expected = with_rasterio(folder, row["id"], key)
+                np.testing.assert_array_equal(sample[key], expected)
+                assert part.features[key].dtype == str(expected.dtype)
+            seen.add(row["id"])
+        first = part[0]
+        picture = folder / f"s2l2a_{first['id']:06}_{DATES['s2l2a'][1]}.png"
+        from PIL import Image
+
+        np.testing.assert_array_equal(np.asarray(first["s2l2a_png_2"]), np.asarray(Image.open(picture)))
+        assert first["s1rtc_dates"] == list(DATES["s1rtc"])
+    assert seen == set(rows)
