@@ -16,6 +16,7 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 :mod:`release.dataset`    a release opened: its table, and its chips as arrays and tensors
 :mod:`release.opening`    the one door for files that may be anybody's
 :mod:`release.verify`     the check of a release
+:mod:`release.compare`    what differs between two releases
 :mod:`release.commands`   the commands ``release``, ``verify`` and ``run``
 :mod:`release.cli`        ``gelos-lc``, the one command over all
 ========================  ================================================================
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING
 from cube.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from .compare.releases import compare_releases
     from .dataset import Release, chip_arrays, open_release, torch_dataset
     from .make import ReleaseSummary, make_release
     from .opening.faults import Fault, ReleaseError
@@ -38,6 +40,7 @@ __all__ = [
     "ReleaseError",
     "ReleaseSummary",
     "chip_arrays",
+    "compare_releases",
     "make_release",
     "open_release",
     "torch_dataset",
@@ -56,6 +59,7 @@ __getattr__, __dir__ = lazy_names(
         "ReleaseError": ".opening.faults",
         "ReleaseSummary": ".make",
         "chip_arrays": ".dataset",
+        "compare_releases": ".compare.releases",
         "make_release": ".make",
         "open_release": ".dataset",
         "torch_dataset": ".dataset",

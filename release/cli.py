@@ -15,6 +15,7 @@ COMMANDS = {
     "release": "release.commands:release_command",
     "run": "release.commands:run_command",
     "verify": "release.commands:verify_command",
+    "compare": "release.compare.commands:compare_command",
     "sweep": "chipping.commands:sweep_command",
     "sheet": "chipping.commands:sheet_command",
 }
