@@ -18,6 +18,7 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 :mod:`release.export`     a release in the forms that training frameworks read
 :mod:`release.opening`    the one door for files that may be anybody's
 :mod:`release.verify`     the check of a release
+:mod:`release.compare`    what differs between two releases
 :mod:`release.commands`   the commands ``release``, ``verify`` and ``run``
 :mod:`release.cli`        ``gelos-lc``, the one command over all
 ========================  ================================================================
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING
 from cube.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from .compare.releases import compare_releases
     from .loading.dataset import Release, open_release
     from .loading.samples import chip_arrays, torch_dataset
     from .make import ReleaseSummary, make_release
@@ -41,6 +43,7 @@ __all__ = [
     "ReleaseError",
     "ReleaseSummary",
     "chip_arrays",
+    "compare_releases",
     "make_release",
     "open_release",
     "torch_dataset",
@@ -59,6 +62,7 @@ __getattr__, __dir__ = lazy_names(
         "ReleaseError": ".opening.faults",
         "ReleaseSummary": ".make",
         "chip_arrays": ".loading.samples",
+        "compare_releases": ".compare.releases",
         "make_release": ".make",
         "open_release": ".loading.dataset",
         "torch_dataset": ".loading.samples",

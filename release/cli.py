@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "release.commands:run_command",
     "verify": "release.commands:verify_command",
     "export": "release.export.commands:export_command",
+    "compare": "release.compare.commands:compare_command",
     "sweep": "chipping.commands:sweep_command",
     "sheet": "chipping.commands:sheet_command",
 }

@@ -335,6 +335,7 @@ def is_taken(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
 
     monkeypatch.setattr("cube.config.reading.load_config", config)
     monkeypatch.setattr(importlib.import_module("release.verify.release"), "verify", verify)
+    monkeypatch.setattr(importlib.import_module("release.compare.releases"), "open_one", verify)
     try:
         return main.main(arguments, "gelos-lc", standalone_mode=False) == 0
     except Asked:

@@ -135,14 +135,13 @@ def _checks(path: str, settings: tuple[str, ...]) -> Iterator[Check]:
     try:
         config = load_config(path, settings)
         config.aoi_path  # noqa: B018  raises where it is nowhere
-        access = access_of(config)
     except GelosError as error:
         found, _, mend = str(error).partition("; ")
         yield Check("config", ok=False, found=found, mend=mend or "mend the file")
         yield from check_machine()
         return
     yield Check("config", ok=True, found=f"{path} is {config.dataset.name} {config.dataset.version}")
-    yield from examine(config, access)
+    yield from examine(config, functools.partial(access_of, config))
 
 
 def run_plan(common: CommonOptions, aoi: tuple[int, ...]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cube.config.models import Config
 from cube.pixels.access import Access
@@ -21,18 +21,18 @@ def examine_cheaply(config: Config) -> Iterator[Check]:
     yield from check_places(places)
 
 
-def examine(config: Config, access: Access) -> Iterator[Check]:
+def examine(config: Config, access_of: Callable[[str], Access]) -> Iterator[Check]:
     """Look at all that a run of this config needs; each check is yielded once it is done.
 
     Parameters
     ----------
     config
         The dataset version.
-    access
-        How its assets are read.
+    access_of
+        How a sensor's assets are read, by its key.
     """
     from .services import Services
 
     yield from examine_cheaply(config)
-    yield from Services(config, access).check()
+    yield from Services(config, access_of).check()
     yield from check_cluster(config.compute)

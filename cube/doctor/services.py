@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from cube.certificates import ca_bundle, distrust
 from cube.config.fields import TimeRange
 from cube.config.models import Config
+from cube.config.profiles import Source
 from cube.config.sensor_models import PeriodConfig
 from cube.errors import GelosError, ItemError, ReadError
 from cube.pixels.access import Access, check_access, read_with_retries
@@ -38,24 +39,29 @@ class Services:
     """What the services of a config answer, asked once and in order."""
 
     config: Config
-    access: Access
+    access_of: Callable[[str], Access]
+    """How a sensor's assets are read, by its key."""
     scenes: dict[str, Scene] = field(default_factory=dict)
     """The item that was found for each sensor."""
     _skew_s: float | None = None
 
     def check(self) -> Iterator[Check]:
         """Look at all of them in turn; what depends on what failed is left out."""
-        catalog = self._check_catalog()
-        yield catalog
+        sources = {key: self.config.source(key) for key in self.config.sensors}
+        answering = {}
+        for source in sources.values():
+            if source.url not in answering:
+                catalog = self._check_catalog(source)
+                answering[source.url] = catalog.ok
+                yield catalog
         if self._skew_s is not None:
             yield self._check_clock(self._skew_s)
-        if not catalog.ok:
-            return
-        for key in self.config.sensors:
-            yield self._check_collection(key)
+        for key, source in sources.items():
+            if answering[source.url]:
+                yield self._check_collection(key, source)
         closed = set()
-        for container, href in self._containers().items():
-            token = self._check_token(container, href)
+        for container, (key, href) in self._containers().items():
+            token = self._check_token(container, key, href)
             if not token.ok:
                 closed.add(container)
             yield token
@@ -63,31 +69,24 @@ class Services:
             if _container(self._first_asset(key, scene).href) not in closed:
                 yield self._check_read(key, scene)
 
-    @property
-    def _url(self) -> str:
-        return self.config.catalog.url.rstrip("/")
-
-    @property
-    def _is_api(self) -> bool:
-        return self._url.startswith(("http://", "https://"))
-
-    def _check_catalog(self) -> Check:
-        if not self._is_api:
+    def _check_catalog(self, source: Source) -> Check:
+        url = source.url.rstrip("/")
+        if not source.is_api:
             try:
                 open_catalog(self.config)
             except GelosError as error:
                 return Check("catalog", ok=False, found=str(error), mend="look at catalog.url")
-            return Check("catalog", ok=True, found=f"{self._url} can be read")
+            return Check("catalog", ok=True, found=f"{url} can be read")
         began = time.monotonic()
         try:
-            landing = self._ask("GET", self._url)
+            landing = self._ask("GET", url)
         except _NoAnswerError as error:
             return Check("catalog", ok=False, found=str(error), mend=error.mend)
         conforms = " ".join(map(str, landing.get("conformsTo") or ()))
         if lacking := [name for name in _NEEDED if name not in conforms]:
-            found = f"{self._url} does not conform to {', '.join(lacking)}"
+            found = f"{url} does not conform to {', '.join(lacking)}"
             return Check("catalog", ok=False, found=found, mend="give catalog.url the root of a STAC API")
-        return Check("catalog", ok=True, found=f"{self._url} answers ({time.monotonic() - began:.2f} s)")
+        return Check("catalog", ok=True, found=f"{url} answers ({time.monotonic() - began:.2f} s)")
 
     def _ask(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return an answer's JSON object; the clock is compared with the first."""
@@ -117,11 +116,11 @@ class Services:
         )
         return Check("clock", ok=False, found=found, mend="set it: timedatectl set-ntp true")
 
-    def _check_collection(self, key: str) -> Check:
+    def _check_collection(self, key: str, source: Source) -> Check:
         name = self.config.sensors[key].collection
         title = f"{key} ({name})"
         try:
-            item = within(_ANSWER_S, lambda: self._first_item(key))
+            item = within(_ANSWER_S, lambda: self._first_item(key, source))
         except _NoAnswerError as error:
             return Check(title, ok=False, found=str(error), mend=error.mend)
         except (GelosError, LateError) as error:
@@ -131,39 +130,40 @@ class Services:
             found = f"the collection holds no item for {span}, or is not there"
             return Check(title, ok=False, found=found, mend=f"look at {key}.collection and its period")
         try:
-            scene = parse_item(item, self.config.table[key], self.config.bands(key))
+            scene = parse_item(item, self.config.table[key], self.config.bands(key), source.sensor)
         except ItemError as error:
             mend = f"the catalog calls it otherwise: look at {key}.collection and {key}.bands"
             return Check(title, ok=False, found=str(error), mend=mend)
         self.scenes[key] = scene
         return Check(title, ok=True, found=f"item {scene.id} has all that is wanted")
 
-    def _first_item(self, key: str) -> dict[str, Any] | None:
+    def _first_item(self, key: str, source: Source) -> dict[str, Any] | None:
         """Return an item of a sensor's collection and first period."""
-        name = self.config.sensors[key].collection
-        query = Query((name,), datetime=_period(self.config, key), limit=1)
-        if not self._is_api:
+        name, url = self.config.sensors[key].collection, source.url.rstrip("/")
+        query = Query((name,), datetime=_period(self.config, key), limit=1, sensor=key)
+        if not source.is_api:
             return next(iter(open_catalog(self.config).search(query)), None)
         try:
-            self._ask("GET", f"{self._url}/collections/{name}")
+            self._ask("GET", f"{url}/collections/{name}")
         except _NoAnswerError as error:
             if "HTTP 404" not in str(error):
                 raise
             mend = f"look at {key}.collection and catalog.url"
-            raise _NoAnswerError(f"{self._url} has no collection {name}", mend) from None
-        features = self._ask("POST", f"{self._url}/search", {**query.body, "limit": 1}).get("features")
+            raise _NoAnswerError(f"{url} has no collection {name}", mend) from None
+        features = self._ask("POST", f"{url}/search", {**query.body, "limit": 1}).get("features")
         return features[0] if features else None
 
-    def _containers(self) -> dict[str, str]:
-        """Return an asset of each storage container that needs a token."""
-        hrefs = [asset.href for scene in self.scenes.values() for asset in scene.assets.values()]
-        found = {_container(href): href for href in reversed(hrefs)} if self.access.sign else {}
-        return dict(sorted((name, href) for name, href in found.items() if name))
+    def _containers(self) -> dict[str, tuple[str, str]]:
+        """Return an asset of each storage container that needs a token, and its sensor."""
+        signed = {key: scene for key, scene in self.scenes.items() if self.access_of(key).sign}
+        hrefs = [(key, asset.href) for key, scene in signed.items() for asset in scene.assets.values()]
+        found = {_container(href): (key, href) for key, href in reversed(hrefs)}
+        return dict(sorted((name, one) for name, one in found.items() if name))
 
-    def _check_token(self, container: str, href: str) -> Check:
+    def _check_token(self, container: str, key: str, href: str) -> Check:
         title = f"token for {container}"
         try:
-            problem = within(_ANSWER_S, lambda: check_access(href, self.access))
+            problem = within(_ANSWER_S, lambda: check_access(href, self.access_of(key)))
         except LateError as error:
             return Check(title, ok=False, found=str(error), mend="look at the network, or try again later")
         if not problem:
@@ -177,7 +177,7 @@ class Services:
     def _check_read(self, key: str, scene: Scene) -> Check:
         """Read a small window of a sensor's first band."""
         title, asset = f"read {key}", self._first_asset(key, scene)
-        access = Access(self.access.base, self.access.sign, retries=0)
+        access = replace(self.access_of(key), retries=0)
         began = time.monotonic()
         try:
             size = within(2 * _ANSWER_S, lambda: read_with_retries(scene, asset, access, _read_corner))

@@ -220,9 +220,10 @@ def _log_end(name: str, code: int, seconds: float) -> None:
 def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stdout; wide cells are wrapped, long tables say what they leave out."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns, title=title, title_justify="left")
+    folded = (Column(column, overflow="fold") for column in columns)  # ids are long, and shown whole
+    table = Table(*folded, title=title, title_justify="left")
     for row in rows[:_SHOWN_ROWS]:
         table.add_row(*(str(cell) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 120)

@@ -86,7 +86,11 @@ class Release:
     def paths(self, chip_id: int, sensor: str) -> list[str]:
         """Return the names of a sensor's rasters, one per date."""
         self._raster_spec(sensor)
-        row = self.row(chip_id)
+        return self.row_paths(self.row(chip_id), sensor)
+
+    def row_paths(self, row: Mapping[str, Any], sensor: str) -> list[str]:
+        """Return the names of a sensor's rasters that a row of the table stands for."""
+        chip_id = row["id"]
         if sensor in self.recipe.series and not dates_fit(row[f"{sensor}_dates"], self.recipe.ranges):
             raise ReleaseError(
                 f"chip {chip_id}: {sensor}_dates {row[f'{sensor}_dates']!r} are not one per time range; "
@@ -121,15 +125,23 @@ class Release:
         ndarray
             ``(time, band, height, width)``, as stored; nodata is not masked.
         """
-        indexes, spec = self.band_indexes(sensor, bands), self._raster_spec(sensor)
         names = self.paths(chip_id, sensor)
         wanted = names if dates is None else [names[date] for date in dates]
-        return np.stack([decode_raster(name, self.read_file(name), spec, indexes) for name in wanted])
+        return np.stack([self.read_raster(name, sensor, bands) for name in wanted])
+
+    def read_raster(self, name: str, sensor: str, bands: Sequence[str] = ()) -> NDArray[Any]:
+        """Read one raster, ``(band, height, width)``, by its file's name, as stored."""
+        spec, indexes = self._raster_spec(sensor), self.band_indexes(sensor, bands)
+        return decode_raster(name, self.read_file(name), spec, indexes)
 
     def _raster_spec(self, sensor: str) -> RasterSpec:
         if sensor not in self.recipe.rasters:
             raise ReleaseError(f"no sensor {sensor!r} in this release; it has {', '.join(self.sensors)}")
         return self.recipe.rasters[sensor]
+
+    def file_names(self) -> list[str]:
+        """Return the names of all files there are, sorted."""
+        return self._files.names()
 
     def read_file(self, name: str) -> bytes:
         """Read a file of the release."""
