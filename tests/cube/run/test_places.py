@@ -254,7 +254,7 @@ def test_classes_are_given_by_code_or_name(given: str, codes: tuple[int, ...]) -
 @pytest.mark.parametrize("given", ["[watr]", "[12]", "b", "1,x"])
 def test_what_is_no_class_lists_the_classes(given: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"chips\.classes: found .*; expected .* 1 water, 2 trees, .*11 rangeland"
+        ConfigError, match=r"chips\.classes: found .*; expected .* 1 Water, 2 Trees, .*11 Rangeland"
     ):
         load_config(ROOT / "configs/demo.yaml", [f"chips.classes={given}"])
 
