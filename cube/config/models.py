@@ -38,7 +38,7 @@ from .fields import (
 )
 from .profiles import DEFAULT_PROFILE, PROFILES, Profile, Signer, Source, find_profile
 from .sensor_models import LandCoverConfig, SensorConfig, Sentinel2Config, SeriesConfig
-from .sensors import CLASS_NAMES, SENSORS, SensorTable, class_codes
+from .sensors import SENSORS, SensorTable, class_codes
 from .shipped import CONFIGS
 
 
@@ -167,10 +167,6 @@ class ChipsConfig(Section):
             raise ValueError(msg)
         if both := sorted(set(self.classes) & set(self.forbidden)):
             msg = f"chips.classes and chips.forbidden both name {', '.join(map(str, both))}; drop it from one"
-            raise ValueError(msg)
-        if unknown := sorted((set(self.classes) | set(self.forbidden)) - set(CLASS_NAMES)):
-            known = ", ".join(f"{k} {v}" for k, v in CLASS_NAMES.items())
-            msg = f"chips.classes or chips.forbidden name class {unknown[0]}; the map has {known}"
             raise ValueError(msg)
         return self
 

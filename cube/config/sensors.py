@@ -223,7 +223,7 @@ def _class_code(given: object) -> object:
         begins = [code for text, code in codes.items() if name and text.startswith(name)]
         code = int(name) if name.isdecimal() else codes.get(name, begins[0] if len(begins) == 1 else given)
     if isinstance(code, str) or (isinstance(code, int) and code not in CLASS_NAMES):
-        known = ", ".join(f"{code} {text.lower()}" for code, text in CLASS_NAMES.items())
+        known = ", ".join(f"{code} {text}" for code, text in CLASS_NAMES.items())
         msg = f"found {given!r}; expected codes or names of classes: {known}"
         raise ValueError(msg)
     return code

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from multiprocessing import resource_tracker
@@ -38,6 +39,8 @@ _MAX_REPEATS = 8
 """How often a task is handed in again after the scheduler gave it up, having lost several workers
 under it."""
 _POLL_S = 0.5
+_END_S = 1.0
+"""Seconds for a cluster to close whose workers have been killed."""
 _LOST_S = 20.0
 """Seconds after which a worker that died is lost: a busy machine takes long to start one."""
 _NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
@@ -72,14 +75,17 @@ class DaskEngine:
     def _client(self) -> Client:
         from distributed import Client, LocalCluster
 
+        client: Client
+
         address = scheduler_of(self._compute)
         if address:
             try:
-                client = self._enter_client(Client(address, timeout=_CONNECT_S))
+                client = self._stack.enter_context(_client_of(address))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
             if problem := next(version_problems(client), ""):
                 raise ConfigError(f"compute.scheduler {address}: {problem}")
+            _log_dashboard(client)
             if not client.scheduler_info()["workers"]:
                 _LOG.warning("%s has no worker yet: blocks wait until one joins it", address)
             return client
@@ -93,13 +99,9 @@ class DaskEngine:
             )
         self._stack.enter_context(_log_dead_workers())
         self._stack.enter_context(_keep_workers(cluster))
-        client = Client(self._stack.enter_context(cluster))
-        return self._enter_client(client)
-
-    def _enter_client(self, client: Client) -> Client:
-        link = client.dashboard_link
-        _LOG.info("Dask dashboard: %s", link, extra=event("dashboard", url=link))
-        return cast("Client", self._stack.enter_context(client))
+        client = self._stack.enter_context(Client(self._stack.enter_context(_ended_soon(cluster))))
+        _log_dashboard(client)
+        return client
 
     @property
     def slots(self) -> int:
@@ -121,7 +123,7 @@ class DaskEngine:
         first = tasks.take(1)
         if not first:
             return
-        from distributed import CancelledError, KilledWorker, as_completed
+        from distributed import KilledWorker, as_completed
 
         pending: dict[Any, Task] = {}
         repeats_left: dict[int, int] = {}
@@ -145,8 +147,7 @@ class DaskEngine:
                 task = pending.pop(future)
                 outcome = _task_outcome(task, future)
                 future.release()  # or it would be made again if the worker that holds it died
-                if isinstance(outcome.error, CancelledError):
-                    raise self._scheduler_lost()
+                self._check_cluster(outcome.error)
                 killed = isinstance(outcome.error, KilledWorker)
                 if killed and repeats_left.setdefault(id(task), _MAX_REPEATS) > 0:
                     repeats_left[id(task)] -= 1
@@ -172,6 +173,16 @@ class DaskEngine:
         address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
         return ClusterError(f"{address}: the Dask scheduler went away; what is done is kept, run again")
 
+    def _check_cluster(self, error: BaseException | None) -> None:
+        """Raise if a task ended since the scheduler is gone, or a worker that joined unfit."""
+        from distributed import CancelledError
+
+        if isinstance(error, CancelledError):
+            raise self._scheduler_lost()
+        if _lacks_package(error):
+            problem = next(version_problems(self._client), "a worker lacks the package, and is gone again")
+            raise ConfigError(f"compute.scheduler {scheduler_of(self._compute)}: {problem}")
+
     def wait_for_earlier_tasks(self, scope: str) -> None:
         """Wait until no task of an earlier client is at work in a scope; threads cannot be stopped.
 
@@ -192,6 +203,26 @@ class DaskEngine:
             time.sleep(_POLL_S)
 
 
+def _client_of(address: str) -> Client:
+    """Connect; Dask's own table of versions is not shown, since a line of ours tells of them."""
+    from distributed import Client
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Client(address, timeout=_CONNECT_S)
+
+
+def _log_dashboard(client: Client) -> None:
+    link = client.dashboard_link
+    _LOG.info("Dask dashboard: %s", link, extra=event("dashboard", url=link))
+
+
+def _lacks_package(error: BaseException | None) -> bool:
+    """Tell whether a worker could not even read what it was to do."""
+    missing = next((one for one in (error, error and error.__cause__) if isinstance(one, ImportError)), None)
+    return missing is not None and (missing.name or "").partition(".")[0] == __name__.partition(".")[0]
+
+
 _ON_SCHEDULER = ("gelos-lc", "dask", "distributed")
 _ON_WORKERS = (*_ON_SCHEDULER, "numpy", "numcodecs", "rasterio", "zarr")
 """Packages whose versions must be the client's: they speak with each other, or make pixels."""
@@ -201,9 +232,9 @@ def version_problems(client: Client) -> Iterator[str]:
     """Yield in what a cluster's scheduler and workers differ from this process, a line each."""
     found = cast("dict[str, Any]", client.get_versions(packages=[*_ON_WORKERS]))
     own = found["client"]["packages"]
-    yield from _differences("the scheduler", found["scheduler"]["packages"], own, _ON_SCHEDULER)
     for address, there in sorted(found["workers"].items()):
         yield from _differences(f"worker {address}", there["packages"], own, _ON_WORKERS)
+    yield from _differences("the scheduler", found["scheduler"]["packages"], own, _ON_SCHEDULER)
 
 
 def _differences(
@@ -283,6 +314,31 @@ def _log_dead_workers() -> Iterator[None]:
         yield
     finally:
         nannies.removeHandler(forwarder)
+
+
+@contextlib.contextmanager
+def _ended_soon(cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """Close a cluster at the end; at once where a run is stopped, or Ctrl-C comes meanwhile.
+
+    Dask waits for blocks that nobody wants any more, and once more at the end of the process. A
+    worker may be killed at any moment: what it held is made again.
+    """
+    try:
+        yield cluster
+        cluster.close()
+    except BaseException:
+        cluster.shutdown_on_close = False  # not once more when the process ends
+        _kill_workers(cluster)
+        with contextlib.suppress(Exception):
+            cluster.close(timeout=_END_S)
+        raise
+
+
+def _kill_workers(cluster: LocalCluster) -> None:
+    for nanny in list(cluster.workers.values()):
+        nanny.auto_restart = False
+        with contextlib.suppress(ProcessLookupError, TypeError, AttributeError):  # it has none now
+            os.kill(nanny.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -51,6 +51,11 @@ def _hold_file(folder: DiskFolder) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _busy(folder, os.pread(handle, 256, 0)) from None
+        except OSError as error:
+            raise StoreError(
+                f"{folder}/{_LOCK}: this file system knows no locks ({error.strerror}); mount it with them "
+                "(NFS: with its lock daemon, or local_lock=flock), or set another directory"
+            ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, _owner(), 0)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import struct
 import zipfile
 import zlib
@@ -36,9 +37,48 @@ class FolderFiles:
         with _listing_errors(self.folder):
             return list(self.folder.files())
 
+    def check_links(self) -> None:
+        """Refuse a folder with a link that leads out of it.
+
+        Raises
+        ------
+        ReleaseError
+            Names the first one.
+        """
+        if not isinstance(self.folder, DiskFolder):
+            return
+        folders = [""]
+        while folders:
+            below = folders.pop()
+            with (
+                contextlib.suppress(OSError),
+                os.scandir(f"{self.folder}/{below}") as entries,
+            ):  # names() says it
+                for entry in sorted(entries, key=lambda one: one.name):
+                    if entry.is_symlink() and (why := self._link_out(f"{below}{entry.name}")):
+                        raise ReleaseError(f"{self.folder}/{below}{entry.name}: {why}")
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{below}{entry.name}/")
+
+    def _link_out(self, name: str) -> str:
+        """Say that a name leads out of the release by a link; empty where it does not.
+
+        The cache of the Hugging Face hub keeps a data set as links from ``snapshots/REVISION`` to
+        ``blobs``: those are followed.
+        """
+        home = os.path.realpath(self.folder.url)
+        place = os.path.realpath(f"{self.folder.url}/{name}")
+        snapshots = Path(home).parent
+        homes = [Path(home), *([snapshots.parent / "blobs"] if snapshots.name == "snapshots" else [])]
+        if any(Path(place).is_relative_to(one) for one in homes):
+            return ""
+        return "is a link out of the release; a release holds its files itself (cp -rL copies what links lead to)"
+
     def _size(self, name: str) -> int:
         check_is_inside(name)
         try:
+            if isinstance(self.folder, DiskFolder) and (why := self._link_out(name)):
+                raise OSError(why)
             if (
                 isinstance(self.folder, DiskFolder) and not (self.folder.path / name).is_file()
             ):  # but a device or a pipe

@@ -6,6 +6,7 @@ follow or a size to trust, and by processes of bounded memory and time.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import struct
@@ -19,7 +20,7 @@ import geopandas as gpd
 from cube.run.storage import Folder, open_folder
 from release.opening.checksums import SUMS_NAME
 from release.opening.faults import BadZipError, Fault
-from release.opening.files import FolderFiles, ZipFiles
+from release.opening.files import FolderFiles, ZipFiles, open_files
 from release.opening.zips import zip_chunks, zip_equals
 from release.recipe import Recipe
 from release.select import dates_fit
@@ -62,9 +63,12 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     Raises
     ------
     ReleaseError
-        If there is nothing at `path`.
+        If there is nothing at `path`, or a link leads out of it.
     """
     release = open_folder(path)
+    with contextlib.suppress(BadZipError):  # a fault, below
+        if isinstance(opened := open_files(release), FolderFiles):
+            opened.check_links()
     processes = CheckProcesses(release)
     faults: set[Fault] = set()
     try:

@@ -18,7 +18,7 @@ import fsspec
 from cube.errors import DiskFullError, StoreError
 from cube.redaction import without_signature
 
-from .folder import STAGING_PREFIX, disk_errors, is_finished
+from .folder import NO_ROOM, STAGING_PREFIX, disk_errors, is_finished
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -38,12 +38,9 @@ _EXTRAS = {
     "gcs": "gcs",
 }
 """The project's extra that brings the library of a scheme."""
-_NO_ROOM = re.compile(
-    r"quota ?exceeded|exceeded.{0,30}quota|storage ?full|insufficient.?storage", re.IGNORECASE
-)
 _OPTIONS = "directory.storage_options"
 _MENDS = (
-    (_NO_ROOM, "no space left; make room and run again, nothing is lost"),
+    (NO_ROOM, "no space left; make room and run again, nothing is lost"),
     (
         r"NoCredentials|PartialCredentials|locate credentials|DefaultCredentials|connection_string|Anonymous caller",
         (
@@ -224,7 +221,7 @@ class BucketFolder:
             raise self._failure(name, error, "written") from error
 
     def _failure(self, name: str, error: Exception, done: str) -> StoreError:
-        kind = DiskFullError if _NO_ROOM.search(str(error)) else StoreError
+        kind = DiskFullError if NO_ROOM.search(str(error)) else StoreError
         place = f"{self.url}/{name}".rstrip("/")
         cause, mend = _cause_and_mend(error)
         return kind(f"{place}: cannot be {done} ({cause}){mend and f'; {mend}'}")

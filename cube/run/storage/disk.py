@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -263,7 +264,12 @@ def _make_folders(path: Path) -> None:
 
 
 def _fsync_dir(path: Path) -> None:
-    _force(str(path))
+    """Force a folder's names onto the disk; some network file systems can do so for files alone."""
+    try:
+        _force(str(path))
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
 
 
 def _force(path: str) -> None:

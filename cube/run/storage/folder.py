@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -18,6 +19,10 @@ from cube.errors import DiskFullError, StoreError
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
+NO_ROOM = re.compile(
+    r"quota ?exceeded|exceeded.{0,30}quota|storage ?full|insufficient.?storage", re.IGNORECASE
+)
+"""What object stores say where a disk would be full."""
 STAGING_PREFIX = ".staging-"
 """Names that begin so are unfinished; no reader looks at them, and the next run sweeps them."""
 
@@ -44,7 +49,7 @@ def disk_errors(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or NO_ROOM.search(str(error)):
             raise DiskFullError(
                 f"{where}: no space left; make room and run again, nothing is lost"
             ) from error
@@ -188,8 +193,13 @@ def check_writable(folder: Folder) -> None:
         If it cannot be done; says what to do.
     """
     name = f"{STAGING_PREFIX}probe-{uuid.uuid4().hex}"
-    folder.write(name, b"probe")
-    folder.remove(name)
+    try:
+        folder.write(name, b"probe")
+        folder.remove(name)
+    except StoreError as error:
+        found = str(error).replace(f"/{name}", "")
+        mend = "" if ";" in found else "; let this user write there, or set another folder"
+        raise type(error)(found + mend) from None
 
 
 def write_folder(

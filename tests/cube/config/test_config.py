@@ -166,7 +166,7 @@ def test_our_own_configs_load(path: Path) -> None:
         ("chips.stride=100", ["chips.stride = 100 m", "lc2l2.resolution 30"]),
         ("lc2l2.resolution=70", ["lc2l2.resolution 70", "960"]),
         ("chips.classes=[1, 4]", ["chips.classes and chips.forbidden both name 4"]),
-        ("chips.classes=[3]", ["class 3", "5 Crops"]),
+        ("chips.classes=[3]", ["chips.classes: found 3", "5 Crops"]),
         ("chips.min_clear={s2l2a: [1, 1]}", ["chips.min_clear", "2 shares for 4 time ranges"]),
         ("chips.min_clear={s3: 1}", ["chips.min_clear.s3", "s2l2a"]),
         ("chips.min_purity=1.5", ["chips.min_purity", "1.5"]),

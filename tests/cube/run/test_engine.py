@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cloudpickle
@@ -16,7 +17,7 @@ import pytest
 from distributed import LocalCluster
 
 from cube.config.models import ComputeConfig
-from cube.errors import ClusterError
+from cube.errors import ClusterError, ConfigError
 from cube.run.engine import open_engine
 from cube.run.tasks import Engine, Tasks
 
@@ -121,3 +122,87 @@ def test_a_cluster_without_a_worker_is_not_waited_for_in_silence(caplog: pytest.
     ):
         assert engine.slots == 1
         assert f"{cluster.scheduler_address} has no worker yet" in caplog.text
+
+
+@contextmanager
+def process(code: str, told: str) -> Iterator[str]:
+    """Run a process of Dask until the ``with`` ends; yields the line in which it told of itself."""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        try:
+            yield next(line for line in running.stderr if told in line)
+        finally:
+            running.terminate()
+
+
+def dask_process(kind: str, *arguments: str, versions: dict[str, str | None] | None = None) -> str:
+    """Return code that runs a scheduler or worker which tells other versions of some packages."""
+    words = [*arguments, "--no-dashboard", "--host", "127.0.0.1"]
+    return (
+        f"import distributed.versions as v; told = {versions or {}!r}; known = v._version_cached\n"
+        "v._version_cached = lambda name: told[name] if name in told else known(name)\n"
+        f"from distributed.cli.dask_{kind} import main\nmain({words!r})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("versions", "words"),
+    [
+        ({"gelos-lc": None}, "has no gelos-lc, this client "),
+        ({"gelos-lc": "0.40.0"}, "has gelos-lc 0.40.0, this client "),
+        ({"rasterio": "1.3.0"}, "has rasterio 1.3.0, this client "),
+    ],
+)
+def test_a_worker_without_the_package_or_of_other_versions_is_one_line(
+    versions: dict[str, str | None], words: str
+) -> None:
+    with process(dask_process("scheduler", "--port", "0"), "Scheduler at:") as said:
+        address = said.split("Scheduler at:")[1].strip()
+        worker = dask_process("worker", address, "--nthreads", "1", "--no-nanny", versions=versions)
+        with process(worker, "Registered to:"), pytest.raises(ConfigError) as raised:  # noqa: SIM117
+            with open_engine(ComputeConfig(scheduler=address)) as engine:
+                list(engine.run(slow, Tasks([Path()]), SCOPE))
+    said = str(raised.value)
+    assert said.startswith(f"compute.scheduler {address}: worker tcp://127.0.0.1:")
+    assert words in said
+    assert said.endswith("install the same versions there (requirements.lock), and start it again")
+    assert "\n" not in said
+
+
+STOPPED = """
+import signal, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_engine import SCOPE, slow
+from cube.config.models import ComputeConfig
+from cube.run.engine import open_engine
+from cube.run.tasks import Tasks
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with open_engine(ComputeConfig(workers=1, threads=1)) as engine:
+        list(engine.run(slow, Tasks([Path(sys.argv[1])]), SCOPE))
+"""
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_ctrl_c_ends_a_cluster_at_once_whatever_it_is_at(tmp_path: Path, interrupts: int) -> None:
+    """A block that nobody wants any more is not waited for, which took 4 s; nor twice, which took 10."""
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    here = Path(__file__)
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path, here.parent],
+        env={**os.environ, "PYTHONPATH": str(here.parents[3])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until_there(tmp_path / "running")
+    began = time.monotonic()
+    for _ in range(interrupts):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - began < 3.5
+    assert stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert not (tmp_path / "ended").exists()

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyproj
 import pytest
+import zarr
 from click.testing import CliRunner, Result
-from fsspec.implementations.memory import MemoryFileSystem
 
 from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.errors import ConfigError, DiskFullError, StoreError
-from cube.run.storage import Folder, check_writable, open_folder
+from cube.run.lock import hold
+from cube.run.storage import Folder, check_writable, disk_errors, open_folder, write_folder
 from release.cli import main
 from release.recipe import settings_of as recorded
 
@@ -97,13 +103,78 @@ def test_a_missing_library_names_the_pip_command() -> None:
             check_writable(open_folder(url))
 
 
-def test_a_full_quota_is_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("Bucket quota exceeded")
+class _FullBucket(BaseHTTPRequestHandler):
+    """An S3 service whose quota is used up, in MinIO's words."""
 
-    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
-    with pytest.raises(DiskFullError, match="no space left; make room and run again"):
-        open_folder("memory://full").write("a", b"1")
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        body = b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        code, text = "XMinioAdminBucketQuotaExceeded", "Bucket quota exceeded"
+        body = f"<Error><Code>{code}</Code><Message>{text}</Message></Error>".encode()
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_full_quota_is_a_full_disk() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _FullBucket) as service:
+        threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
+        options = {"endpoint_url": f"http://127.0.0.1:{service.server_port}", "key": "k", "secret": "s"}
+        folder = open_folder("s3://bucket/full", options)
+        with pytest.raises(DiskFullError, match="no space left; make room and run again"):
+            folder.write("a", b"1")
+        with pytest.raises(DiskFullError, match="no space left; make room and run again"), disk_errors("it"):
+            zarr.create_array(folder.zarr_store("cube.zarr"), shape=(4,), dtype="u1")
+        service.shutdown()
+
+
+def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS answers whose lock daemon does not run."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.raises(StoreError, match=r"\.lock: this file system knows no locks .*local_lock=flock"),
+        hold(open_folder(str(tmp_path))),
+    ):
+        pass
+
+
+def test_a_file_system_that_forces_files_alone_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders cannot be forced onto the disk on some network file systems."""
+    force = os.fsync
+
+    def refuse_folders(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        force(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    folder = open_folder(str(tmp_path)) / "new"
+    folder.write("a", b"1")
+    write_folder(folder, "chip", {"chip.json": b"{}"}, "chip.json")
+    assert sorted(folder.files()) == ["a", "chip/chip.json"]
 
 
 @pytest.mark.parametrize("key", ["working", "output"])
@@ -183,7 +254,7 @@ def test_classes_are_given_by_code_or_name(given: str, codes: tuple[int, ...]) -
 @pytest.mark.parametrize("given", ["[watr]", "[12]", "b", "1,x"])
 def test_what_is_no_class_lists_the_classes(given: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"chips\.classes: found .*; expected .* 1 water, 2 trees, .*11 rangeland"
+        ConfigError, match=r"chips\.classes: found .*; expected .* 1 Water, 2 Trees, .*11 Rangeland"
     ):
         load_config(ROOT / "configs/demo.yaml", [f"chips.classes={given}"])
 

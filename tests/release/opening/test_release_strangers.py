@@ -21,11 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import rasterio
+from click.testing import CliRunner
 from rasterio.transform import from_origin
 from release_changes import only, reseal, rewrite_tracker
 from release_landscape import VERSION
 
 from release import ReleaseError, chip_arrays, open_release, verify
+from release.cli import main
 from release.opening.checksums import SUMS_NAME, sha256
 from release.opening.table import to_parquet
 
@@ -92,19 +94,46 @@ def test_a_raster_is_a_geotiff_and_nothing_that_names_other_files(folder: Path, 
         open_release(copy).read(4, "s2l2a")
 
 
-def test_links_are_followed_to_files_as_caches_of_data_sets_have_them(folder: Path, tmp_path: Path) -> None:
-    linked = tmp_path / VERSION
-    linked.mkdir()
-    for path in folder.iterdir():
-        (linked / path.name).symlink_to(path)
+def test_links_are_followed_where_a_cache_of_data_sets_has_them(folder: Path, tmp_path: Path) -> None:
+    """As the Hugging Face hub's client lays them: ``snapshots/REVISION/NAME`` leads to ``blobs/DIGEST``."""
+    hub = tmp_path / "hub"
+    (hub / "blobs").mkdir(parents=True)
+    linked = hub / "snapshots" / VERSION
+    linked.mkdir(parents=True)
+    for number, path in enumerate(folder.iterdir()):
+        blob = hub / "blobs" / str(number)
+        blob.write_bytes(path.read_bytes())
+        (linked / path.name).symlink_to(f"../../blobs/{number}")
     assert verify(linked) == []
     assert open_release(linked).read(0, "lulc").any()
     (linked / RASTER).unlink()
-    (linked / RASTER).symlink_to(tmp_path / "nowhere")
+    (linked / RASTER).symlink_to("../../blobs/gone")
     only(verify(linked), RASTER, "is missing")
-    (linked / RASTER).unlink()
-    (linked / RASTER).symlink_to("/dev/zero")
-    only(verify(linked), RASTER, "is missing")
+
+
+@pytest.mark.parametrize("target", ["elsewhere.tif", "/dev/zero", "/etc/hostname", "../../nowhere"])
+def test_a_link_that_leads_out_of_a_release_is_refused_in_one_line(
+    copy: Path, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "elsewhere.tif").write_bytes((copy / RASTER).read_bytes())
+    (copy / RASTER).unlink()
+    (copy / RASTER).symlink_to(tmp_path / target if target == "elsewhere.tif" else target)
+    with pytest.raises(ReleaseError, match=f"{RASTER}: is a link out of the release; .*cp -rL"):
+        verify(copy)
+    with pytest.raises(ReleaseError, match=f"{RASTER} is a link out of the release"):
+        open_release(copy).read(4, "s2l2a")
+    done = CliRunner().invoke(main, ["verify", str(copy)])
+    assert (done.exit_code, done.stderr.count("\n"), done.stdout) == (2, 1, "")
+
+
+def test_a_linked_folder_is_refused_and_a_link_to_the_release_itself_is_none_of_its_own(
+    copy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "here").symlink_to(copy)
+    assert verify(tmp_path / "here") == []
+    (copy / "more").symlink_to("/etc")
+    with pytest.raises(ReleaseError, match="more: is a link out of the release"):
+        verify(copy)
 
 
 @pytest.mark.parametrize("name", [RASTER, "s2l2a_000004_20230115.png", "report.html", "config.json"])
