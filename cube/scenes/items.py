@@ -289,7 +289,8 @@ def _asset(item: Mapping[str, Any], band: Band, sensor: Sensor, source: SensorPr
     key = source.asset_key(band)
     asset = item.get("assets", {}).get(key)
     if asset is None or not asset.get("href"):
-        raise ItemError(f"has no asset {key!r}{hint(key, item.get('assets', {}))}")
+        others = set(item.get("assets", ())) - {source.asset_key(one) for one in sensor.bands}
+        raise ItemError(f"has no asset {key!r}{hint(key, others)}")
     raster = raster_facts(asset)
     _check_scaling(key, band, sensor, raster)
     shape_yx = _either(asset, item, "proj:shape")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,8 +31,11 @@ from .acquisition import Acquisition
 from .catalog import Catalog, Query
 from .choose import SceneSet, SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
 from .explain import SceneOutcome, Skipped, tell_unusable
+from .facts import as_platform
 from .items import Scene, parse_item, wanted_fields
 from .plan import CubePlan, plan_cube
+
+_LOG = logging.getLogger(__name__)
 
 ClearShare = Callable[[Acquisition, BaseGeometry], float]
 """Measures the clear share (0 to 1) of a Sentinel-2 acquisition over an AOI."""
@@ -93,7 +97,15 @@ class _Planner:
             {key: tuple(a.scenes for a in choice.acquisitions) for key, choice in choices.items()},
             (*(c for choice in choices.values() for c in choice.scenes_seen), *lost),
         )
+        self._tell_unknown_clouds(choices)
         return plan_cube(self.aoi.index, self.aoi.geometry, epsg, bounds, scene_set, self.config)
+
+    def _tell_unknown_clouds(self, choices: Mapping[str, SensorChoice]) -> None:
+        for key, choice in choices.items():
+            scenes = [s for one in choice.acquisitions for s in one.scenes if not s.has_cloud_cover]
+            if scenes and self.config.table[key].choice in (ChoiceRule.TILE, ChoiceRule.PATH):
+                names = ", ".join(scene.id for scene in scenes)
+                _LOG.warning("AOI %06d: %s: how cloudy is not known of %s", self.aoi.index, key, names)
 
     def _series(self) -> list[str]:
         table = self.config.table
@@ -192,7 +204,11 @@ class _Planner:
             try:
                 scene = parse_item(item, sensor, bands, source)
             except ItemError as error:
-                unusable.append(error)
+                if platform := self._other_platform(key, item):
+                    reason = f"platform {platform}"
+                    lost.append(SceneOutcome(error.item_id, key, "", chosen=False, reason=reason))
+                else:
+                    unusable.append(error)
                 continue
             if scene.geometry.intersects(target):
                 scenes[scene.id] = scene
@@ -203,6 +219,14 @@ class _Planner:
         if unusable and not scenes and not all(one.other_mode for one in unusable):
             raise UnusableError(self._diagnosis(key, list(self._search(key, target, spans, ()))))
         return list(scenes.values())
+
+    def _other_platform(self, key: str, item: Mapping[str, Any]) -> str:
+        """Return an item's platform if it is none that is wanted: such a one may lack anything."""
+        settings, properties = self.config.sensors[key], item.get("properties")
+        if not isinstance(settings, LandsatConfig) or not isinstance(properties, Mapping):
+            return ""
+        platform = str(properties.get("platform") or "")
+        return "" if as_platform(platform) in map(as_platform, settings.platforms) else platform
 
     def _diagnosis(self, key: str, items: Sequence[Mapping[str, Any]]) -> str:
         """Say why no item of a sensor can be used, now that all that they hold is there."""
