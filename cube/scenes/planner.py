@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,7 @@ from cube.config.sensor_models import (
     Sentinel2Config,
 )
 from cube.config.sensors import ChoiceRule
-from cube.errors import GridError, ItemError, UnusableError
+from cube.errors import CatalogError, GridError, ItemError, UnusableError
 from cube.windows.grid import Bounds, aoi_bounds, overlap_bounds
 from cube.windows.projection import local_equal_area, outline_to_lonlat, project, utm_epsg
 
@@ -198,7 +198,7 @@ class _Planner:
         """
         sensor, bands = self.config.table[key], self.config.bands(key)
         source = self.config.source(key).sensor
-        scenes, unusable = {}, list[ItemError]()
+        scenes, unusable, usable = {}, list[ItemError](), 0
         spans = tuple(spans)
         for item in self._search(key, target, spans, wanted_fields(sensor, bands, source)):
             try:
@@ -210,14 +210,15 @@ class _Planner:
                 else:
                     unusable.append(error)
                 continue
+            usable += 1
             if scene.geometry.intersects(target):
                 scenes[scene.id] = scene
             else:
                 lost.append(SceneOutcome(scene.id, key, "", chosen=False, reason=_NOT_AT_TARGET))
         lost += [SceneOutcome(one.item_id, key, "", chosen=False, reason=str(one)) for one in unusable]
         self.unusable[key] = unusable
-        if unusable and not scenes and not all(one.other_mode for one in unusable):
-            raise UnusableError(self._diagnosis(key, list(self._search(key, target, spans, ()))))
+        if unusable and not usable and not all(one.other_mode for one in unusable):
+            raise UnusableError(self._diagnosis(key, target, spans))
         return list(scenes.values())
 
     def _other_platform(self, key: str, item: Mapping[str, Any]) -> str:
@@ -228,9 +229,12 @@ class _Planner:
         platform = str(properties.get("platform") or "")
         return "" if as_platform(platform) in map(as_platform, settings.platforms) else platform
 
-    def _diagnosis(self, key: str, items: Sequence[Mapping[str, Any]]) -> str:
-        """Say why no item of a sensor can be used, now that all that they hold is there."""
+    def _diagnosis(self, key: str, target: BaseGeometry, spans: Iterable[TimeRange]) -> str:
+        """Say why no item of a sensor can be used, after a look at all that they hold."""
         sensor, bands, source = self.config.table[key], self.config.bands(key), self.config.source(key)
+        told, items = tell_unusable(self.unusable[key]), list[Mapping[str, Any]]()
+        with contextlib.suppress(CatalogError):  # then the parts that were asked for must do
+            items = [i for i in self._search(key, target, spans, ()) if not self._other_platform(key, i)]
 
         def errors(profile: SensorProfile) -> Iterator[ItemError]:
             for item in items:
@@ -239,11 +243,13 @@ class _Planner:
                 except ItemError as error:
                     yield error
 
-        others = [name for name in PROFILES if name != source.profile]
-        fitting = [name for name in others if not any(errors(PROFILES[name].sensor(key)))]
-        meant = f"; they are as the profile {fitting[0]} has them: set {key}.catalog" if fitting else ""
-        told = tell_unusable(tuple(errors(source.sensor)))
-        return f"{key}: {self.config.sensors[key].collection}: {told}{meant}"
+        if found := tuple(errors(source.sensor)):
+            told = tell_unusable(found)
+            for name, other in PROFILES.items():
+                if name != source.profile and other.offers(key) and not any(errors(other.sensor(key))):
+                    told = f"{told}; they are as the profile {name} has them: set {key}.catalog"
+                    break
+        return f"{key}: {self.config.sensors[key].collection}: {told}"
 
     def _search(
         self, key: str, target: BaseGeometry, spans: Iterable[TimeRange], fields: tuple[str, ...]

@@ -18,7 +18,9 @@ from shapely.geometry.base import BaseGeometry
 from cube.config.aoi import Aoi
 from cube.config.fields import TimeRange
 from cube.config.models import Config
+from cube.config.profiles import PROFILES
 from cube.config.sensor_models import LandCoverConfig, LandsatConfig, Sentinel1Config, Sentinel2Config
+from cube.errors import UnusableError
 from cube.scenes.catalog import FileCatalog
 from cube.scenes.choose import SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
 from cube.scenes.explain import Skipped
@@ -430,6 +432,19 @@ def test_a_skip_tells_of_items_that_could_not_be_used() -> None:
     assert caught.value.reason == (
         "s2l2a: no scene for 2023-04-01/2023-06-30 (0 found); beside these 1 found, 1 unusable: "
         "no asset 'B05'"
+    )
+
+
+def test_items_of_another_profile_are_recognised() -> None:
+    grid = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)
+    item = sentinel2_item(grid, FEB)
+    keys = PROFILES["earth-search"].sensor("s2l2a").assets
+    item["assets"] = {keys[name]: asset for name, asset in item["assets"].items() if name in keys}
+    with pytest.raises(UnusableError) as caught:
+        plan_aoi(Aoi(0, shape(item["geometry"])), config_of_sentinel_2(Q1), FileCatalog([item]))
+    assert str(caught.value) == (
+        "s2l2a: sentinel-2-l2a: 1 found, 1 unusable: no asset 'B01'; they are as the profile earth-search "
+        "has them: set s2l2a.catalog"
     )
 
 
