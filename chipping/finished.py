@@ -76,12 +76,26 @@ def check_cube(config: Config, info: CubeInfo) -> None:
                     f"AOI {info.aoi_index}: its cube was built with another row extra_sensors.{key}; "
                     "build it again, or set the row back"
                 )
+            _check_scaling(config, key, info)
             for name, found, expected in _cube_and_config(config, settings, info.sensors[key]):
                 if found != expected:
                     raise ConfigError(
                         f"AOI {info.aoi_index}: its cube was built with {key}.{name} {found}, and the config "
                         f"asks for {expected}; build it again, or set {key}.{name} back"
                     )
+
+
+def _check_scaling(config: Config, key: str, info: CubeInfo) -> None:
+    """Compare what numbers mean in a cube and by the sensor's row, whose scale makes no pixels."""
+    scaling = info.sensors[key].scaling
+    for band in config.table[key].bands:
+        found = scaling.get(band.name, (band.scale, band.offset))
+        if found != (band.scale, band.offset):
+            raise ConfigError(
+                f"AOI {info.aoi_index}: its cube was built with scale {found[0]:g} and offset {found[1]:g} of "
+                f"{key}'s band {band.name}, and the row extra_sensors.{key} says {band.scale:g} and "
+                f"{band.offset:g}; build it again, or set the row back"
+            )
 
 
 def _cube_and_config(

@@ -11,7 +11,7 @@ the project. The rooms, from the ground up, each of which imports only from thos
 ``retry``            failures that pass, told from those that last, and how long to wait
 ``lots``             drawing by lot, seeded
 ``lazy_names``       public names that are imported when they are asked for
-:mod:`cube.config`   a dataset version in one YAML file; the table of sensors; the list of areas
+:mod:`cube.config`   a dataset version in one YAML file; sensors, catalog profiles, areas
 :mod:`cube.run`      folders and buckets, locks, engines, logs, progress, the frame of a command
 :mod:`cube.windows`  grids and the lattice of windows, as integers; windows counted from land cover
 :mod:`cube.scenes`   from a STAC search to the plan of a cube: items, choice, reasons, cost

@@ -424,6 +424,16 @@ def test_chips_of_a_cube_of_another_row_are_refused(made: Made) -> None:
         make_chips(changed)
 
 
+def test_chips_of_a_cube_with_another_scale_are_refused(made: Made) -> None:
+    bands = yaml.safe_load(made.config.path.read_text())["extra_sensors"]["landsat7"]["bands"]
+    bands[0]["offset"] = -0.1
+    changed = load_config(made.config.path, [f"extra_sensors.landsat7.bands={json.dumps(bands)}"])
+    with pytest.raises(
+        ConfigError, match=r"AOI 5: .* offset -0\.2 of landsat7's band blue, .* and -0\.1; build"
+    ):
+        make_chips(changed)
+
+
 def test_a_row_of_floats_has_nan_for_nodata(tmp_path: Path) -> None:
     raw = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
     raw["aoi"]["path"] = str(ROOT / "configs" / raw["aoi"]["path"])

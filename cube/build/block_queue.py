@@ -120,9 +120,9 @@ class BlockQueue:
         try:
             self._take_up(aoi, planned, tries)
         except UnusableError as error:
-            self._give_up(aoi.index, error, tries=tries)
             if not self._any_planned:  # nor will any other AOI find what the config asks for
                 raise
+            self._give_up(aoi.index, error, tries=tries)
         except Exception as error:  # noqa: BLE001  whatever it is
             self._give_up(aoi.index, error, tries=tries)
 

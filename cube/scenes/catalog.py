@@ -155,6 +155,11 @@ def _open(config: Config, source: Source) -> Catalog:
 def catalog_path(config: Config, url: str) -> Path:
     """Return the path of a file catalog, resolved against the config's folder."""
     path = config.path.parent / url
+    if "://" in url:
+        raise ConfigError(
+            f"{config.path}: catalog.url: found {without_signature(url)}; expected http:// or https://, or "
+            "the path of a file"
+        )
     if not path.exists():
         near = difflib.get_close_matches(url, [*PROFILES, *config.profiles], n=1)
         meant = f" (or did you mean the profile {near[0]}?)" if near else ""
@@ -179,6 +184,11 @@ class SensorCatalogs:
     def search(self, query: Query) -> list[Item]:
         """Ask the catalog of the query's sensor."""
         return self.by_sensor[query.sensor].search(query)
+
+
+def _is_at(item: Item, place: BaseGeometry | None) -> bool:
+    footprint = _indexable_footprint(item)
+    return place is not None and footprint is not None and bool(footprint.intersects(place))
 
 
 class FileCatalog:
@@ -295,7 +305,8 @@ class ApiCatalog:
         beyond = None if query.intersects is None else beyond_antimeridian(query.intersects)
         if beyond is not None:
             with contextlib.suppress(_RefusedSearch):  # by an API that has nothing beyond 180 degrees
-                found |= self._found(query, beyond)
+                others = self._found(query, beyond)
+                found |= {key: item for key, item in others.items() if _is_at(item, query.intersects)}
         return query.finish(list(found.values()))
 
     def _found(self, query: Query, intersects: BaseGeometry | None) -> dict[tuple[str, str], Item]:

@@ -23,6 +23,7 @@ from cube.config.sensor_models import LandsatConfig, Sentinel1Config, Sentinel2C
 
 from .acquisition import Acquisition, Rejection, Rule, acquire
 from .explain import Explanation, Found, SceneOutcome, Skipped, least_coverage
+from .facts import as_platform
 from .items import Scene
 
 _TWIN_OVERLAP = 0.5
@@ -204,7 +205,7 @@ def choose_path(
             return Rejection("delta_days", distance, settings.delta_days, strict=False)
         return None
 
-    platforms = {_as_platform(name) for name in settings.platforms}
+    platforms = {as_platform(name) for name in settings.platforms}
     named: list[Scene] = []
     others: list[Scene] = []
     for scene in scenes:
@@ -290,12 +291,7 @@ def _path(scene: Scene) -> str:
 
 
 def _platform(scene: Scene) -> str:
-    return _as_platform(str(scene.properties.get("platform", "")))
-
-
-def _as_platform(name: str) -> str:
-    """Return a platform as most catalogs write it: ``landsat-8``, also of ``LANDSAT_8``."""
-    return name.lower().replace("_", "-")
+    return as_platform(str(scene.properties.get("platform", "")))
 
 
 def _datatake(scene: Scene) -> str:

@@ -68,6 +68,11 @@ def zone_of_tile(tile: str) -> int | None:
     return (32600 if tile[2] >= "N" else 32700) + int(tile[:2])
 
 
+def as_platform(name: str) -> str:
+    """Return a platform as most catalogs write it: ``landsat-8``, also of ``LANDSAT_8``."""
+    return name.lower().replace("_", "-")
+
+
 def asked_properties(sensor: Sensor) -> tuple[str, ...]:
     """Return the names under which a catalog may hold what :func:`known_properties` reads."""
     others = _SENTINEL2_NAMES.values() if sensor.choice is ChoiceRule.TILE else ()

@@ -208,7 +208,16 @@ def parse_item(
     except ItemError as error:
         raise ItemError(error.cause, identity, other_mode=error.other_mode) from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError) as error:
-        raise ItemError(f"record cannot be read ({error!r})", identity) from None
+        raise ItemError(f"record cannot be read ({_in_words(error)})", identity) from None
+
+
+def _in_words(error: Exception) -> str:
+    """Say what is wrong with a record that is not STAC's form, without a library's own names."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]}"
+    if isinstance(error, (ValueError, ShapelyError)):
+        return " ".join(str(error).split())
+    return "a part of it has another form than STAC gives it"
 
 
 def _scene(
@@ -289,7 +298,8 @@ def _asset(item: Mapping[str, Any], band: Band, sensor: Sensor, source: SensorPr
     key = source.asset_key(band)
     asset = item.get("assets", {}).get(key)
     if asset is None or not asset.get("href"):
-        raise ItemError(f"has no asset {key!r}{hint(key, item.get('assets', {}))}")
+        others = set(item.get("assets", ())) - {source.asset_key(one) for one in sensor.bands}
+        raise ItemError(f"has no asset {key!r}{hint(key, others)}")
     raster = raster_facts(asset)
     _check_scaling(key, band, sensor, raster)
     shape_yx = _either(asset, item, "proj:shape")
@@ -305,7 +315,8 @@ def _asset(item: Mapping[str, Any], band: Band, sensor: Sensor, source: SensorPr
 
 
 def _either(asset: Mapping[str, Any], item: Mapping[str, Any], key: str) -> Any:
-    return asset.get(key, item["properties"].get(key))
+    found = asset.get(key)
+    return item["properties"].get(key) if found is None else found
 
 
 def _epsg(asset: Mapping[str, Any], item: Mapping[str, Any]) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,7 +23,7 @@ from cube.config.sensor_models import (
     Sentinel2Config,
 )
 from cube.config.sensors import ChoiceRule
-from cube.errors import GridError, ItemError, UnusableError
+from cube.errors import CatalogError, GridError, ItemError, UnusableError
 from cube.windows.grid import Bounds, aoi_bounds, overlap_bounds
 from cube.windows.projection import local_equal_area, outline_to_lonlat, project, utm_epsg
 
@@ -30,8 +31,11 @@ from .acquisition import Acquisition
 from .catalog import Catalog, Query
 from .choose import SceneSet, SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
 from .explain import SceneOutcome, Skipped, tell_unusable
+from .facts import as_platform
 from .items import Scene, parse_item, wanted_fields
 from .plan import CubePlan, plan_cube
+
+_LOG = logging.getLogger(__name__)
 
 ClearShare = Callable[[Acquisition, BaseGeometry], float]
 """Measures the clear share (0 to 1) of a Sentinel-2 acquisition over an AOI."""
@@ -93,7 +97,15 @@ class _Planner:
             {key: tuple(a.scenes for a in choice.acquisitions) for key, choice in choices.items()},
             (*(c for choice in choices.values() for c in choice.scenes_seen), *lost),
         )
+        self._tell_unknown_clouds(choices)
         return plan_cube(self.aoi.index, self.aoi.geometry, epsg, bounds, scene_set, self.config)
+
+    def _tell_unknown_clouds(self, choices: Mapping[str, SensorChoice]) -> None:
+        for key, choice in choices.items():
+            scenes = [s for one in choice.acquisitions for s in one.scenes if not s.has_cloud_cover]
+            if scenes and self.config.table[key].choice in (ChoiceRule.TILE, ChoiceRule.PATH):
+                names = ", ".join(scene.id for scene in scenes)
+                _LOG.warning("AOI %06d: %s: how cloudy is not known of %s", self.aoi.index, key, names)
 
     def _series(self) -> list[str]:
         table = self.config.table
@@ -186,27 +198,43 @@ class _Planner:
         """
         sensor, bands = self.config.table[key], self.config.bands(key)
         source = self.config.source(key).sensor
-        scenes, unusable = {}, list[ItemError]()
+        scenes, unusable, usable = {}, list[ItemError](), 0
         spans = tuple(spans)
         for item in self._search(key, target, spans, wanted_fields(sensor, bands, source)):
             try:
                 scene = parse_item(item, sensor, bands, source)
             except ItemError as error:
-                unusable.append(error)
+                if platform := self._other_platform(key, item):
+                    reason = f"platform {platform}"
+                    lost.append(SceneOutcome(error.item_id, key, "", chosen=False, reason=reason))
+                else:
+                    unusable.append(error)
                 continue
+            usable += 1
             if scene.geometry.intersects(target):
                 scenes[scene.id] = scene
             else:
                 lost.append(SceneOutcome(scene.id, key, "", chosen=False, reason=_NOT_AT_TARGET))
         lost += [SceneOutcome(one.item_id, key, "", chosen=False, reason=str(one)) for one in unusable]
         self.unusable[key] = unusable
-        if unusable and not scenes and not all(one.other_mode for one in unusable):
-            raise UnusableError(self._diagnosis(key, list(self._search(key, target, spans, ()))))
+        if unusable and not usable and not all(one.other_mode for one in unusable):
+            raise UnusableError(self._diagnosis(key, target, spans))
         return list(scenes.values())
 
-    def _diagnosis(self, key: str, items: Sequence[Mapping[str, Any]]) -> str:
-        """Say why no item of a sensor can be used, now that all that they hold is there."""
+    def _other_platform(self, key: str, item: Mapping[str, Any]) -> str:
+        """Return an item's platform if it is none that is wanted: such a one may lack anything."""
+        settings, properties = self.config.sensors[key], item.get("properties")
+        if not isinstance(settings, LandsatConfig) or not isinstance(properties, Mapping):
+            return ""
+        platform = str(properties.get("platform") or "")
+        return "" if as_platform(platform) in map(as_platform, settings.platforms) else platform
+
+    def _diagnosis(self, key: str, target: BaseGeometry, spans: Iterable[TimeRange]) -> str:
+        """Say why no item of a sensor can be used, after a look at all that they hold."""
         sensor, bands, source = self.config.table[key], self.config.bands(key), self.config.source(key)
+        told, items = tell_unusable(self.unusable[key]), list[Mapping[str, Any]]()
+        with contextlib.suppress(CatalogError):  # then the parts that were asked for must do
+            items = [i for i in self._search(key, target, spans, ()) if not self._other_platform(key, i)]
 
         def errors(profile: SensorProfile) -> Iterator[ItemError]:
             for item in items:
@@ -215,11 +243,13 @@ class _Planner:
                 except ItemError as error:
                     yield error
 
-        others = [name for name in PROFILES if name != source.profile]
-        fitting = [name for name in others if not any(errors(PROFILES[name].sensor(key)))]
-        meant = f"; they are as the profile {fitting[0]} has them: set {key}.catalog" if fitting else ""
-        told = tell_unusable(tuple(errors(source.sensor)))
-        return f"{key}: {self.config.sensors[key].collection}: {told}{meant}"
+        if found := tuple(errors(source.sensor)):
+            told = tell_unusable(found)
+            for name, other in PROFILES.items():
+                if name != source.profile and other.offers(key) and not any(errors(other.sensor(key))):
+                    told = f"{told}; they are as the profile {name} has them: set {key}.catalog"
+                    break
+        return f"{key}: {self.config.sensors[key].collection}: {told}"
 
     def _search(
         self, key: str, target: BaseGeometry, spans: Iterable[TimeRange], fields: tuple[str, ...]

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -68,6 +68,8 @@ class SensorInfo:
     is_row: bool = True
     """False where a config's own row says other things of the pixels than the one that they were
     made with."""
+    scaling: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Scale and offset that a band's numbers have in the cube, of those that have any."""
 
     @property
     def dates(self) -> tuple[str, ...]:
@@ -137,7 +139,7 @@ def read_cube_info(cubes: Folder, aoi_index: int, table: SensorTable) -> CubeInf
     groups = document["consolidated_metadata"]["metadata"]
     recipe = root["recipe"]
     sensors = {
-        key: _sensor_info(sensor, recipe["sensors"][key], groups[key]["attributes"]["items"])
+        key: _sensor_info(sensor, recipe["sensors"][key], groups)
         for key, sensor in table.items()
         if key in recipe["sensors"]
     }
@@ -161,10 +163,8 @@ def _content_sha256(document: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(document | {"attributes": facts})).hexdigest()
 
 
-def _sensor_info(
-    sensor: Sensor, recipe: Mapping[str, Any], items: Iterable[list[dict[str, Any]]]
-) -> SensorInfo:
-    dates = list(items)
+def _sensor_info(sensor: Sensor, recipe: Mapping[str, Any], groups: Mapping[str, Any]) -> SensorInfo:
+    dates: list[list[dict[str, Any]]] = groups[sensor.key]["attributes"]["items"]
     return SensorInfo(
         sensor,
         tuple(recipe["bands"]),
@@ -175,7 +175,17 @@ def _sensor_info(
         recipe["resampling"],
         recipe["harmonize"],
         sensor.key in SENSORS or _is_row(sensor, recipe),
+        dict(_scaling(sensor.key, recipe["bands"], groups)),
     )
+
+
+def _scaling(
+    key: str, bands: Iterable[str], groups: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    for band in bands:
+        attributes = groups[f"{key}/{band}"]["attributes"]
+        if "scale_factor" in attributes:
+            yield band, (attributes["scale_factor"], attributes["add_offset"])
 
 
 def _is_row(sensor: Sensor, recipe: Mapping[str, Any]) -> bool:

@@ -19,6 +19,8 @@ _ALL_DEG = 359.9
 """Longitudes that a box spans which was put around the halves of a scene at the antimeridian."""
 _REACH_DEG = 10.0
 """Farthest that a scene reaches over the antimeridian, degrees: 250 km at 77 degrees north."""
+_OCEAN_DEG = (-30.01, -30.0)
+"""Longitudes with hardly any land, so that few scenes are found there that are not asked for."""
 _WORLD = box(-180, -90, 180, 90)
 
 
@@ -98,9 +100,11 @@ def _spans_the_world(geometry: BaseGeometry) -> bool:
 
 
 def beyond_antimeridian(geometry: BaseGeometry) -> BaseGeometry | None:
-    """Return a lon/lat geometry as records write it that go on beyond 180 or -180.
+    """Return where a plain map has scenes at a lon/lat geometry that cross the antimeridian.
 
-    None where it lies too far from the antimeridian for any scene to reach it so.
+    That is beyond 180 and -180, where their rings go on so, and all over the world, where they
+    jump: for these stands a strip of ocean. None where the geometry lies too far from the
+    antimeridian for any scene to reach it.
     """
     beyond = [
         translate(part, -360 if side > 0 else 360)
@@ -108,7 +112,10 @@ def beyond_antimeridian(geometry: BaseGeometry) -> BaseGeometry | None:
         for side in (1, -1)
         if (part.bounds[2] > 180 - _REACH_DEG if side > 0 else part.bounds[0] < _REACH_DEG - 180)
     ]
-    return union_all(beyond) if beyond else None
+    if not beyond:
+        return None
+    _, south, _, north = geometry.bounds
+    return union_all([*beyond, box(_OCEAN_DEG[0], south, _OCEAN_DEG[1], north)])
 
 
 def eastward(geometry: BaseGeometry) -> BaseGeometry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,40 @@ def assert_no_secret(folder: Path) -> None:
             content = path.read_bytes()
             assert b"Signature" not in content, path
             assert SECRET.encode() not in content, path
+
+
+def test_a_plan_keeps_beside_which_file_its_hrefs_are_meant(
+    sample_archive: Archive, reference: Any, tmp_path: Path
+) -> None:
+    """Though the config names another file by now, whose neighbours are not there."""
+    folder = tmp_path / "run"
+    config = configured(folder, sample_archive, s2l2a={"bands": ["B01"]})
+    build_cubes(config, ThreadEngine(2))
+    [path] = Path(Layout.of(config).cubes.path).glob("*.zarr")
+    shutil.rmtree(path)
+    shutil.rmtree(Layout.of(config).building.path)
+    copy = tmp_path / "elsewhere" / "items.json"
+    copy.parent.mkdir()
+    shutil.copy(sample_archive.items, copy)
+    moved = configured(
+        folder,
+        sample_archive,
+        catalog={"url": str(copy)},
+        s2l2a={"bands": ["B01"]},
+        lulc={"catalog": str(copy)},
+    )
+    assert_same(built(moved), reference, "s2l2a", ["B01", "SCL"])
+
+
+def test_no_login_of_a_catalog_shows(
+    sample_archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = {"url": f"http://somebody:{SECRET}@127.0.0.1:9/stac", "retries": 0}
+    config = configured(tmp_path / "run", sample_archive, catalog=there)
+    [row] = build_cubes(config, ThreadEngine(2)).rows.values()
+    assert "search of sentinel-2-l2a at http://127.0.0.1:9/stac failed" in row.reason
+    assert SECRET not in row.reason + caplog.text
+    assert_no_secret(Path(Layout.of(config).root.path))
 
 
 def test_earth_search_gives_the_pixels_that_the_planetary_computer_gives(

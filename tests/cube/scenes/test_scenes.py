@@ -18,13 +18,15 @@ from shapely.geometry.base import BaseGeometry
 from cube.config.aoi import Aoi
 from cube.config.fields import TimeRange
 from cube.config.models import Config
+from cube.config.profiles import PROFILES
 from cube.config.sensor_models import LandCoverConfig, LandsatConfig, Sentinel1Config, Sentinel2Config
+from cube.errors import UnusableError
 from cube.scenes.catalog import FileCatalog
 from cube.scenes.choose import SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
 from cube.scenes.explain import Skipped
 from cube.scenes.items import Scene
 from cube.scenes.planner import plan_aoi
-from cube.testing import lulc_item, sentinel2_item, utm_geobox
+from cube.testing import landsat_item, lulc_item, sentinel2_item, utm_geobox
 
 Q1, Q2 = TimeRange.parse("2023-01-01/2023-03-31"), TimeRange.parse("2023-04-01/2023-06-30")
 TARGET = box(12.0, 50.0, 12.1, 50.1)
@@ -406,6 +408,60 @@ def test_a_bad_item_is_recorded_with_its_reason_and_stops_nothing(name: str, val
     lost = next(one for one in plan.scenes_seen if one.id == "bad")
     assert not lost.chosen
     assert "item bad: " in lost.reason
+
+
+def test_a_scene_whose_clouds_are_not_known_is_the_last_choice_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    grid = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)
+    known, unknown = (sentinel2_item(grid, FEB + timedelta(days=day), cloud_cover=29.0) for day in (0, 5))
+    del unknown["properties"]["eo:cloud_cover"]
+    aoi, land = Aoi(0, shape(known["geometry"])), lulc_item(grid)
+    for items, chosen in (([known, unknown, land], known), ([unknown, land], unknown)):
+        plan = plan_aoi(aoi, config_of_sentinel_2(Q1), FileCatalog(items))
+        assert [scene.id for scene in plan.sensor("s2l2a").scenes] == [chosen["id"]]
+        assert ("how cloudy is not known" in caplog.text) == (chosen is unknown)
+
+
+def test_a_skip_tells_of_items_that_could_not_be_used() -> None:
+    grid = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)
+    good, bad = (sentinel2_item(grid, when) for when in (FEB, MAY))
+    del bad["assets"]["B05"]
+    with pytest.raises(Skipped) as caught:
+        plan_aoi(Aoi(0, shape(good["geometry"])), config_of_sentinel_2(Q1, Q2), FileCatalog([good, bad]))
+    assert caught.value.reason == (
+        "s2l2a: no scene for 2023-04-01/2023-06-30 (0 found); beside these 1 found, 1 unusable: "
+        "no asset 'B05'"
+    )
+
+
+def test_items_of_another_profile_are_recognised() -> None:
+    grid = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)
+    item = sentinel2_item(grid, FEB)
+    keys = PROFILES["earth-search"].sensor("s2l2a").assets
+    item["assets"] = {keys[name]: asset for name, asset in item["assets"].items() if name in keys}
+    with pytest.raises(UnusableError) as caught:
+        plan_aoi(Aoi(0, shape(item["geometry"])), config_of_sentinel_2(Q1), FileCatalog([item]))
+    assert str(caught.value) == (
+        "s2l2a: sentinel-2-l2a: 1 found, 1 unusable: no asset 'B01'; they are as the profile earth-search "
+        "has them: set s2l2a.catalog"
+    )
+
+
+def test_items_of_another_platform_may_lack_anything() -> None:
+    grid = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)
+    sections = {
+        "lc2l2": LandsatConfig(time_ranges=(str(Q1),)),
+        "lulc": LandCoverConfig(year="2023-01-02/2023-12-31"),
+    }
+    config = config_of_sentinel_2(Q1).model_copy(update={"sensors": sections})
+    items = [
+        landsat_item(grid, FEB, platform="landsat-8"),
+        landsat_item(grid, FEB, platform="landsat-7"),  # has no coastal band
+        lulc_item(grid),
+    ]
+    plan = plan_aoi(Aoi(0, shape(items[0]["geometry"])), config, FileCatalog(items))
+    assert reasons(plan.scenes_seen) == {items[1]["id"]: "platform landsat-7"}
 
 
 class TestPeriod:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import multiprocessing
 import random
 import struct
@@ -14,14 +15,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import geopandas as gpd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shapely import Point
 
 from cube.run.storage import open_folder
 from release.opening.checksums import SUMS_NAME, format_sums, parse_sums, sha256
 from release.opening.faults import BadZipError
 from release.opening.files import ZipFiles
+from release.opening.table import read_parquet
 from release.opening.zips import zip_chunks, zip_equals
 
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1, max_size=20)
@@ -178,3 +184,39 @@ def test_what_is_wrong_with_a_file_of_checksums(change: Callable[[list[str]], li
     assert said in wrong
     assert set(sums) <= set("abc")
     assert all(sums[name] == sha256(name.encode()) for name in sums)
+
+
+class Lists(pa.ExtensionType):  # type: ignore[misc]  # pyarrow has no types
+    """A type that some library registers, whose values are lists."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.list_(pa.int64()), "a.list")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: pa.DataType, serialized: bytes) -> Lists:
+        del storage, serialized
+        return cls()
+
+
+@pytest.mark.parametrize("name", ["geometry", "purity"])
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_type_over_lists_is_judged_by_what_it_holds(name: str, *, registered: bool) -> None:
+    """Whether a library has registered the type in this process or not."""
+    table = gpd.GeoDataFrame({"purity": [1.0]}, geometry=[Point(0, 0)], crs=4326).to_arrow()
+    plain = pa.table(table)
+    values = pa.ExtensionArray.from_storage(Lists(), pa.array([[1]], pa.list_(pa.int64())))
+    metadata = {b"geo": json.dumps({"columns": {"geometry": {}}})}
+    odd = plain.set_column(plain.column_names.index(name), pa.field(name, Lists()), values)
+    buffer = io.BytesIO()
+    pq.write_table(odd.replace_schema_metadata(metadata), buffer)
+    if registered:
+        pa.register_extension_type(Lists())
+    try:
+        with pytest.raises(ValueError, match=rf"^field {name} is (extension<a\.list|list<)"):
+            read_parquet(buffer.getvalue(), 10)
+    finally:
+        if registered:
+            pa.unregister_extension_type("a.list")
