@@ -14,9 +14,9 @@ have http addresses rather than https (GDAL reaches them through a proxy setting
 leaves out: CQL2 filters, queryables, and the signing endpoint.
 """
 
-from cube.testing.service.faults import Faults, Kind
+from cube.testing.service.faults import Faults, Kind, Manner
 from cube.testing.service.log import Request
 from cube.testing.service.messages import Role
 from cube.testing.service.server import StandIn
 
-__all__ = ["Faults", "Kind", "Request", "Role", "StandIn"]
+__all__ = ["Faults", "Kind", "Manner", "Request", "Role", "StandIn"]

@@ -56,11 +56,12 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, port: int, handle: Handle) -> None:
+    def __init__(self, port: int, handle: Handle, host: str = HOST) -> None:
         self.handle_call = handle
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._connections: set[socket.socket] = set()
         self._changed = threading.Condition()
-        super().__init__((HOST, port), _Handler)
+        super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a connection's thread."""
