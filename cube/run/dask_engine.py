@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cached_property
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, cast
@@ -19,9 +19,10 @@ import dask.config
 
 from cube.config.models import ComputeConfig
 from cube.errors import ClusterError, ConfigError, GelosError
+from cube.retry import GivenUpError, IsGivenUp, heed
 
 from .logs import event
-from .tasks import AHEAD, GivenUpError, Outcome, Result, Task, TaskSource, outcome_of
+from .tasks import AHEAD, Outcome, Result, Task, TaskSource, outcome_of
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Scheduler, Worker
@@ -40,6 +41,8 @@ under it."""
 _POLL_S = 0.5
 _LOST_S = 20.0
 """Seconds after which a worker that died is lost: a busy machine takes long to start one."""
+_SAID_BY_WORKERS = "cube.retry.services"
+"""Log whose warnings workers send to the client: what they cannot reach is said at once."""
 _NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
 _WORKER_ENVIRON = {
     # What glibc adapts to by itself. Dask's own 64 KiB gives every freed array back to the system,
@@ -95,6 +98,7 @@ class DaskEngine:
         return self._enter_client(client)
 
     def _enter_client(self, client: Client) -> Client:
+        client.forward_logging(_SAID_BY_WORKERS, logging.WARNING)
         link = client.dashboard_link
         _LOG.info("Dask dashboard: %s", link, extra=event("dashboard", url=link))
         return cast("Client", self._stack.enter_context(client))
@@ -107,7 +111,7 @@ class DaskEngine:
 
     def run(
         self, function: Callable[[Task], Result], tasks: TaskSource[Task], scope: str
-    ) -> Iterator[Outcome[Task, Result]]:
+    ) -> Generator[Outcome[Task, Result]]:
         """Yield an outcome per task, as they come; a task whose worker dies is run again elsewhere.
 
         Raises
@@ -285,6 +289,7 @@ def _keep_workers(cluster: LocalCluster) -> Iterator[None]:
 
 def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | None, GelosError | None]:
     """Do a task in a worker; our errors are results, or the worker would print tracebacks."""
+    heed(_is_given_up())
     try:
         return function(task), None
     except GelosError as error:
@@ -293,6 +298,21 @@ def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | N
         from distributed import Reschedule
 
         raise Reschedule from None
+
+
+def _is_given_up() -> IsGivenUp:
+    """Return what tells whether this thread's task is in vain: cancelled, or its worker closes."""
+    from distributed import Status, get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def check() -> bool:
+        task = worker.state.tasks.get(key)
+        is_cancelled = task is None or task.state == "cancelled"
+        return is_cancelled or worker.status in (Status.closing, Status.closed)
+
+    return check
 
 
 def _task_outcome(task: Task, future: Any) -> Outcome[Task, Any]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlparse
 
 from shapely import STRtree
 from shapely.errors import ShapelyError
@@ -27,7 +28,7 @@ from cube.config.fields import TimeRange
 from cube.config.models import CatalogConfig, Config
 from cube.errors import CatalogError, ConfigError
 from cube.redaction import unsigned_record, without_signature
-from cube.retry import TRANSIENT_STATUS, RetryPolicy, Transient, retry_after_s
+from cube.retry import TRANSIENT_STATUS, NoConnection, RetryPolicy, Transient, retry_after_s, why_unreachable
 from cube.run.storage import Folder, open_folder
 from cube.windows.projection import split_at_antimeridian
 
@@ -114,8 +115,13 @@ class Catalog(Protocol):
         ...
 
 
-def open_catalog(config: Config) -> Catalog:
+def open_catalog(config: Config, *, ask_again: bool = False) -> Catalog:
     """Return the config's catalog: an API, behind a cache if one is set, or a file.
+
+    Parameters
+    ----------
+    ask_again
+        Answers that were kept earlier are asked for anew.
 
     Raises
     ------
@@ -129,7 +135,7 @@ def open_catalog(config: Config) -> Catalog:
     if not settings.cache:
         return catalog
     options = config.directory.storage_options if "://" in settings.cache else {}
-    return CachedCatalog(catalog, settings.url, open_folder(settings.cache, options))
+    return CachedCatalog(catalog, settings.url, open_folder(settings.cache, options), ask_again=ask_again)
 
 
 def catalog_file(config: Config) -> Path:
@@ -261,27 +267,39 @@ class ApiCatalog:
 
     Every page is tried again on timeouts, broken connections, cut bodies and the answers that may
     change (429, with its ``Retry-After``, and 5xx), within the config's bounds of number and time.
+    A page that takes the service too long (504) is asked for with fewer items.
     """
 
     def __init__(self, settings: CatalogConfig) -> None:
         self._settings = settings
+        self._page_size = settings.page_size
         self._io = threading.local()
 
     def search(self, query: Query) -> list[Item]:
         """Return all items that match, in the query's order."""
+        while True:
+            size = self._page_size
+            try:
+                return self._search(query, size)
+            except _SlowPage:
+                self._page_size = min(self._page_size, max(size // 2, _SMALLEST_PAGE))
+
+    def _search(self, query: Query, page_size: int) -> list[Item]:
         from pystac_client.item_search import ItemSearch
 
         body = query.body
+        client_io = self._client_io()
+        client_io.has_large_pages = page_size > _SMALLEST_PAGE
         search = ItemSearch(
             url=f"{self._settings.url.rstrip('/')}/search",
             method="POST",
-            stac_io=self._client_io(),
+            stac_io=client_io,
             collections=body["collections"],
             intersects=body.get("intersects"),
             datetime=body.get("datetime"),
             query=body.get("query"),
             fields=body.get("fields"),
-            limit=self._settings.page_size,
+            limit=page_size,
         )
         try:
             found = {(item["collection"], item["id"]): item for item in search.items_as_dicts()}
@@ -302,20 +320,32 @@ class ApiCatalog:
         return self._io.value
 
 
+_SMALLEST_PAGE = 10
+_GATEWAY_TIMEOUT = 504
+
+
+class _SlowPage(Exception):  # noqa: N818  a signal, never seen by users
+    """A page took the service too long; one of fewer items may not."""
+
+
 def _retrying_io(settings: CatalogConfig) -> Any:
     """Return pystac-client's I/O with our retries: its own checks neither bodies nor time."""
     from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
 
-    policy = RetryPolicy(settings.retries, settings.retry_budget_s)
+    policy = RetryPolicy(
+        settings.retries, settings.retry_budget_s, settings.retry_wait_s, settings.retry_longest_wait_s
+    )
+    service = urlparse(settings.url).netloc.rpartition("@")[2]
 
     class RetryingIO(StacApiIO):
         """The HTTP session of one thread."""
 
         retry_after: str | None = None
+        has_large_pages = False
 
         def request(self, *args: Any, **kwargs: Any) -> str:
-            return policy.call(lambda _: self._attempt(*args, **kwargs))
+            return policy.call(lambda _: self._attempt(*args, **kwargs), service)
 
         def _attempt(self, *args: Any, **kwargs: Any) -> str:
             self.retry_after = None
@@ -323,10 +353,13 @@ def _retrying_io(settings: CatalogConfig) -> Any:
                 text = str(super().request(*args, **kwargs))
             except APIError as error:
                 status = getattr(error, "status_code", None)
-                cause = without_signature(f"HTTP {status}" if status else str(error))
-                if status is None or status in TRANSIENT_STATUS:
-                    raise Transient(cause, retry_after_s(self.retry_after)) from None
-                raise CatalogError(f"search at {settings.url} refused: {cause}") from None
+                if status is None:
+                    raise _broken_connection(without_signature(str(error))) from None
+                if status == _GATEWAY_TIMEOUT and self.has_large_pages:
+                    raise _SlowPage from None
+                if status in TRANSIENT_STATUS:
+                    raise Transient(f"HTTP {status}", retry_after_s(self.retry_after)) from None
+                raise CatalogError(f"search at {settings.url} refused: HTTP {status}") from None
             if not text.rstrip().endswith("}"):
                 raise Transient("the answer was cut short")
             return text
@@ -340,6 +373,13 @@ def _retrying_io(settings: CatalogConfig) -> Any:
     return client_io
 
 
+def _broken_connection(text: str) -> Transient:
+    """Return the signal for a request that got no answer, by what the client says of it."""
+    if words := why_unreachable(text):
+        return NoConnection(words)
+    return Transient("no answer came in time" if "timed out" in text else "the connection broke off")
+
+
 @dataclass
 class CachedCatalog:
     """Keeps every answer in a folder, by API and query; the folder alone can answer again."""
@@ -350,18 +390,23 @@ class CachedCatalog:
     folder: Folder
     sent: int = field(default=0)
     """Searches that were sent on, because the cache had no answer."""
+    ask_again: bool = False
+    """True where answers of earlier runs do not count."""
+    _asked: set[str] = field(default_factory=set)
 
     def search(self, query: Query) -> list[Item]:
         """Return the kept answer, or ask once and keep it."""
         name = f"{query.key(self.url)}.json"
-        try:
-            return list(json.loads(self.folder.read(name))["features"])
-        except FileNotFoundError:
-            pass
-        except (ValueError, KeyError, TypeError):
-            self.folder.remove(name)
+        if not self.ask_again or name in self._asked:
+            try:
+                return list(json.loads(self.folder.read(name))["features"])
+            except FileNotFoundError:
+                pass
+            except (ValueError, KeyError, TypeError):
+                self.folder.remove(name)
         items: list[Item] = unsigned_record(self.catalog.search(query))
         self.sent += 1
         answer = {"type": "FeatureCollection", "features": items, "query": query.body}
         self.folder.write(name, json.dumps(answer, sort_keys=True).encode())
+        self._asked.add(name)
         return items
