@@ -74,6 +74,14 @@ class ReadError(GelosError):
         return f"item {self.item_id}, asset {self.asset}: {self.cause}"
 
 
+class LostSceneError(ReadError):
+    """An asset is missing, or cannot be used, for good: its scene is lost."""
+
+
+class ServiceError(GelosError):
+    """A service or store cannot be used at all; no item of it is to blame, and the run stops."""
+
+
 class StoreError(GelosError):
     """A file or object could not be written or has an unexpected content."""
 

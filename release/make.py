@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from chipping.chip import OnProgress
 
 AOIS_NAME = "aois.geojson"
-_AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips")
+_AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips", "lost")
 """What a release says of an AOI: what became of it, not how many tries it took."""
 
 

@@ -6,14 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from cube.config.sensors import Sensor
 from cube.errors import StoreError
 from cube.pixels.access import Access
-from cube.pixels.read import read_bands
+from cube.pixels.read import PlacedByItem, read_bands
+from cube.retry import stop_if_given_up
 from cube.run.storage import Folder
-from cube.run.tasks import stop_if_given_up
 from cube.scenes.items import Scene
 from cube.scenes.plan import canonical_json
 from cube.store.sealed import read_seal
@@ -54,7 +55,8 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     Returns
     -------
     dict
-        The marker's record: ``fingerprint``, and ``digests`` (SHA-256 by band).
+        The marker's record: ``fingerprint``, ``digests`` (SHA-256 by band), ``valid`` (valid pixels
+        by band), and ``placed_by_item`` where files do not say where they lie.
 
     Raises
     ------
@@ -62,11 +64,11 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         If the cube is sealed: the block was made, and is made again only because its worker died
         since.
     """
-    if (record := _record_of(task)) is not None:
-        return record
+    if (made := _record_of(task)) is not None:
+        return made
     if read_seal(task.cubes, task.aoi_index) is not None:
         raise StoreError(f"block {task.block.name}: its cube is sealed already")
-    digests = {}
+    digests, valid, placed = {}, {}, PlacedByItem()
     bands = read_bands(
         task.scenes,
         task.sensor,
@@ -75,14 +77,18 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         task.access,
         resampling=task.resampling,
         harmonize=task.harmonize,
+        placed_by_item=placed,
     )
     for band, values in bands:
         stop_if_given_up()
         # A worker that was cut off from its scheduler may have made the same block meanwhile.
-        if (record := _record_of(task)) is not None:
-            return record
+        if (made := _record_of(task)) is not None:
+            return made
+        valid[band] = int(np.count_nonzero(~task.sensor.band(band).is_nodata(values)))
         digests[band] = write_block(task.cubes, task.aoi_index, task.block, band, values)
-    record = {"fingerprint": task.fingerprint, "digests": digests}
+    record: dict[str, Any] = {"fingerprint": task.fingerprint, "digests": digests, "valid": valid}
+    if placed:
+        record["placed_by_item"] = sorted(map(list, placed))
     task.markers.write(task.marker, canonical_json(record))
     return record
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cube.config.aoi import Aoi
 from cube.config.models import Config
-from cube.errors import DiskFullError, ReadError, UnusableError
+from cube.errors import DiskFullError, LostSceneError, ServiceError, UnusableError
 from cube.pixels.access import check_access
 from cube.run.layout import Layout, aoi_stem
 from cube.run.logs import event
@@ -19,6 +19,7 @@ from cube.run.status import AoiState
 from cube.run.tasks import Outcome
 from cube.scenes.estimate import estimate_cost
 from cube.scenes.explain import Skipped
+from cube.scenes.lost import LostScene
 from cube.scenes.plan import CubePlan
 from cube.store.open import read_array
 from cube.store.resume import BlockRecords, close_cube, keep_blocks, reopen_cube
@@ -28,16 +29,23 @@ from cube.windows.grid import Block
 
 from .aoi_rows import AoiRows, error_in_one_line
 from .block import BlockTask
+from .losses import LossWatch
 from .plans import AoiPlanner, access_of
 from .prefilter import candidate_classes, needed_blocks
+from .shortfalls import shortfalls_of
 
 _LOG = logging.getLogger(__name__)
+
+_SHORTFALLS = "shortfalls"
+_PLACED_BY_ITEM = "placed_by_item"
+"""Attributes of a cube: what it holds less of than was promised, and whose place its items gave."""
 
 
 @dataclass
 class _OpenCube:
     """A cube that is being built."""
 
+    aoi: Aoi
     plan: CubePlan
     records: BlockRecords
     """Records of the blocks on disk."""
@@ -48,6 +56,8 @@ class _OpenCube:
     imagery_asked: bool = False
     """True once the blocks beside land cover have been lined up, too."""
     error: str = ""
+    lost: list[LostScene] = field(default_factory=list)
+    """Scenes whose files are missing or broken: the AOI is planned again without them."""
 
     @property
     def share_done(self) -> float:
@@ -63,11 +73,16 @@ class _OpenCube:
 class BlockQueue:
     """The blocks of a run: the engine takes them, and is told back what became of each.
 
-    Trouble with one AOI, whatever it is, fails that AOI and no other.
+    Trouble with one AOI, whatever it is, fails that AOI and no other; trouble with a service stops
+    the run.
     """
 
-    def __init__(self, config: Config, layout: Layout, planner: AoiPlanner, rows: AoiRows) -> None:
+    def __init__(
+        self, config: Config, layout: Layout, planner: AoiPlanner, rows: AoiRows, losses: LossWatch
+    ) -> None:
         self._config, self._layout, self._planner, self._rows = config, layout, planner, rows
+        self._losses = losses
+        self._tries: dict[int, int] = {}
         self._cubes: dict[int, _OpenCube] = {}
         self._ready: deque[BlockTask] = deque()
         self._in_flight = 0
@@ -92,33 +107,62 @@ class BlockQueue:
         return taken
 
     def finish(self, outcome: Outcome[BlockTask, dict[str, Any]]) -> None:
-        """Note what became of a block; the last one of a cube seals it, or fails its AOI."""
+        """Note what became of a block; the last one of a cube seals it, or fails its AOI.
+
+        Raises
+        ------
+        ServiceError
+            If a service as a whole is to blame.
+        """
         self._in_flight -= 1
         task, cube = outcome.task, self._cubes[outcome.task.aoi_index]
         cube.waiting.discard(task.block.name)
         if outcome.error is None:
             cube.records[task.block.name] = outcome.get()
             self.fetched += 1
+            self._losses.read(task.scenes[0].collection, [scene.id for scene in task.scenes])
             self._rows.update(task.aoi_index, done=cube.share_done)
         else:
-            reason = f"block {task.block.name}: {error_in_one_line(outcome.error)}"
-            facts = {"aoi": task.aoi_index, "block": task.block.name}
-            _LOG.error("AOI %06d: %s", task.aoi_index, reason, extra=event("block", **facts))
-            cube.error = cube.error or reason
+            self._note_error(cube, task, outcome.error)
         if cube.waiting:
             return
         try:
-            if cube.imagery_asked or cube.error:
+            if cube.imagery_asked or cube.error or cube.lost:
                 self._close(task.aoi_index)
             else:
                 self._ask_for_imagery(task.aoi_index)
         except Exception as error:  # noqa: BLE001  as when it was begun
             self._give_up(task.aoi_index, error)
 
+    def _note_error(self, cube: _OpenCube, task: BlockTask, error: BaseException) -> None:
+        """Note why a block was not made: a scene is lost, or its AOI fails.
+
+        Raises
+        ------
+        ServiceError
+            If a service as a whole is to blame.
+        """
+        if isinstance(error, ServiceError):
+            raise error
+        reason = f"block {task.block.name}: {error_in_one_line(error)}"
+        if isinstance(error, LostSceneError):
+            collection = next(one.collection for one in task.scenes if one.id == error.item_id)
+            scene = LostScene(task.sensor.key, collection, error.item_id, error.asset, error.cause)
+            self._losses.lose(scene)
+            if not task.sensor.is_static:
+                cube.lost.append(scene)
+                return
+            reason += f" ({task.sensor.title} has no other choice)"
+        facts = {"aoi": task.aoi_index, "block": task.block.name}
+        _LOG.error("AOI %06d: %s", task.aoi_index, reason, extra=event("block", **facts))
+        cube.error = cube.error or reason
+
     def _begin(self, aoi: Aoi, planned: Future[CubePlan]) -> None:
-        tries = self._rows.tries(aoi.index) + 1
+        tries = self._tries.setdefault(aoi.index, self._rows.tries(aoi.index) + 1)
         try:
             self._take_up(aoi, planned, tries)
+        except ServiceError:
+            raise
         except UnusableError as error:
             if not self._any_planned:  # nor will any other AOI find what the config asks for
                 raise
@@ -137,17 +181,20 @@ class BlockQueue:
             plan = planned.result()
         except Skipped as skipped:
             reopen_cube(self._layout, aoi.index)  # another config's cube is not wanted
-            self._rows.update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
+            facts: dict[str, Any] = {"reason": skipped.reason, "lost": self._planner.lost_scenes(aoi)}
+            self._rows.update(aoi.index, status=AoiState.SKIPPED, done=0.0, **facts)
             return
         self._any_planned = True
-        size = {"epsg": plan.epsg, "width_m": plan.bounds.width, "height_m": plan.bounds.height}
-        if self._is_current(plan):
+        facts = {"epsg": plan.epsg, "width_m": plan.bounds.width, "height_m": plan.bounds.height}
+        facts["lost"] = self._planner.lost_scenes(aoi)
+        if (seal := self._current_seal(plan)) is not None:
             self._layout.building.remove_folder(aoi_stem(aoi.index))
-            self._rows.update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **size)
+            reason = "; ".join(seal["attributes"].get(_SHORTFALLS, ()))
+            self._rows.update(aoi.index, status=AoiState.BUILT, reason=reason, done=1.0, **facts)
             return
         _check_access(plan, self._config)
-        self._rows.update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **size)
-        cube = _OpenCube(plan, keep_blocks(self._layout, plan))
+        self._rows.update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **facts)
+        cube = _OpenCube(aoi, plan, keep_blocks(self._layout, plan))
         self._check_room(cube)
         write_template(self._layout.cubes, plan)
         self._cubes[aoi.index] = cube
@@ -183,13 +230,13 @@ class BlockQueue:
         lulc = read_array(self._layout.cubes, plan.aoi_index, "lulc/lulc")
         return needed_blocks(candidate_classes(lulc, plan, self._config), plan, self._config)
 
-    def _is_current(self, plan: CubePlan) -> bool:
-        """Tell whether a sealed cube is the plan's, and holds every block that is wanted."""
+    def _current_seal(self, plan: CubePlan) -> dict[str, Any] | None:
+        """Return the root of a sealed cube if it is the plan's, and holds every block wanted."""
         sealed = read_seal(self._layout.cubes, plan.aoi_index)
         if sealed is None or not describes(sealed, plan):
-            return False
+            return None
         left_out = set(sealed["attributes"].get("not_fetched", ()))
-        return not left_out or not left_out & set(self._wanted_blocks(plan))
+        return None if left_out and left_out & set(self._wanted_blocks(plan)) else sealed
 
     def _check_room(self, cube: _OpenCube) -> None:
         """See that a cube fits beside what those that are being built have still to write."""
@@ -219,20 +266,34 @@ class BlockQueue:
         )
 
     def _close(self, aoi_index: int) -> None:
-        """Seal a cube whose blocks are all on disk, or say why it cannot be."""
+        """Seal a cube whose blocks are all on disk, plan it anew, or say why it cannot be made.
+
+        All blocks of a plan have ended by then, so that which scenes are lost follows from the
+        files alone, not from which was read first.
+        """
         cube = self._cubes.pop(aoi_index)
-        if cube.error:
-            self._rows.update(aoi_index, status=AoiState.FAILED, reason=cube.error)
+        if cube.lost and not cube.error:
+            self._planner.plan_again(cube.aoi, cube.lost)
             return
-        close_cube(self._layout, cube.plan, cube.records, cube.left_out)
-        self._rows.update(aoi_index, status=AoiState.BUILT, reason="", done=1.0)
+        if cube.error:
+            self._planner.record_lost(cube.aoi, cube.lost)
+            lost = self._planner.lost_scenes(cube.aoi)
+            self._rows.update(aoi_index, status=AoiState.FAILED, reason=cube.error, lost=lost)
+            return
+        shortfalls = shortfalls_of(cube.plan, cube.records)
+        notes = {_SHORTFALLS: shortfalls, _PLACED_BY_ITEM: _placed_by_item(cube.records)}
+        close_cube(self._layout, cube.plan, cube.records, cube.left_out, **notes)
+        self._rows.update(aoi_index, status=AoiState.BUILT, reason="; ".join(shortfalls), done=1.0)
+
+
+def _placed_by_item(records: BlockRecords) -> list[dict[str, str]]:
+    """Return, for a cube's provenance, the files whose place only their items know."""
+    found = {tuple(one) for record in records.values() for one in record.get(_PLACED_BY_ITEM, ())}
+    return [{"item": item, "asset": asset, "by_item": facts} for item, asset, facts in sorted(found)]
 
 
 def _check_access(plan: CubePlan, config: Config) -> None:
     """Get all containers' tokens before the first block: a missing account shows at once."""
     for sensor_plan in plan.sensors:
-        scene = next(sensor_plan.scenes)
-        asset = next(iter(scene.assets.values()))
-        access = access_of(config, sensor_plan.key, sensor_plan.catalog)
-        if problem := check_access(asset.href, access):
-            raise ReadError(scene.id, asset.key, problem)
+        asset = next(iter(next(sensor_plan.scenes).assets.values()))
+        check_access(asset.href, access_of(config, sensor_plan.key, sensor_plan.catalog))

@@ -46,7 +46,9 @@ class BuildOptions:
     aoi: tuple[int, ...] = ()
     """Indices of the AOIs (empty: all)."""
     retry_failed: bool = False
-    """Only AOIs that failed in an earlier run."""
+    """Only AOIs that failed in an earlier run; the catalog is asked again for them."""
+    recheck_lost: bool = False
+    """Ask again for scenes whose files were missing or broken."""
     scheduler: str = ""
     """Address of a running Dask scheduler; empty: as the config says."""
     dry_run: bool = False
@@ -57,7 +59,12 @@ def build_options(function: Callable[..., int]) -> Callable[..., int]:
     """Give a command the options of a build: its second argument holds them."""
 
     @_AOI_OPTION
-    @click.option("--retry-failed", is_flag=True, help="Only AOIs that failed before.")
+    @click.option(
+        "--retry-failed", is_flag=True, help="Only AOIs that failed before; the catalog is asked again."
+    )
+    @click.option(
+        "--recheck-lost", is_flag=True, help="Ask again for scenes whose files were missing or broken."
+    )
     @click.option("--scheduler", default="", metavar="ADDRESS", help="A running Dask scheduler.")
     @click.option("--dry-run", is_flag=True, help="Plan and print, but build nothing.")
     @functools.wraps(function)
@@ -67,10 +74,11 @@ def build_options(function: Callable[..., int]) -> Callable[..., int]:
         scheduler: str,
         *,
         retry_failed: bool,
+        recheck_lost: bool,
         dry_run: bool,
         **others: Any,
     ) -> int:
-        return function(common, BuildOptions(aoi, retry_failed, scheduler, dry_run), **others)
+        return function(common, BuildOptions(aoi, retry_failed, recheck_lost, scheduler, dry_run), **others)
 
     return with_options
 
@@ -179,7 +187,12 @@ def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
     try:
         with draw_aois(total, "cubes", bars=bars) as progress, open_engine(compute) as engine:
             summary = build_cubes(
-                config, engine, only=options.aoi, retry_failed=options.retry_failed, progress=progress
+                config,
+                engine,
+                only=options.aoi,
+                retry_failed=options.retry_failed,
+                recheck_lost=options.recheck_lost,
+                progress=progress,
             )
     except KeyboardInterrupt:
         rows = StatusBoard(Layout.of(config).root, load_aois(config)).rows
@@ -202,3 +215,21 @@ def _print_summary(summary: BuildSummary) -> None:
     ]
     print_table("Cubes", ["AOI", "status", "EPSG", "extent", "reason"], rows)
     print(f"{summarize_states(summary.rows)}; {summary.fetched_blocks} blocks fetched")
+    for line in _findings(summary):
+        print(line)
+
+
+def _findings(summary: BuildSummary) -> Iterator[str]:
+    """Say of cubes what their state does not: scenes that were lost, pixels that are not there."""
+    from cube.run.status import AoiState
+
+    without = {index: len(row.lost) for index, row in summary.rows.items() if row.lost}
+    if without:
+        areas = ", ".join(f"{index:06}" for index in without)
+        yield (
+            f"{sum(without.values())} scenes are lost, their files missing or broken; AOI {areas} does "
+            "without (aoi_metadata.geojson names them; --recheck-lost asks again)"
+        )
+    for index, row in summary.rows.items():
+        if row.status is AoiState.BUILT and row.reason:
+            yield f"warning: AOI {index:06} holds fewer pixels than its scenes promise: {row.reason}"

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from shapely.geometry.base import BaseGeometry
 
 from cube.config.aoi import Aoi, load_aois
 from cube.config.models import Config
 from cube.config.profiles import DEFAULT_PROFILE
 from cube.config.sensor_models import SensorConfig, Sentinel2Config
-from cube.errors import CatalogError, ConfigError, GelosError, ReadError, UnusableError
+from cube.errors import CatalogError, ConfigError, GelosError, LostSceneError, ReadError, UnusableError
 from cube.pixels.access import Access
 from cube.pixels.read import read_band
+from cube.retry import heed
 from cube.run.layout import Layout, aoi_stem
+from cube.run.logs import event
 from cube.run.status import AoiState, StatusBoard
+from cube.scenes.acquisition import Acquisition
 from cube.scenes.catalog import Catalog, folder_of_items, open_catalog
 from cube.scenes.explain import Skipped
+from cube.scenes.lost import LostRecord, LostScene, LostWhilePlanning
 from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json
 from cube.scenes.planner import ClearShare, plan_aoi
 
+from .losses import LossWatch
 from .prefilter import candidate_classes, count_candidates
+
+_LOG = logging.getLogger(__name__)
 
 _PLAN_THREADS = 4
 _PLAN_AHEAD = 4
@@ -50,6 +60,8 @@ def access_of(config: Config, key: str, catalog: str = "") -> Access:
         s3=source.sensor.s3,
         connections=config.compute.max_connections,
         retries=config.compute.read_retries,
+        wait_s=config.compute.retry_wait_s,
+        longest_wait_s=config.compute.retry_longest_wait_s,
     )
 
 
@@ -59,11 +71,12 @@ def plan_cubes(
     """Plan AOIs without building or keeping anything: what a dry run shows."""
     catalog = catalog or open_catalog(config)
     layout = Layout.of(config)
-    any_planned = False
+    clear_share, any_planned = _clear_share(config, LossWatch()), False
     for aoi in wanted_aois(config, only=only):
         try:
-            kept = _kept_plan(aoi, config, layout)
-            yield aoi, kept or plan_aoi(aoi, config, catalog, _clear_share(config))
+            lost = LostRecord(layout.lost, aoi).read()
+            kept = _kept_plan(aoi, config, layout, lost)
+            yield aoi, kept or _plan_without(lost, aoi, config, catalog, clear_share, lambda _: None)[0]
             any_planned = True
         except UnusableError as error:
             if not any_planned:  # nor will any other AOI find what the config asks for
@@ -114,44 +127,73 @@ def candidates_of(plan: CubePlan, config: Config) -> dict[str, int]:
     return count_candidates(candidate_classes(lulc, plan, config))
 
 
-def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog) -> CubePlan:
-    """Return an AOI's plan: the one on disk if its question is the same, else a new one.
+def _plan_without(
+    lost: tuple[LostScene, ...],
+    aoi: Aoi,
+    config: Config,
+    catalog: Catalog,
+    clear_share: ClearShare | None,
+    record: Callable[[tuple[LostScene, ...]], None],
+) -> tuple[CubePlan, tuple[LostScene, ...]]:
+    """Plan an AOI, again for as long as scenes are found lost while they are ranked.
 
-    A new plan is kept, so a run that is resumed keeps its scenes, whatever the catalog has gained
-    meanwhile. An AOI that is skipped leaves a record of what was seen, and is asked about again.
+    Returns
+    -------
+    CubePlan, tuple of LostScene
+        The plan, and the scenes that it does without: `lost`, and those found, of which `record`
+        was told.
     """
-    kept = _kept_plan(aoi, config, layout)
-    if kept is not None:
-        return kept
-    name = f"{aoi_stem(aoi.index)}.json"
-    try:
-        plan = plan_aoi(aoi, config, catalog, _clear_share(config))
-    except Skipped as skipped:
-        scenes_seen = [scene.to_json() for scene in skipped.scenes_seen]
-        layout.plans.write(name, canonical_json({"skipped": skipped.reason, "candidates": scenes_seen}))
-        raise
-    record = {"question": _planning_digest(aoi, config), "plan": plan.to_json()}
-    layout.plans.write(name, canonical_json(record))
-    return plan
+    while True:
+        try:
+            return plan_aoi(aoi, config, catalog, clear_share, lost), lost
+        except LostWhilePlanning as found:
+            record(found.scenes)
+            lost = (*lost, *found.scenes)
 
 
-def _kept_plan(aoi: Aoi, config: Config, layout: Layout) -> CubePlan | None:
+def _kept_plan(aoi: Aoi, config: Config, layout: Layout, lost: tuple[LostScene, ...]) -> CubePlan | None:
     try:
-        record = json.loads(layout.plans.read(f"{aoi_stem(aoi.index)}.json"))
-        if record["question"] == _planning_digest(aoi, config):
+        record = json.loads(layout.plans.read(_plan_name(aoi)))
+        if record["question"] == _planning_digest(aoi, config, lost):
             return CubePlan.from_json(record["plan"], config.table)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     return None
 
 
-def _clear_share(config: Config) -> ClearShare | None:
+def _plan_name(aoi: Aoi) -> str:
+    return f"{aoi_stem(aoi.index)}.json"
+
+
+def _clear_share(config: Config, losses: LossWatch) -> ClearShare | None:
+    """Return what measures scenes over an AOI, if the config ranks by it."""
     for key, settings in config.sensors.items():
         if isinstance(settings, Sentinel2Config) and settings.rank == "aoi":
-            from cube.pixels.preview import clear_share
-
-            return partial(clear_share, clear=settings.clear, access=access_of(config, key))
+            access = access_of(config, key)
+            return partial(_measure, sensor=key, clear=settings.clear, access=access, losses=losses)
     return None
+
+
+def _measure(
+    acquisition: Acquisition,
+    aoi: BaseGeometry,
+    *,
+    sensor: str,
+    clear: Collection[int],
+    access: Access,
+    losses: LossWatch,
+) -> float:
+    """Measure the clear share of an acquisition, and note whether its files were there."""
+    from cube.pixels.preview import clear_share
+
+    collection = acquisition.scenes[0].collection
+    try:
+        share = clear_share(acquisition, aoi, clear=clear, access=access)
+    except LostSceneError as error:
+        losses.lose(LostScene(sensor, collection, error.item_id, error.asset, error.cause))
+        raise
+    losses.read(collection, [scene.id for scene in acquisition.scenes])
+    return share
 
 
 _NOT_PLANNED = {"fill_na", "na_value", "dtype", "cloud_bits", "cloud_buffer_px", "sampling_factor"}
@@ -163,9 +205,9 @@ def _not_planned(settings: SensorConfig) -> set[str]:
     return _NOT_PLANNED | {"bands", "cloud_band", "catalog"} | (set() if ranked else {"clear"})
 
 
-def _planning_digest(aoi: Aoi, config: Config) -> str:
+def _planning_digest(aoi: Aoi, config: Config, lost: Iterable[LostScene] = ()) -> str:
     """Return a digest of all that a plan follows from, but for what the catalog holds."""
-    question = {
+    question: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "aoi": aoi.geometry.wkt,
         "extent": [str(config.aoi.extent), config.aoi.max_side_m],
@@ -187,31 +229,63 @@ def _planning_digest(aoi: Aoi, config: Config) -> str:
             for key, row in config.extra_sensors.items()
             if key in config.sensors
         }
+    if config.catalog.exclude_items:
+        question["exclude_items"] = sorted(config.catalog.exclude_items)
+    if items := sorted(scene.item for scene in lost):
+        question["lost"] = items
     return hashlib.sha256(canonical_json(question)).hexdigest()
 
 
 class AoiPlanner:
-    """Plans AOIs in order, in threads, a few ahead of those that are taken."""
+    """Plans AOIs in order, in threads, a few ahead of those that are taken.
 
-    def __init__(self, config: Config, layout: Layout, catalog: Catalog, aois: Iterable[Aoi]) -> None:
+    Parameters
+    ----------
+    losses
+        Hears of scenes that are lost while they are ranked.
+    ask_again
+        Plans of earlier runs do not count; what changed is said.
+    recheck_lost
+        Nor do records of lost scenes: their files are read again.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        layout: Layout,
+        catalog: Catalog,
+        aois: Iterable[Aoi],
+        losses: LossWatch,
+        *,
+        ask_again: bool = False,
+        recheck_lost: bool = False,
+    ) -> None:
         self._config, self._layout, self._catalog = config, layout, catalog
+        self._losses, self._ask_again, self._recheck_lost = losses, ask_again, recheck_lost
         self._aois = deque(aois)
         self._pending: dict[Future[CubePlan], Aoi] = {}
-        self._pool = ThreadPoolExecutor(_PLAN_THREADS)
+        self._recorded: dict[int, Aoi] = {}
+        self._given_up = threading.Event()
+        self._pool = ThreadPoolExecutor(_PLAN_THREADS, initializer=heed, initargs=(self._given_up.is_set,))
+        self._clear_share = _clear_share(config, losses)
 
     def __enter__(self) -> Self:
         """Return the planner."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give up what is not planned yet."""
+        """Give up what is not planned yet; what a service is to blame for leaves the records."""
+        self._given_up.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._losses.blamed:
+            for aoi in self._recorded.values():
+                self._record(aoi).withdraw(self._losses.blamed)
 
     def take(self, *, wait_for_it: bool) -> tuple[Aoi, Future[CubePlan]] | None:
         """Return an AOI whose planning has ended; None if there is none, or none yet."""
         while self._aois and len(self._pending) < _PLAN_AHEAD:
             aoi = self._aois.popleft()
-            self._pending[self._pool.submit(self._plan, aoi)] = aoi
+            self._pending[self._pool.submit(self._plan_first, aoi)] = aoi
         if not self._pending:
             return None
         done, _ = wait(self._pending, timeout=None if wait_for_it else 0, return_when=FIRST_COMPLETED)
@@ -220,5 +294,81 @@ class AoiPlanner:
         future = min(done, key=lambda one: self._pending[one].index)
         return self._pending.pop(future), future
 
-    def _plan(self, aoi: Aoi) -> CubePlan:
-        return _kept_or_new_plan(aoi, self._config, self._layout, self._catalog)
+    def plan_again(self, aoi: Aoi, lost: Iterable[LostScene]) -> None:
+        """Put lost scenes on record; the AOI is planned without them, and taken once more."""
+        self.record_lost(aoi, lost)
+        self._pending[self._pool.submit(self._plan, aoi)] = aoi
+
+    def record_lost(self, aoi: Aoi, lost: Iterable[LostScene]) -> None:
+        """Put lost scenes on record, and say so."""
+        for scene in sorted(set(lost)):
+            facts = {"item": scene.item, "asset": scene.asset, "cause": scene.cause}
+            _LOG.warning("AOI %06d: lost: %s", aoi.index, scene, extra=event("lost", aoi=aoi.index, **facts))
+        self._recorded[aoi.index] = aoi
+        self._record(aoi).add(lost)
+
+    def lost_scenes(self, aoi: Aoi) -> list[dict[str, str]]:
+        """Return what an AOI's row says of its lost scenes."""
+        return [
+            {"item": scene.item, "asset": scene.asset, "cause": scene.cause}
+            for scene in self._record(aoi).read()
+        ]
+
+    def _record(self, aoi: Aoi) -> LostRecord:
+        return LostRecord(self._layout.lost, aoi)
+
+    def _plan_first(self, aoi: Aoi) -> CubePlan:
+        """Plan an AOI for the first time in this run."""
+        if self._recheck_lost:
+            record = self._record(aoi)
+            lost = record.read()
+            record.withdraw(scene.item for scene in lost)
+            for scene in lost:
+                _LOG.info(
+                    "AOI %06d: asked again: %s", aoi.index, scene, extra=event("replanned", aoi=aoi.index)
+                )
+        return self._plan(aoi, ask_again=self._ask_again)
+
+    def _plan(self, aoi: Aoi, *, ask_again: bool = False) -> CubePlan:
+        """Return an AOI's plan: the one on disk if its question is the same, else a new one.
+
+        A new plan is kept, so a run that is resumed keeps its scenes, whatever the catalog has
+        gained meanwhile. An AOI that is skipped leaves a record of what was seen, and is asked
+        about again.
+        """
+        config, plans = self._config, self._layout.plans
+        lost = self._record(aoi).read()
+        kept = _kept_plan(aoi, config, self._layout, lost)
+        if kept is not None and not ask_again:
+            return kept
+        try:
+            plan, lost = _plan_without(
+                lost, aoi, config, self._catalog, self._clear_share, partial(self.record_lost, aoi)
+            )
+        except Skipped as skipped:
+            scenes_seen = [scene.to_json() for scene in skipped.scenes_seen]
+            record = {"skipped": skipped.reason, "candidates": scenes_seen}
+            plans.write(_plan_name(aoi), canonical_json(record))
+            raise
+        question = _planning_digest(aoi, config, lost)
+        plans.write(_plan_name(aoi), canonical_json({"question": question, "plan": plan.to_json()}))
+        if ask_again:
+            text = what_changed(kept, plan)
+            _LOG.info("AOI %06d: %s", aoi.index, text, extra=event("replanned", aoi=aoi.index))
+        return plan
+
+
+def what_changed(before: CubePlan | None, after: CubePlan) -> str:
+    """Say in one line which scenes a new plan has that the one before had not, and the reverse."""
+    if before is None:
+        return "planned anew"
+    changes = []
+    for plan in after.sensors:
+        old = {scene.id for one in before.sensors if one.key == plan.key for scene in one.scenes}
+        new = {scene.id for scene in plan.scenes}
+        if old != new:
+            gone, come = ", ".join(sorted(old - new)), ", ".join(sorted(new - old))
+            changes.append(f"{plan.key}: {come or 'nothing'} in place of {gone or 'nothing'}")
+    return (
+        f"planned anew: {'; '.join(changes)}" if changes else "asked again: the catalog gives the same scenes"
+    )

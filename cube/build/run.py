@@ -9,6 +9,7 @@ is not read again.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from cube.config.aoi import load_aois
@@ -22,6 +23,7 @@ from cube.scenes.catalog import Catalog, open_catalog
 from .aoi_rows import AoiCallback, AoiRows
 from .block import build_block
 from .block_queue import BlockQueue
+from .losses import LossWatch
 from .plans import AoiPlanner, wanted_aois
 
 
@@ -49,6 +51,7 @@ def build_cubes(
     *,
     only: Collection[int] = (),
     retry_failed: bool = False,
+    recheck_lost: bool = False,
     progress: AoiCallback | None = None,
     catalog: Catalog | None = None,
 ) -> BuildSummary:
@@ -63,7 +66,9 @@ def build_cubes(
     only
         Indices of the AOIs to build (empty: all).
     retry_failed
-        Only those AOIs that failed in an earlier run.
+        Only those AOIs that failed in an earlier run; the catalog is asked again for them.
+    recheck_lost
+        Scenes on record as lost are candidates again.
     progress
         Told of every change of an AOI's row.
     catalog
@@ -80,6 +85,8 @@ def build_cubes(
         If nothing can be begun.
     BusyError
         If another run holds the working folder.
+    ServiceError
+        If a service or store cannot be used at all.
     """
     layout = Layout.of(config)
     layout.make(config)
@@ -89,11 +96,15 @@ def build_cubes(
         wanted = wanted_aois(config, only=only, retry_failed=retry_failed)
         board = StatusBoard(layout.root, load_aois(config))
         board.write()
-        with AoiPlanner(config, layout, catalog or open_catalog(config), wanted) as planner:
-            blocks = BlockQueue(config, layout, planner, AoiRows(board, progress))
+        losses = LossWatch()
+        asked = catalog or open_catalog(config, ask_again=retry_failed)
+        how = {"ask_again": retry_failed, "recheck_lost": recheck_lost}
+        with AoiPlanner(config, layout, asked, wanted, losses, **how) as planner:
+            blocks = BlockQueue(config, layout, planner, AoiRows(board, progress), losses)
             try:
-                for outcome in engine.run(build_block, blocks, layout.root.url):
-                    blocks.finish(outcome)
+                with closing(engine.run(build_block, blocks, layout.root.url)) as outcomes:
+                    for outcome in outcomes:
+                        blocks.finish(outcome)
             finally:
                 board.write()
         return BuildSummary({aoi.index: board[aoi.index] for aoi in wanted}, blocks.fetched)

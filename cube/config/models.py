@@ -35,6 +35,7 @@ from .fields import (
     Thresholds,
     TimeRange,
     number_to_text,
+    one_or_many,
 )
 from .profiles import DEFAULT_PROFILE, PROFILES, Profile, Signer, Source, find_profile
 from .sensor_models import LandCoverConfig, SensorConfig, Sentinel2Config, SeriesConfig
@@ -118,8 +119,14 @@ class CatalogConfig(Section):
     """Further tries of a search request that failed in passing (timeouts, resets, 429, 5xx)."""
     retry_budget_s: Annotated[float, Field(gt=0)] = 900
     """Seconds after which a failing search is given up whatever tries are left."""
+    retry_wait_s: Annotated[float, Field(gt=0)] = 0.5
+    """Longest wait before a search is tried a second time, seconds; it doubles with each try."""
+    retry_longest_wait_s: Annotated[float, Field(gt=0)] = 60
+    """No wait between two tries of a search is longer, seconds."""
     page_size: Annotated[int, Field(gt=0, le=1000)] = 250
-    """Items asked for per page."""
+    """Items asked for per page; fewer are asked for where the service times out (504)."""
+    exclude_items: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = ()
+    """Ids of items that are no candidates, whatever the catalog says of them."""
 
 
 class ChipsConfig(Section):
@@ -229,7 +236,11 @@ class ComputeConfig(Section):
     max_connections: Annotated[int, Field(ge=1)] = 16
     """Reads that one process has open at once."""
     read_retries: Annotated[int, Field(ge=0)] = 8
-    """Further tries of a read that failed, before its block fails."""
+    """Further tries of a read that failed in passing, before its block fails."""
+    retry_wait_s: Annotated[float, Field(gt=0)] = 0.5
+    """Longest wait before a read is tried a second time, seconds; it doubles with each try."""
+    retry_longest_wait_s: Annotated[float, Field(gt=0)] = 60
+    """No wait between two tries of a read is longer, seconds."""
 
     @field_validator("memory_limit")
     @classmethod

@@ -26,11 +26,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cube.certificates import gdal_trust
 from cube.config.profiles import S3Access
-from cube.errors import ReadError
+from cube.errors import LostSceneError, ReadError, ServiceError
 from cube.redaction import without_signature
-from cube.retry import Refused, Result, RetryPolicy, Transient
+from cube.retry import Lasting, Refused, Result, RetryPolicy, Transient
+from cube.run.logs import event
 from cube.scenes.items import AssetRef, Scene
 
+from .failures import Failure, Verdict, fault_of_library, judge, unusable
 from .s3 import address_of, signed_address
 from .signing import token_for
 
@@ -59,6 +61,12 @@ _GDAL_OPTIONS: dict[str, Any] = {
 }
 _READ_BUDGET_S = 1800.0
 _PUBLIC = S3Access()
+_DISK_WAIT = 0.25
+"""How much shorter a disk is waited for than a network, before what it lacks is asked for again."""
+_TOKEN_BUDGET_S = 300.0
+_TOKEN_RETRIES = 8
+"""However few tries a read has: without a token the run stops."""
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,11 @@ class Access:
     connections: int = 16
     """Reads that this process has open at once."""
     retries: int = 8
-    """Further tries of a read that failed."""
+    """Further tries of a read that failed in passing."""
+    wait_s: float = 0.5
+    """Longest wait before the second try; it doubles with each."""
+    longest_wait_s: float = 60.0
+    """No wait is longer."""
 
     def resolve(self, href: str) -> str:
         """Return an href that can be opened, unsigned, or an s3:// one that has to be signed."""
@@ -84,9 +96,36 @@ class Access:
             return href
         return str(PurePosixPath(self.base) / href)
 
+    def token(self, href: str, *, stale: str | None) -> str:
+        """Return the token that opens an href; `stale` is one that was refused.
+
+        Raises
+        ------
+        ServiceError
+            If none can be had.
+        """
+        retries = max(self.retries, _TOKEN_RETRIES)
+        policy = RetryPolicy(retries, _TOKEN_BUDGET_S, self.wait_s, self.longest_wait_s)
+        return token_for(href, stale=stale, policy=policy)
+
 
 def read_with_retries(scene: Scene, asset: AssetRef, access: Access, read: Callable[[str], Result]) -> Result:
-    """Read an asset, trying again on any error."""
+    """Read an asset, trying again what may pass.
+
+    Parameters
+    ----------
+    read
+        Is given a URL; raises :class:`cube.retry.Refused` where the file can be read, but not used.
+
+    Raises
+    ------
+    ReadError
+        If the read still failed at the last try.
+    LostSceneError
+        If the file is missing, or cannot be used, for good.
+    ServiceError
+        If the trouble is the service's: no connection, no token, a store that lets nobody in.
+    """
     _install_log_filters()
     opener = _Opener(asset, access)
     readers = _readers(access.connections)
@@ -97,36 +136,32 @@ def read_with_retries(scene: Scene, asset: AssetRef, access: Access, read: Calla
         if failure is None:
             return cast("Result", result)
         opener.note_failure(failure)
-        raise Transient(failure.cause)
+        raise failure.signal()
 
     try:
-        return RetryPolicy(access.retries if opener.is_remote else 0, _READ_BUDGET_S).call(attempt)
-    except (Transient, Refused) as last:
-        error = ReadError(scene.id, asset.key, str(last))
+        return opener.policy.call(attempt, opener.service)
+    except Lasting as last:
+        error: ReadError = LostSceneError(scene.id, asset.key, last.cause)
+    except Transient as last:
+        error = ReadError(scene.id, asset.key, last.cause)
+    _LOG.info("%s: %s", error, opener.last_detail, extra=event("read", item=scene.id, asset=asset.key))
     raise error  # outside the handler: nothing that was caught, and may hold a token, comes along
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """What went wrong with one attempt, without any signature."""
-
-    cause: str
-    status: int | None
-    """The last HTTP status that was no success, where GDAL told of one."""
-
-
-def _try(read: Callable[[str], Result], url: str) -> tuple[Result | None, _Failure | None]:
-    _LAST_STATUS.status = None
+def _try(read: Callable[[str], Result], url: str) -> tuple[Result | None, Failure | None]:
+    _TOLD.status, _TOLD.broke_off = None, False
     with rasterio.Env(**_GDAL_OPTIONS, **gdal_trust()):
         try:
             return read(url), None
+        except Refused as refusal:
+            return None, unusable(str(refusal))
         except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
-            cause = _error_chain_text(error)
-    found = _STATUS.search(cause)
-    status = int(found[1]) if found else _LAST_STATUS.status
-    if status is not None and not found:
-        cause = f"{cause} (HTTP {status})"
-    return None, _Failure(cause, status)
+            text = _error_chain_text(error)
+        except Exception as error:  # noqa: BLE001  whatever a library makes of a broken file
+            _LOG.debug("a library failed", exc_info=True)
+            return None, fault_of_library(error)
+    _TOLD.hear(text)
+    return None, judge(text, _TOLD.status, broke_off=_TOLD.broke_off)
 
 
 def _error_chain_text(error: BaseException) -> str:
@@ -149,24 +184,33 @@ def _readers(connections: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(connections, thread_name_prefix="reader")
 
 
-class _LastStatus(threading.local):
-    """The last HTTP status that GDAL warned this thread of; errors of ranges do not name it."""
+class _Told(threading.local):
+    """What GDAL warned this thread of during a read; errors of ranges do not name it."""
 
     status: int | None = None
+    """The last HTTP status that was no success."""
+    broke_off: bool = False
+    """True where a transfer ended before its last byte."""
+
+    def hear(self, text: str) -> None:
+        """Note what a message tells of HTTP."""
+        for status in map(int, _STATUS.findall(text)):
+            if 200 <= status < 300 or not status:
+                self.broke_off = True
+            else:
+                self.status = status
 
 
-_LAST_STATUS = _LastStatus()
+_TOLD = _Told()
 _STATUS = re.compile(r"(?:HTTP response code: |HTTP error code: |response_code=)(\d+)")
 
 
 class _SignatureFilter(logging.Filter):
-    """Takes signatures out of what rasterio logs, and notes HTTP statuses."""
+    """Takes signatures out of what rasterio logs, and notes what GDAL warns of."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        for status in _STATUS.findall(text):
-            if not 200 <= int(status) < 300 and int(status):
-                _LAST_STATUS.status = int(status)
+        _TOLD.hear(text)
         record.msg, record.args = without_signature(text), ()
         return True
 
@@ -184,7 +228,9 @@ def _is_remote(href: str) -> bool:
     return href.startswith(("http://", "https://", "s3://"))
 
 
-_REFUSALS = frozenset({401, 403})
+_SIGNED_REFUSALS = 3
+"""Fresh tokens in a row that a container must refuse before it is believed."""
+_UNSIGNED_REFUSALS = 2
 _FAILED_READS: dict[str, int] = {}
 """Failed reads in this process, by href: GDAL must not see a URL again that has failed.
 
@@ -197,54 +243,101 @@ class _Opener:
 
     def __init__(self, asset: AssetRef, access: Access) -> None:
         self._href = access.resolve(asset.href)
-        self._sign, self._s3 = access.sign, access.s3
+        self._access = access
         self._refused: str | None = None
+        self._refusals = 0
         self._used = ""
         self._failed_reads = 0
+        self.last_detail = ""
+        """What the library said of the last failure."""
 
+    @property
     @property
     def is_remote(self) -> bool:
         """True where the asset is read over a network."""
         return _is_remote(self._href)
+
+    @property
+    def service(self) -> str:
+        """Whom the asset is read from, as people know it: a host, a bucket, a folder."""
+        scheme, separator, rest = self._href.partition("://")
+        if not separator:
+            return str(PurePosixPath(self._href).parent)
+        host = rest.partition("/")[0]
+        return host if scheme in ("http", "https") else f"{scheme}://{host}"
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """How often a read is tried; on a disk nothing passes by itself."""
+        access = self._access
+        if "://" in self._href:
+            return RetryPolicy(access.retries, _READ_BUDGET_S, access.wait_s, access.longest_wait_s)
+        return RetryPolicy(0, _READ_BUDGET_S, access.wait_s * _DISK_WAIT, access.longest_wait_s)
 
     def url(self) -> str:
         """Return what to open.
 
         Raises
         ------
-        Refused
+        ServiceError
             If no token, or no key to sign with, can be had.
         """
         if not self.is_remote:
             return self._href
         self._failed_reads = _FAILED_READS.get(self._href, 0)
         if self._href.startswith("s3://"):
-            return signed_address(self._href, self._s3, self._failed_reads)
-        if self._sign:
-            self._used = token_for(self._href, stale=self._refused)
+            return signed_address(self._href, self._access.s3, self._failed_reads)
+        if self._access.sign:
+            self._used = self._access.token(self._href, stale=self._refused)
         nonce = f"attempt={self._failed_reads}" if self._failed_reads else ""
         query = "&".join(part for part in (self._used, nonce) if part)
         return f"{self._href}{'&' if '?' in self._href else '?'}{query}" if query else self._href
 
-    def note_failure(self, failure: _Failure) -> None:
-        """Let the next attempt have another URL, and another token if this one was refused."""
-        if failure.status in _REFUSALS:
-            self._refused = self._used
+    def note_failure(self, failure: Failure) -> None:
+        """Let the next attempt have another URL, and another token if this one was refused.
+
+        Raises
+        ------
+        ServiceError
+            If fresh tokens are refused, too.
+        """
+        self.last_detail = failure.detail
         _FAILED_READS[self._href] = max(_FAILED_READS.get(self._href, 0), self._failed_reads + 1)
+        if failure.verdict not in (Verdict.REFUSED, Verdict.STORE):
+            self._refusals = 0
+            return
+        self._refusals += 1
+        if failure.verdict is Verdict.REFUSED:
+            self._refused = self._used
+            if self._refusals >= (_SIGNED_REFUSALS if self._used else _UNSIGNED_REFUSALS):
+                how = "even with a fresh token" if self._used else "without a token; see catalog.sign"
+                raise ServiceError(
+                    f"{self._place} lets nobody read ({failure.cause}, {how}); nothing of it is to be had "
+                    "now: check the account, or run again later"
+                )
+        elif self._refusals >= (_UNSIGNED_REFUSALS if self.is_remote else 1):
+            raise ServiceError(f"{self._place}: {failure.cause}; that is no item's fault, and stops the run")
+
+    @property
+    def _place(self) -> str:
+        """The container that the asset lies in, or the folder."""
+        container = self._href.partition("://")[2].split("/")[1:-1][:1]
+        return "/".join([self.service, *container])
 
 
-def check_access(href: str, access: Access) -> str:
-    """Return why there is no token, or key, for an asset, in one line; empty if there is one.
+def check_access(href: str, access: Access) -> None:
+    """Get the token of an asset's container, or the key of its bucket, if it needs one.
 
     Called for every container of a plan before its first block, so that a missing account shows in
     the first minute of a run, not hours later.
+
+    Raises
+    ------
+    ServiceError
+        If there is none to be had.
     """
-    address = access.resolve(href)
-    try:
-        if address.startswith("s3://"):
-            signed_address(address, access.s3, 0)
-        elif access.sign and _is_remote(address):
-            token_for(address, stale=None)
-    except Refused as refused:
-        return str(refused)
-    return ""
+    href = access.resolve(href)
+    if href.startswith("s3://"):
+        signed_address(href, access.s3, 0)
+    elif access.sign and _is_remote(href):
+        access.token(href, stale=None)

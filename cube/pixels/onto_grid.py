@@ -21,7 +21,8 @@ from odc.geo.warp import resampling_s2rio
 from rasterio.enums import MaskFlags
 
 from cube.config.sensors import Band
-from cube.retry import Refused
+
+from .placement import Placement
 
 _SNAP = 1e-4
 """Grids that agree to this part of a pixel are one grid (records round their coordinates)."""
@@ -41,6 +42,7 @@ def fits(there: np.dtype[Any], here: np.dtype[Any]) -> bool:
 
 def read_onto_grid(
     source: rasterio.DatasetReader,
+    placement: Placement,
     band: Band,
     geobox: GeoBox,
     nodata: float,
@@ -54,6 +56,8 @@ def read_onto_grid(
     ----------
     source
         The opened file; its first band is read.
+    placement
+        Where its pixels lie.
     band
         Says dtype and nodata of the result.
     nodata
@@ -67,18 +71,13 @@ def read_onto_grid(
     -------
     numpy.ndarray
         ``(y, x)``; ``band.nodata`` where the file has nothing, and beyond it.
-
-    Raises
-    ------
-    Refused
-        If the file does not say where it lies.
     """
     values = np.full(geobox.shape, band.nodata, band.np_dtype)
-    nested = _nested_pixels(source, geobox, method)
+    nested = _nested_pixels(placement, geobox, method)
     if nested is not None:
         _copy(source, band, nodata, nested, values)
         zero = values == 0
-    elif (patch := _read_around(source, geobox, nodata)) is None:
+    elif (patch := _read_around(source, placement, geobox, nodata)) is None:
         return values
     else:
         _warp(patch, geobox, nodata, method, band, values)
@@ -102,30 +101,29 @@ class _WarpSource:
     gcps: Sequence[Any] | None = None
 
 
-def _read_around(source: rasterio.DatasetReader, geobox: GeoBox, nodata: float) -> _WarpSource | None:
+def _read_around(
+    source: rasterio.DatasetReader, placement: Placement, geobox: GeoBox, nodata: float
+) -> _WarpSource | None:
     """Read what a warp onto a grid looks at; None where the grid lies beside the file."""
     whole = rasterio.windows.Window(0, 0, source.width, source.height)
-    if source.crs is None:
-        gcps, crs = source.gcps
-        if crs is None:
-            raise Refused("the file names no CRS")
-        return _WarpSource(_read_masked(source, whole, nodata), crs, gcps=gcps)
-    there = GeoBox(source.shape, source.transform, str(source.crs))
+    if placement.gcps:
+        return _WarpSource(_read_masked(source, whole, nodata), placement.crs, gcps=placement.gcps)
+    there = GeoBox(source.shape, placement.transform, str(placement.crs))
     to_pixels = native_pix_transform(geobox, there)
     edge = stack_xy(to_pixels(unstack_xy(geobox.boundary(_EDGE_POINTS))))
     edge = edge[np.isfinite(edge).all(axis=1)]
     if not edge.size:
         return None
-    if source.crs.is_geographic:  # a meridian has two names; what counts is the one near the file
-        around, middle = 360 / abs(source.transform.a), source.width / 2
+    if placement.crs.is_geographic:  # a meridian has two names; what counts is the one near the file
+        around, middle = 360 / abs(placement.transform.a), source.width / 2
         edge[:, 0] = (edge[:, 0] - middle + around / 2) % around + middle - around / 2
     sides = zip(edge.min(axis=0), edge.max(axis=0), there.shape.xy, geobox.shape.xy, strict=True)
     columns, rows = (_looked_at(*side) for side in sides)
     if columns.start >= columns.stop or rows.start >= rows.stop:
         return None
     window = rasterio.windows.Window.from_slices(rows, columns)
-    transform = source.transform @ Affine.translation(window.col_off, window.row_off)
-    return _WarpSource(_read_masked(source, window, nodata), source.crs, transform)
+    transform = placement.transform @ Affine.translation(window.col_off, window.row_off)
+    return _WarpSource(_read_masked(source, window, nodata), placement.crs, transform)
 
 
 def _looked_at(low: float, high: float, size: int, grid_px: int) -> slice:
@@ -165,7 +163,7 @@ def _spread_to_neighbours(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _nested_pixels(
-    source: rasterio.DatasetReader, geobox: GeoBox, method: str
+    placement: Placement, geobox: GeoBox, method: str
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
     """Return the file's rows and columns under the grid's, if each grid pixel lies in one of its.
 
@@ -174,8 +172,8 @@ def _nested_pixels(
     nearest means; other methods warp. The file's own georeferencing counts, not the item's: they
     are known to disagree for Sentinel-1 RTC.
     """
-    here, there = geobox.affine, source.transform
-    if geobox.crs != source.crs or not (here.is_rectilinear and there.is_rectilinear):
+    here, there = geobox.affine, placement.transform
+    if placement.gcps or geobox.crs != placement.crs or not (here.is_rectilinear and there.is_rectilinear):
         return None
     ratio = np.array([there.a / here.a, there.e / here.e])
     start = np.array([(here.c - there.c) / here.a, (here.f - there.f) / here.e])

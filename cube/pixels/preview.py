@@ -14,12 +14,14 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
-from cube.retry import Refused
+from cube.config.sensors import SENSORS
 from cube.scenes.acquisition import Acquisition
 from cube.scenes.items import Scene
 from cube.windows.projection import project, utm_epsg
 
 from .access import Access, read_with_retries
+from .onto_grid import read_onto_grid
+from .placement import placement_of
 
 _PREVIEW_M = 80
 """Pixel size at which SCL is read to rank scenes over an AOI, metres: every fourth of its own."""
@@ -56,8 +58,10 @@ def clear_share(
 def _read_codes(url: str, scene: Scene, geobox: GeoBox) -> NDArray[np.uint8]:
     """Read SCL onto a coarse grid, 0 where there is nothing, from the overview that fits."""
     with rasterio.open(url) as source:
-        if source.crs is None or source.transform.is_identity:
-            raise Refused("the file does not say where it lies")
+        placement = placement_of(source, scene.assets["SCL"])
+        if placement.by_item or placement.gcps:  # which odc-stac cannot be told; there are few such files
+            band = SENSORS["s2l2a"].band("SCL")
+            return read_onto_grid(source, placement, band, geobox, 0, "nearest", zero_is_nodata=False)
     left, bottom, right, top = scene.geometry.bounds
     item = pystac.Item(scene.id, mapping(scene.geometry), [left, bottom, right, top], scene.datetime, {})
     item.add_asset("SCL", pystac.Asset(url, media_type=pystac.MediaType.COG, roles=["data"]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,19 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from cube.config.sensors import Band, BandKind, Sensor
-from cube.retry import Refused
-from cube.scenes.items import Scene
+from cube.retry import Refused, heed, heeded
+from cube.scenes.items import AssetRef, Scene
 
 from .access import Access, read_with_retries
 from .onto_grid import apply_affine, fits, read_onto_grid, read_window
+from .placement import placement_of
 
 _OFFSET_DN = 1000
 _BANDS_AHEAD = 4
 """Bands of a block that are read at once."""
+
+PlacedByItem = set[tuple[str, str, str]]
+"""Item, asset, and what of its place the file does not say and the item does."""
 
 
 def read_bands(
@@ -41,6 +46,7 @@ def read_bands(
     *,
     resampling: str,
     harmonize: bool,
+    placed_by_item: PlacedByItem | None = None,
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """Read bands of one date onto a grid, a few ahead of the one that is asked for.
 
@@ -54,6 +60,8 @@ def read_bands(
         GDAL resampling where grids differ; masks and classes are nearest whatever it says.
     harmonize
         Take the +1000 offset off the DN of scenes of processing baseline 04.00 and later.
+    placed_by_item
+        Is told of files whose place only their items know.
 
     Yields
     ------
@@ -70,9 +78,18 @@ def read_bands(
 
     def read(name: str, some: tuple[Scene, ...] = scenes) -> NDArray[Any]:
         band = sensor.band(name)
-        return read_band(some, sensor, band, geobox, access, resampling=resampling, harmonize=harmonize)
+        return read_band(
+            some,
+            sensor,
+            band,
+            geobox,
+            access,
+            resampling=resampling,
+            harmonize=harmonize,
+            placed_by_item=placed_by_item,
+        )
 
-    with ThreadPoolExecutor(_BANDS_AHEAD) as pool:
+    with ThreadPoolExecutor(_BANDS_AHEAD, initializer=heed, initargs=(heeded(),)) as pool:
         try:
             if len(scenes) > 1 and len(names) > 1:
                 yield from _mosaic(scenes, sensor, names, pool, read)
@@ -133,6 +150,7 @@ def read_band(
     *,
     resampling: str,
     harmonize: bool,
+    placed_by_item: PlacedByItem | None = None,
 ) -> NDArray[Any]:
     """Read one band of one date onto a grid.
 
@@ -146,6 +164,8 @@ def read_band(
         GDAL resampling where grids differ; masks and classes are nearest whatever it says.
     harmonize
         Take the +1000 offset off the DN of scenes of processing baseline 04.00 and later.
+    placed_by_item
+        Is told of files whose place only their items know.
 
     Returns
     -------
@@ -161,7 +181,9 @@ def read_band(
     for scene in scenes:
         if mosaic is not None and not band.is_nodata(mosaic).any():
             break
-        values = read_scene(scene, sensor, band, geobox, access, resampling=resampling)
+        values = read_scene(
+            scene, sensor, band, geobox, access, resampling=resampling, placed_by_item=placed_by_item
+        )
         if harmonize and band.kind is BandKind.REFLECTANCE:
             values = harmonize_dn(values, scene)
         if mosaic is None:
@@ -197,9 +219,16 @@ def harmonize_dn(values: NDArray[Any], scene: Scene) -> NDArray[Any]:
 
 
 def read_scene(
-    scene: Scene, sensor: Sensor, band: Band, geobox: GeoBox, access: Access, *, resampling: str
+    scene: Scene,
+    sensor: Sensor,
+    band: Band,
+    geobox: GeoBox,
+    access: Access,
+    *,
+    resampling: str,
+    placed_by_item: PlacedByItem | None = None,
 ) -> NDArray[Any]:
-    """Read one band of one scene onto a grid, trying again on any read error.
+    """Read one band of one scene onto a grid, trying again what may pass.
 
     Returns
     -------
@@ -210,7 +239,7 @@ def read_scene(
     Raises
     ------
     ReadError
-        After the last try.
+        After the last try; LostSceneError if the file cannot be used for good.
     """
     asset = scene.assets[band.name]
     method = "nearest" if band.is_mask else resampling
@@ -219,19 +248,18 @@ def read_scene(
         fallback = band.nodata
 
     def read(url: str) -> NDArray[Any]:
-        return _read_file(url, band, geobox, fallback, method, zero_is_nodata=sensor.zero_is_nodata)
+        with rasterio.open(url, sharing=False) as source:
+            if not fits(np.dtype(source.dtypes[0]), band.np_dtype):
+                raise Refused(f"the file is {source.dtypes[0]}, whose numbers {band.dtype} cannot all hold")
+            placement = placement_of(source, asset)
+            if placement.by_item and placed_by_item is not None:
+                placed_by_item.add((scene.id, asset.key, placement.by_item))
+            nodata = source.nodata if source.nodata is not None else fallback
+            return read_onto_grid(
+                source, placement, band, geobox, nodata, method, zero_is_nodata=sensor.zero_is_nodata
+            )
 
     return read_with_retries(scene, asset, access, read)
-
-
-def _read_file(
-    url: str, band: Band, geobox: GeoBox, nodata_fallback: float, method: str, *, zero_is_nodata: bool
-) -> NDArray[Any]:
-    with rasterio.open(url, sharing=False) as source:
-        if not fits(np.dtype(source.dtypes[0]), band.np_dtype):
-            raise Refused(f"the file is {source.dtypes[0]}, whose numbers {band.dtype} cannot all hold")
-        nodata = source.nodata if source.nodata is not None else nodata_fallback
-        return read_onto_grid(source, band, geobox, nodata, method, zero_is_nodata=zero_is_nodata)
 
 
 def _close_seams(
@@ -249,9 +277,8 @@ def _close_seams(
     total, count = np.zeros(rows.size), np.zeros(rows.size, int)
     for scene in scenes:
         asset = scene.assets[band.name]
-        found = read_with_retries(
-            scene, asset, access, lambda url: _edge_values(url, points, str(geobox.crs))
-        )
+        read = partial(_edge_values, asset=asset, points=points, crs=str(geobox.crs))
+        found = read_with_retries(scene, asset, access, read)
         near = np.isfinite(found)
         total[near] += found[near]
         count[near] += 1
@@ -259,15 +286,16 @@ def _close_seams(
     mosaic[rows[between], columns[between]] = total[between] / count[between]
 
 
-def _edge_values(url: str, points: NDArray[Any], crs: str) -> NDArray[Any]:
+def _edge_values(url: str, asset: AssetRef, points: NDArray[Any], crs: str) -> NDArray[Any]:
     """Return a file's nearest pixel to each point ``(x, y)``; NaN if it is farther than a pixel."""
     values = np.full(points.shape[1], np.nan)
     with rasterio.open(url, sharing=False) as source:
-        x, y = (np.array(part) for part in rasterio.warp.transform(crs, source.crs, *points))
-        if source.crs.is_geographic:  # the same meridian has two names
-            middle = (source.bounds.left + source.bounds.right) / 2
+        place = placement_of(source, asset)
+        x, y = (np.array(part) for part in rasterio.warp.transform(crs, place.crs, *points))
+        if place.crs.is_geographic:  # the same meridian has two names
+            middle = apply_affine(place.transform, np.array(source.width / 2), np.array(source.height / 2))[0]
             x = (x - middle + 180) % 360 - 180 + middle
-        places = apply_affine(~source.transform, x, y)
+        places = apply_affine(~place.transform, x, y)
         near = np.all(
             [
                 (p >= -1) & (p <= size + 1)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cube.config.profiles import S3Access
-from cube.retry import Refused
+from cube.errors import ServiceError
 
 _LIFE_S = 3600
 """How long a signed address is good for."""
@@ -44,7 +44,7 @@ def signed_address(href: str, s3: S3Access, attempt: int) -> str:
 
     Raises
     ------
-    Refused
+    ServiceError
         If there are no keys, or botocore, which signs, is not installed.
     """
     with _LOCK:
@@ -64,7 +64,7 @@ def _sign(href: str, s3: S3Access, life_s: int) -> str:
         from botocore.auth import S3SigV4QueryAuth
         from botocore.awsrequest import AWSRequest
     except ImportError:
-        raise Refused("s3:// addresses need botocore: pip install 'gelos-lc[s3]'") from None
+        raise ServiceError("s3:// addresses need botocore: pip install 'gelos-lc[s3]'") from None
     payer = "?x-amz-request-payer=requester" if s3.access == "requester-pays" else ""
     request = AWSRequest("GET", address_of(href, s3) + payer)
     S3SigV4QueryAuth(_keys(href, s3), "s3", s3.region or _REGION, expires=life_s).add_auth(request)
@@ -83,7 +83,7 @@ def _keys(href: str, s3: S3Access) -> Any:
     except LookupError:
         bucket = href.removeprefix("s3://").partition("/")[0]
         names = " and ".join(f"{s3.keys}_{name}" for name in _NAMES[:2])
-        raise Refused(f"no keys for s3://{bucket}: set {names}") from None
+        raise ServiceError(f"no keys for s3://{bucket}: set {names}") from None
 
 
 @lru_cache(maxsize=1)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from urllib.parse import urlparse
 
 from cube.certificates import ca_bundle, distrust
+from cube.errors import ServiceError
 from cube.redaction import without_signature
-from cube.retry import TRANSIENT_STATUS, Refused, RetryPolicy, Transient, retry_after_s
+from cube.retry import TRANSIENT_STATUS, NoConnection, RetryPolicy, Transient, retry_after_s, why_unreachable
 
 _MARGIN_S = 120.0
 """A token is renewed this long before it expires, or in the last third of a shorter life."""
@@ -23,7 +24,6 @@ _SHORTEST_LIFE_S = 5.0
 """However wrong this machine's clock is, a token is not asked for more often."""
 _REFUSAL_HOLDS_S = 10.0
 _TIMEOUT_S = 30.0
-_POLICY = RetryPolicy(retries=8, budget_s=300.0)
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,23 @@ class _TokenCache:
         self._tokens: dict[tuple[str, str], _Token] = {}
         self._refusals: dict[tuple[str, str], tuple[float, str]] = {}
 
-    def token(self, account: str, container: str, stale: str | None) -> str:
-        place = account, container
+    def token(self, place: tuple[str, str], stale: str | None, policy: RetryPolicy) -> str:
         with self._lock:
             lock = self._locks.setdefault(place, threading.Lock())
         with lock:
             held = self._tokens.get(place)
             if held is None or time.monotonic() >= held.renew_at or held.text == stale:
-                held = self._tokens[place] = self._renewed(place)
+                held = self._tokens[place] = self._renewed(place, policy)
             return held.text
 
-    def _renewed(self, place: tuple[str, str]) -> _Token:
+    def _renewed(self, place: tuple[str, str], policy: RetryPolicy) -> _Token:
         """Ask for a token; threads that waited for it share a refusal, too."""
         until, refusal = self._refusals.get(place, (0.0, ""))
         if time.monotonic() < until:
-            raise Refused(refusal)
+            raise ServiceError(refusal)
         try:
-            return _fetch(*place)
-        except Refused as refused:
+            return _fetch(*place, policy)
+        except ServiceError as refused:
             self._refusals[place] = time.monotonic() + _REFUSAL_HOLDS_S, str(refused)
             raise
 
@@ -66,7 +65,7 @@ class _TokenCache:
 _TOKENS = _TokenCache()
 
 
-def token_for(href: str, *, stale: str | None) -> str:
+def token_for(href: str, *, stale: str | None, policy: RetryPolicy) -> str:
     """Return the token that opens a blob.
 
     Parameters
@@ -75,6 +74,8 @@ def token_for(href: str, *, stale: str | None) -> str:
         Unsigned URL of an asset.
     stale
         A token that the service has refused: if it is still the one held, a new one is asked for.
+    policy
+        How often a new one is asked for.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def token_for(href: str, *, stale: str | None) -> str:
 
     Raises
     ------
-    Refused
+    ServiceError
         If no token can be had, whatever is tried.
     """
     from planetary_computer.sas import BLOB_STORAGE_DOMAIN
@@ -94,10 +95,10 @@ def token_for(href: str, *, stale: str | None) -> str:
     if parsed.query or not (parsed.hostname or "").endswith(BLOB_STORAGE_DOMAIN):
         return ""
     account, container = parse_blob_url(parsed)
-    return _TOKENS.token(account, container, stale)
+    return _TOKENS.token((account, container), stale, policy)
 
 
-def _fetch(account: str, container: str) -> _Token:
+def _fetch(account: str, container: str, policy: RetryPolicy) -> _Token:
     import requests
     from planetary_computer.sas import SASToken
     from planetary_computer.settings import Settings
@@ -117,9 +118,12 @@ def _fetch(account: str, container: str) -> _Token:
             status = answer.status_code
             token = SASToken(**answer.json()) if status == requests.codes.ok else None
         except requests.RequestException as error:
-            if mend := distrust(str(error)):
-                raise Refused(f"no token from {settings.sas_url}: {mend}") from None
-            raise Transient(without_signature(str(error))) from None
+            text = without_signature(str(error))
+            if mend := distrust(text):
+                raise ServiceError(f"no token from {settings.sas_url}: {mend}") from None
+            if words := why_unreachable(text):
+                raise NoConnection(words) from None
+            raise Transient("the connection broke off") from None
         except ValueError:
             raise Transient("the answer is no token") from None
         if token is not None:
@@ -128,12 +132,12 @@ def _fetch(account: str, container: str) -> _Token:
             return _Token(token.token, time.monotonic() + life)
         if status in TRANSIENT_STATUS:
             raise Transient(f"HTTP {status}", retry_after_s(answer.headers.get("Retry-After")))
-        raise Refused(_refusal(account, container, status, has_key=bool(key)))
+        raise ServiceError(_refusal(account, container, status, has_key=bool(key)))
 
     try:
-        return _POLICY.call(attempt)
+        return policy.call(attempt, urlparse(settings.sas_url).hostname or settings.sas_url)
     except Transient as failure:
-        raise Refused(f"no token for {account}/{container}: {failure.cause}") from None
+        raise ServiceError(f"no token for {account}/{container}: {failure.cause}") from None
 
 
 def _refusal(account: str, container: str, status: int, *, has_key: bool) -> str:

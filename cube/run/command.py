@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cube.errors import CatalogError, ClusterError, DiskFullError, GelosError, ReadError
+from cube.errors import CatalogError, ClusterError, DiskFullError, GelosError, ReadError, ServiceError
 
 if TYPE_CHECKING:
     from cube.config.models import Config
@@ -33,7 +33,7 @@ EXIT_INTERRUPTED = 130
 
 _LOG = logging.getLogger(__name__)
 _SHOWN_ROWS = 40
-_WORTH_ANOTHER_TRY = (CatalogError, ClusterError, ReadError, DiskFullError)
+_WORTH_ANOTHER_TRY = (CatalogError, ClusterError, ReadError, ServiceError, DiskFullError)
 """Errors that the same command may not meet the next time; the others want another command."""
 
 

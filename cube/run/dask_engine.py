@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import cached_property
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, cast
@@ -20,9 +20,10 @@ import dask.config
 
 from cube.config.models import ComputeConfig
 from cube.errors import ClusterError, ConfigError, GelosError
+from cube.retry import GivenUpError, IsGivenUp, heed
 
 from .logs import event
-from .tasks import AHEAD, GivenUpError, Outcome, Result, Task, TaskSource, outcome_of
+from .tasks import AHEAD, Outcome, Result, Task, TaskSource, outcome_of
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Scheduler, Worker
@@ -43,6 +44,8 @@ _END_S = 1.0
 """Seconds for a cluster to close whose workers have been killed."""
 _LOST_S = 20.0
 """Seconds after which a worker that died is lost: a busy machine takes long to start one."""
+_SAID_BY_WORKERS = "cube.retry.services"
+"""Log whose warnings workers send to the client: what they cannot reach is said at once."""
 _NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
 _WORKER_ENVIRON = {
     # What glibc adapts to by itself. Dask's own 64 KiB gives every freed array back to the system,
@@ -85,7 +88,7 @@ class DaskEngine:
                 raise ConfigError(f"compute.scheduler {address}: no scheduler answers ({error})") from None
             if problem := next(version_problems(client), ""):
                 raise ConfigError(f"compute.scheduler {address}: {problem}")
-            _log_dashboard(client)
+            _attend(client)
             if not client.scheduler_info()["workers"]:
                 _LOG.warning("%s has no worker yet: blocks wait until one joins it", address)
             return client
@@ -100,7 +103,7 @@ class DaskEngine:
         self._stack.enter_context(_log_dead_workers())
         self._stack.enter_context(_keep_workers(cluster))
         client = self._stack.enter_context(Client(self._stack.enter_context(_ended_soon(cluster))))
-        _log_dashboard(client)
+        _attend(client)
         return client
 
     @property
@@ -111,7 +114,7 @@ class DaskEngine:
 
     def run(
         self, function: Callable[[Task], Result], tasks: TaskSource[Task], scope: str
-    ) -> Iterator[Outcome[Task, Result]]:
+    ) -> Generator[Outcome[Task, Result]]:
         """Yield an outcome per task, as they come; a task whose worker dies is run again elsewhere.
 
         Raises
@@ -212,7 +215,9 @@ def _client_of(address: str) -> Client:
         return Client(address, timeout=_CONNECT_S)
 
 
-def _log_dashboard(client: Client) -> None:
+def _attend(client: Client) -> None:
+    """Let what workers warn of come into this process's log, and say where the dashboard is."""
+    client.forward_logging(_SAID_BY_WORKERS, logging.WARNING)
     link = client.dashboard_link
     _LOG.info("Dask dashboard: %s", link, extra=event("dashboard", url=link))
 
@@ -372,6 +377,7 @@ def _keep_workers(cluster: LocalCluster) -> Iterator[None]:
 
 def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | None, GelosError | None]:
     """Do a task in a worker; our errors are results, or the worker would print tracebacks."""
+    heed(_is_given_up())
     try:
         return function(task), None
     except GelosError as error:
@@ -380,6 +386,21 @@ def _attempt(function: Callable[[Task], Result], task: Task) -> tuple[Result | N
         from distributed import Reschedule
 
         raise Reschedule from None
+
+
+def _is_given_up() -> IsGivenUp:
+    """Return what tells whether this thread's task is in vain: cancelled, or its worker closes."""
+    from distributed import Status, get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def check() -> bool:
+        task = worker.state.tasks.get(key)
+        is_cancelled = task is None or task.state == "cancelled"
+        return is_cancelled or worker.status in (Status.closing, Status.closed)
+
+    return check
 
 
 def _task_outcome(task: Task, future: Any) -> Outcome[Task, Any]:

@@ -48,7 +48,7 @@ class Layout:
 
     def sweep(self) -> None:
         """Remove what a killed run left half-written; only while the folder is held."""
-        for folder in (self.root, self.plans, self.blocks, self.cubes, self.scores, self.chips):
+        for folder in (self.root, self.plans, self.lost, self.blocks, self.cubes, self.scores, self.chips):
             folder.sweep()
 
     @property
@@ -65,6 +65,11 @@ class Layout:
     def plans(self) -> Folder:
         """Plans, ``aoi_000003.json``."""
         return self.root / "plans"
+
+    @property
+    def lost(self) -> Folder:
+        """Records of scenes whose files are missing or broken for good, by AOI."""
+        return self.root / "lost"
 
     @property
     def blocks(self) -> Folder:

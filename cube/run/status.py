@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -46,6 +46,9 @@ class AoiStatus:
     height_m: int | None = None
     chips: Mapping[str, int] = field(default_factory=dict)
     """Windows by verdict, once phase two has run."""
+    lost: Sequence[Mapping[str, str]] = ()
+    """Scenes that the AOI does without, since their files are missing or broken for good: item,
+    asset, cause."""
 
 
 class StatusBoard:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -70,8 +68,8 @@ class Engine(Protocol):
 
     def run(
         self, function: Callable[[Task], Result], tasks: TaskSource[Task], scope: str
-    ) -> Iterator[Outcome[Task, Result]]:
-        """Yield an outcome per task, as they come.
+    ) -> Generator[Outcome[Task, Result]]:
+        """Yield an outcome per task, as they come; closed before the end, it gives the rest up.
 
         Parameters
         ----------
@@ -87,37 +85,6 @@ class Engine(Protocol):
     def wait_for_earlier_tasks(self, scope: str) -> None:
         """Wait until no task of an earlier client, which was killed, is at work in a scope."""
         ...
-
-
-THREAD_STATE = threading.local()
-
-
-class GivenUpError(Exception):
-    """Ends a task that nobody waits for: its run was interrupted, or its worker is closing."""
-
-
-def stop_if_given_up() -> None:
-    """End a task between two steps if nobody waits for it any more; a thread stops by itself alone.
-
-    Raises
-    ------
-    GivenUpError
-        In a thread of a run that was interrupted, and in a worker that is closing.
-    """
-    given_up: threading.Event | None = getattr(THREAD_STATE, "given_up", None)
-    if given_up.is_set() if given_up is not None else _is_worker_closing():
-        raise GivenUpError
-
-
-def _is_worker_closing() -> bool:
-    if "distributed" not in sys.modules:  # it takes long to import, and every worker has
-        return False
-    from distributed import Status, get_worker
-
-    try:
-        return get_worker().status in (Status.closing, Status.closed)
-    except ValueError:  # not in a worker
-        return False
 
 
 def outcome_of(task: Task, future: Any) -> Outcome[Task, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from .tasks import AHEAD, THREAD_STATE, Outcome, Result, Task, TaskSource, outcome_of
+from cube.retry import heed
+
+from .tasks import AHEAD, Outcome, Result, Task, TaskSource, outcome_of
 
 
 class ThreadEngine:
@@ -18,13 +20,11 @@ class ThreadEngine:
 
     def run(
         self, function: Callable[[Task], Result], tasks: TaskSource[Task], scope: str
-    ) -> Iterator[Outcome[Task, Result]]:
+    ) -> Generator[Outcome[Task, Result]]:
         """Yield an outcome per task, as they come."""
         del scope
         given_up = threading.Event()
-        with ThreadPoolExecutor(
-            self.slots, initializer=THREAD_STATE.__setattr__, initargs=("given_up", given_up)
-        ) as pool:
+        with ThreadPoolExecutor(self.slots, initializer=heed, initargs=(given_up.is_set,)) as pool:
             pending: dict[Future[Result], Task] = {}
             try:
                 while True:

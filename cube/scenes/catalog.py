@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlparse
 
 from shapely import STRtree
 from shapely.errors import ShapelyError
@@ -31,7 +32,7 @@ from cube.config.models import CatalogConfig, Config
 from cube.config.profiles import PROFILES, Source
 from cube.errors import CatalogError, ConfigError
 from cube.redaction import unsigned_href, unsigned_record, without_signature
-from cube.retry import TRANSIENT_STATUS, RetryPolicy, Transient, retry_after_s
+from cube.retry import TRANSIENT_STATUS, NoConnection, RetryPolicy, Transient, retry_after_s, why_unreachable
 from cube.run.storage import Folder, open_folder
 from cube.windows.projection import beyond_antimeridian, split_at_antimeridian
 
@@ -119,10 +120,15 @@ class Catalog(Protocol):
         ...
 
 
-def open_catalog(config: Config) -> Catalog:
+def open_catalog(config: Config, *, ask_again: bool = False) -> Catalog:
     """Return the config's catalog: APIs, behind a cache if one is set, or files.
 
     Where sensors come from several, each query goes to its sensor's.
+
+    Parameters
+    ----------
+    ask_again
+        Answers that were kept earlier are asked for anew.
 
     Raises
     ------
@@ -135,12 +141,12 @@ def open_catalog(config: Config) -> Catalog:
         source = config.source(key)
         place = source.url, source.page_size
         if place not in opened:
-            opened[place] = _open(config, source)
+            opened[place] = _open(config, source, ask_again=ask_again)
         by_sensor[key] = opened[place]
     return SensorCatalogs(by_sensor) if len(opened) > 1 else next(iter(opened.values()))
 
 
-def _open(config: Config, source: Source) -> Catalog:
+def _open(config: Config, source: Source, *, ask_again: bool) -> Catalog:
     if not source.is_api:
         return FileCatalog.open(catalog_path(config, source.url))
     settings = config.catalog
@@ -149,7 +155,8 @@ def _open(config: Config, source: Source) -> Catalog:
     if not settings.cache:
         return catalog
     options = config.directory.storage_options if "://" in settings.cache else {}
-    return CachedCatalog(catalog, unsigned_href(source.url), open_folder(settings.cache, options))
+    cache = open_folder(settings.cache, options)
+    return CachedCatalog(catalog, unsigned_href(source.url), cache, ask_again=ask_again)
 
 
 def catalog_path(config: Config, url: str) -> Path:
@@ -293,36 +300,50 @@ class ApiCatalog:
 
     Every page is tried again on timeouts, broken connections, cut bodies and the answers that may
     change (429, with its ``Retry-After``, and 5xx), within the config's bounds of number and time.
+    A page that takes the service too long (504) is asked for with fewer items.
     """
 
     def __init__(self, settings: CatalogConfig) -> None:
         self._settings = settings
+        self._page_size = settings.page_size
         self._io = threading.local()
 
     def search(self, query: Query) -> list[Item]:
         """Return all items that match, in the query's order."""
-        found = self._found(query, query.intersects)
+        while True:
+            size = self._page_size
+            try:
+                return self._search(query, size)
+            except _SlowPage:
+                self._page_size = min(self._page_size, max(size // 2, _SMALLEST_PAGE))
+
+    def _search(self, query: Query, page_size: int) -> list[Item]:
+        found = self._found(query, query.intersects, page_size)
         beyond = None if query.intersects is None else beyond_antimeridian(query.intersects)
         if beyond is not None:
             with contextlib.suppress(_RefusedSearch):  # by an API that has nothing beyond 180 degrees
-                others = self._found(query, beyond)
+                others = self._found(query, beyond, page_size)
                 found |= {key: item for key, item in others.items() if _is_at(item, query.intersects)}
         return query.finish(list(found.values()))
 
-    def _found(self, query: Query, intersects: BaseGeometry | None) -> dict[tuple[str, str], Item]:
+    def _found(
+        self, query: Query, intersects: BaseGeometry | None, page_size: int
+    ) -> dict[tuple[str, str], Item]:
         from pystac_client.item_search import ItemSearch
 
         body = query.body
+        client_io = self._client_io()
+        client_io.has_large_pages = page_size > _SMALLEST_PAGE
         search = ItemSearch(
             url=f"{self._settings.url.rstrip('/')}/search",
             method="POST",
-            stac_io=self._client_io(),
+            stac_io=client_io,
             collections=body["collections"],
             intersects=None if intersects is None else mapping(intersects),
             datetime=body.get("datetime"),
             query=body.get("query"),
             fields=body.get("fields"),
-            limit=self._settings.page_size,
+            limit=page_size,
         )
         try:
             return {(item["collection"], item["id"]): item for item in search.items_as_dicts()}
@@ -343,20 +364,32 @@ class ApiCatalog:
         return self._io.value
 
 
+_SMALLEST_PAGE = 10
+_GATEWAY_TIMEOUT = 504
+
+
+class _SlowPage(Exception):  # noqa: N818  a signal, never seen by users
+    """A page took the service too long; one of fewer items may not."""
+
+
 def _retrying_io(settings: CatalogConfig) -> Any:
     """Return pystac-client's I/O with our retries: its own checks neither bodies nor time."""
     from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
 
-    policy = RetryPolicy(settings.retries, settings.retry_budget_s)
+    policy = RetryPolicy(
+        settings.retries, settings.retry_budget_s, settings.retry_wait_s, settings.retry_longest_wait_s
+    )
+    service = urlparse(settings.url).netloc.rpartition("@")[2]
 
     class RetryingIO(StacApiIO):
         """The HTTP session of one thread."""
 
         retry_after: str | None = None
+        has_large_pages = False
 
         def request(self, *args: Any, **kwargs: Any) -> str:
-            return policy.call(lambda _: self._attempt(*args, **kwargs))
+            return policy.call(lambda _: self._attempt(*args, **kwargs), service)
 
         def _attempt(self, *args: Any, **kwargs: Any) -> str:
             self.retry_after = None
@@ -364,13 +397,19 @@ def _retrying_io(settings: CatalogConfig) -> Any:
                 text = str(super().request(*args, **kwargs))
             except APIError as error:
                 status = getattr(error, "status_code", None)
-                cause = without_signature(f"HTTP {status}" if status else str(error))
-                if mend := distrust(cause):
-                    raise CatalogError(f"search at {settings.url} failed: {mend}") from None
-                if status is None or status in TRANSIENT_STATUS:
-                    raise Transient(cause, retry_after_s(self.retry_after)) from None
+                if status is None:
+                    text = without_signature(str(error))
+                    if mend := distrust(text):
+                        raise CatalogError(
+                            f"search at {without_signature(settings.url)} failed: {mend}"
+                        ) from None
+                    raise _broken_connection(text) from None
+                if status == _GATEWAY_TIMEOUT and self.has_large_pages:
+                    raise _SlowPage from None
+                if status in TRANSIENT_STATUS:
+                    raise Transient(f"HTTP {status}", retry_after_s(self.retry_after)) from None
                 raise _RefusedSearch(
-                    f"search at {without_signature(settings.url)} refused: {cause}"
+                    f"search at {without_signature(settings.url)} refused: HTTP {status}"
                 ) from None
             if not text.rstrip().endswith("}"):
                 raise Transient("the answer was cut short")
@@ -386,6 +425,13 @@ def _retrying_io(settings: CatalogConfig) -> Any:
     return client_io
 
 
+def _broken_connection(text: str) -> Transient:
+    """Return the signal for a request that got no answer, by what the client says of it."""
+    if words := why_unreachable(text):
+        return NoConnection(words)
+    return Transient("no answer came in time" if "timed out" in text else "the connection broke off")
+
+
 @dataclass
 class CachedCatalog:
     """Keeps every answer in a folder, by API and query; the folder alone can answer again."""
@@ -396,18 +442,23 @@ class CachedCatalog:
     folder: Folder
     sent: int = field(default=0)
     """Searches that were sent on, because the cache had no answer."""
+    ask_again: bool = False
+    """True where answers of earlier runs do not count."""
+    _asked: set[str] = field(default_factory=set)
 
     def search(self, query: Query) -> list[Item]:
         """Return the kept answer, or ask once and keep it."""
         name = f"{query.key(self.url)}.json"
-        try:
-            return list(json.loads(self.folder.read(name))["features"])
-        except FileNotFoundError:
-            pass
-        except (ValueError, KeyError, TypeError):
-            self.folder.remove(name)
+        if not self.ask_again or name in self._asked:
+            try:
+                return list(json.loads(self.folder.read(name))["features"])
+            except FileNotFoundError:
+                pass
+            except (ValueError, KeyError, TypeError):
+                self.folder.remove(name)
         items: list[Item] = unsigned_record(self.catalog.search(query))
         self.sent += 1
         answer = {"type": "FeatureCollection", "features": items, "query": query.body}
         self.folder.write(name, json.dumps(answer, sort_keys=True).encode())
+        self._asked.add(name)
         return items

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,7 @@ from cube.config.sensor_models import (
     Sentinel2Config,
 )
 from cube.config.sensors import ChoiceRule
-from cube.errors import CatalogError, GridError, ItemError, UnusableError
+from cube.errors import CatalogError, GridError, ItemError, LostSceneError, UnusableError
 from cube.windows.grid import Bounds, aoi_bounds, overlap_bounds
 from cube.windows.projection import local_equal_area, outline_to_lonlat, project, utm_epsg
 
@@ -33,6 +33,7 @@ from .choose import SceneSet, SensorChoice, choose_orbit, choose_path, choose_pe
 from .explain import SceneOutcome, Skipped, tell_unusable
 from .facts import as_platform
 from .items import Scene, parse_item, wanted_fields
+from .lost import LostScene, LostWhilePlanning
 from .plan import CubePlan, plan_cube
 
 _LOG = logging.getLogger(__name__)
@@ -50,13 +51,26 @@ _SERIES_ORDER = (ChoiceRule.TILE, ChoiceRule.ORBIT, ChoiceRule.PATH)
 """Sentinel-2 first: the others are chosen near its dates, and over its footprint."""
 
 
-def plan_aoi(aoi: Aoi, config: Config, catalog: Catalog, clear_share: ClearShare | None = None) -> CubePlan:
+def plan_aoi(
+    aoi: Aoi,
+    config: Config,
+    catalog: Catalog,
+    clear_share: ClearShare | None = None,
+    lost: Iterable[LostScene] = (),
+) -> CubePlan:
     """Search and choose one AOI's scenes, and plan its cube.
 
     No pixel is read, but by `clear_share` for ``s2l2a.rank: aoi``, which needs it.
 
+    Parameters
+    ----------
+    lost
+        Scenes that are no candidates, since their files are missing or broken for good.
+
     Raises
     ------
+    LostWhilePlanning
+        If scenes that `clear_share` looked at are lost: plan again without them.
     Skipped
         If the AOI cannot have one date per range and sensor; says what would have saved it.
     UnusableError
@@ -64,7 +78,7 @@ def plan_aoi(aoi: Aoi, config: Config, catalog: Catalog, clear_share: ClearShare
     CatalogError
         If a search failed for good.
     """
-    return _Planner(aoi, config, catalog, clear_share).plan()
+    return _Planner(aoi, config, catalog, clear_share, {scene.item: scene for scene in lost}).plan()
 
 
 @dataclass
@@ -73,6 +87,8 @@ class _Planner:
     config: Config
     catalog: Catalog
     clear_share: ClearShare | None
+    lost: Mapping[str, LostScene]
+    """By item id."""
     unusable: dict[str, list[ItemError]] = field(default_factory=dict)
     """Items that could not be used, by sensor."""
 
@@ -92,7 +108,8 @@ class _Planner:
                         choices[key] = choose_period(key, scenes, TimeRange.parse(settings.year))
         except Skipped as skipped:
             seen = [c for choice in choices.values() for c in choice.scenes_seen]
-            raise Skipped(skipped.reason, (*seen, *skipped.scenes_seen, *lost)) from None
+            reason = skipped.reason + self._losses_in_words({outcome.id for outcome in lost})
+            raise Skipped(reason, (*seen, *skipped.scenes_seen, *lost)) from None
         scene_set = SceneSet(
             {key: tuple(a.scenes for a in choice.acquisitions) for key, choice in choices.items()},
             (*(c for choice in choices.values() for c in choice.scenes_seen), *lost),
@@ -107,6 +124,11 @@ class _Planner:
                 names = ", ".join(scene.id for scene in scenes)
                 _LOG.warning("AOI %06d: %s: how cloudy is not known of %s", self.aoi.index, key, names)
 
+    def _losses_in_words(self, seen: Container[str]) -> str:
+        """Name the lost scenes among those that were seen, as the end of a reason."""
+        lost = [str(scene) for item, scene in sorted(self.lost.items()) if item in seen]
+        return f"; lost: {'; '.join(lost)}" if lost else ""
+
     def _series(self) -> list[str]:
         table = self.config.table
         return sorted(self.config.series, key=lambda key: _SERIES_ORDER.index(table[key].choice))
@@ -120,7 +142,7 @@ class _Planner:
         scenes = self._find(key, target, _merged(ranges), lost)
         with self._telling_unusable(key):
             if isinstance(settings, Sentinel2Config):
-                return choose_tile(scenes, settings, ranges, target, self._measure(settings))
+                return self._choose_tile(key, scenes, settings, target)
             anchors = self._anchors(choices)
             if isinstance(settings, Sentinel1Config):
                 return choose_orbit(scenes, settings, ranges, target, anchors, key)
@@ -138,11 +160,26 @@ class _Planner:
             reason = f"{skipped.reason}; beside these {tell_unusable(self.unusable[key])}"
             raise Skipped(reason, skipped.scenes_seen) from None
 
-    def _measure(self, settings: Sentinel2Config) -> Callable[[Acquisition], float] | None:
-        if settings.rank != "aoi" or self.clear_share is None:
-            return None
-        measure = self.clear_share
-        return lambda acquisition: measure(acquisition, self.aoi.geometry)
+    def _choose_tile(
+        self, key: str, scenes: list[Scene], settings: Sentinel2Config, target: BaseGeometry
+    ) -> SensorChoice:
+        clear_share, found_lost = self.clear_share, list[LostScene]()
+
+        def measure(acquisition: Acquisition) -> float:
+            assert clear_share is not None
+            try:
+                return clear_share(acquisition, self.aoi.geometry)
+            except LostSceneError as error:
+                collection = acquisition.scenes[0].collection
+                found_lost.append(LostScene(key, collection, error.item_id, error.asset, error.cause))
+                return 0.0
+
+        is_measured = settings.rank == "aoi" and clear_share is not None
+        try:
+            return choose_tile(scenes, settings, self.config.ranges, target, measure if is_measured else None)
+        finally:
+            if found_lost:
+                raise LostWhilePlanning(found_lost) from None
 
     def _target(self, choices: dict[str, SensorChoice]) -> BaseGeometry:
         """Return what must be covered: the AOI, or the Sentinel-2 footprint capped around it."""
@@ -211,15 +248,22 @@ class _Planner:
                     unusable.append(error)
                 continue
             usable += 1
-            if scene.geometry.intersects(target):
-                scenes[scene.id] = scene
+            if problem := self._why_no_candidate(scene, target):
+                lost.append(SceneOutcome(scene.id, key, "", chosen=False, reason=problem))
             else:
-                lost.append(SceneOutcome(scene.id, key, "", chosen=False, reason=_NOT_AT_TARGET))
+                scenes[scene.id] = scene
         lost += [SceneOutcome(one.item_id, key, "", chosen=False, reason=str(one)) for one in unusable]
         self.unusable[key] = unusable
         if unusable and not usable and not all(one.other_mode for one in unusable):
             raise UnusableError(self._diagnosis(key, target, spans))
         return list(scenes.values())
+
+    def _why_no_candidate(self, scene: Scene, target: BaseGeometry) -> str:
+        if not scene.geometry.intersects(target):
+            return _NOT_AT_TARGET
+        if scene.id in self.config.catalog.exclude_items:
+            return "in catalog.exclude_items"
+        return self.lost[scene.id].reason if scene.id in self.lost else ""
 
     def _other_platform(self, key: str, item: Mapping[str, Any]) -> str:
         """Return an item's platform if it is none that is wanted: such a one may lack anything."""

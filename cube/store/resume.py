@@ -70,7 +70,9 @@ def _sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
     target.prune()
 
 
-def close_cube(layout: Layout, plan: CubePlan, records: BlockRecords, left_out: Collection[str]) -> None:
+def close_cube(
+    layout: Layout, plan: CubePlan, records: BlockRecords, left_out: Collection[str], **notes: Any
+) -> None:
     """Seal a cube whose wanted blocks are all on disk, and put their records into one file.
 
     Parameters
@@ -79,6 +81,8 @@ def close_cube(layout: Layout, plan: CubePlan, records: BlockRecords, left_out: 
         The records of all blocks that were written.
     left_out
         Names of the blocks that were not written.
+    **notes
+        Further attributes of the cube, plain JSON; empty ones are left out.
 
     Raises
     ------
@@ -89,7 +93,13 @@ def close_cube(layout: Layout, plan: CubePlan, records: BlockRecords, left_out: 
     _check_markers(layout.markers(plan.aoi_index), records)
     layout.blocks.write(f"{name}.json", canonical_json(records))
     digests = {block: record["digests"] for block, record in records.items()}
-    seal(layout.cubes, plan, digests, not_fetched=sorted(left_out))
+    seal(
+        layout.cubes,
+        plan,
+        digests,
+        not_fetched=sorted(left_out),
+        **{name: note for name, note in notes.items() if note},
+    )
     layout.building.remove_folder(name)
 
 

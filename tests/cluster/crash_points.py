@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from cube.build.run import build_cubes
 from cube.config.models import Config
 from cube.config.reading import load_config
-from cube.errors import CubeNotSealedError
+from cube.errors import CubeNotSealedError, GelosError
 from cube.run.layout import Layout
 from cube.run.tasks import Outcome, TaskSource
 from cube.run.thread_engine import ThreadEngine
@@ -135,7 +135,12 @@ class InOrder(ThreadEngine):
     ) -> Iterator[Outcome[Any, Any]]:
         del scope
         while some := tasks.take(1):
-            yield Outcome(some[0], function(some[0]))
+            [task] = some
+            try:
+                outcome = Outcome(task, function(task))
+            except GelosError as error:
+                outcome = Outcome(task, error=error)
+            yield outcome
 
 
 def fork(work: Callable[[], dict[str, Any]]) -> tuple[str, int]:

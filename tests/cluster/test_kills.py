@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ import pytest
 from chaos import Storm, files, storm
 from crash_points import Death
 
+from cube.build.plans import plan_cubes
+from cube.config.models import Config
+from cube.scenes.plan import CubePlan
 from cube.testing import Archive
 
 pytestmark = pytest.mark.slow  # minutes; test_a_killed_client_is_survived is one that is not
@@ -60,6 +66,24 @@ def test_a_kill_at_every_step_of_a_build_costs_no_finished_block(
         assert what in steps
     assert "os.rename cubes/.staging" in steps  # a chunk
     assert [r for r in records if r["fetched_twice"]] == []
+
+
+@pytest.mark.parametrize(("death", "stride"), [(Death.KILL, 5), (Death.CONTENTS, 17), (Death.NAMES, 17)])
+def test_a_build_that_loses_a_scene_may_die_at_any_step(
+    sample_archive: Archive, demo_config: Callable[..., Config], tmp_path: Path, death: Death, stride: int
+) -> None:
+    damaged = tmp_path / "archive"
+    shutil.copytree(sample_archive.path, damaged, copy_function=os.link)
+    [(_, plan)] = plan_cubes(demo_config(tmp_path / "plan", *TINY))
+    assert isinstance(plan, CubePlan)
+    (damaged / next(plan.sensor("s2l2a").scenes).assets["B05"].href).unlink()
+    here = replace(
+        sample_archive, path=damaged, items=damaged / sample_archive.items.name, aois=sample_archive.aois
+    )
+    settings = ("--set", "compute.retry_wait_s=0.01", "--deaths", death, "--stride", str(stride))
+    records = crash_points(here, tmp_path / "dead", *settings)
+    assert_harmless(records)
+    assert death is not Death.KILL or any("lost/" in record["step"] for record in records)
 
 
 @pytest.mark.parametrize("death", [Death.CONTENTS, Death.NAMES])

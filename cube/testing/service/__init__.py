@@ -15,10 +15,10 @@ a certificate (``tls``; they are then reached through a :class:`Tunnel`), and in
 CQL2 filters, queryables, and the signing endpoint.
 """
 
-from cube.testing.service.faults import Faults, Kind
+from cube.testing.service.faults import Faults, Kind, Manner
 from cube.testing.service.log import Request
 from cube.testing.service.messages import Role
 from cube.testing.service.server import StandIn
 from cube.testing.service.tunnel import Tunnel
 
-__all__ = ["Faults", "Kind", "Request", "Role", "StandIn", "Tunnel"]
+__all__ = ["Faults", "Kind", "Manner", "Request", "Role", "StandIn", "Tunnel"]

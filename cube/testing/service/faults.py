@@ -40,6 +40,17 @@ class Kind(StrEnum):
     """Status 403 as if the token had just run out."""
 
 
+class Manner(StrEnum):
+    """A way to serve blobs that is no fault, and that clients meet behind other services."""
+
+    WHOLE = "whole"
+    """Ranges are ignored: status 200 and the whole blob."""
+    GZIPPED = "gzipped"
+    """Blobs are stored gzip-encoded, and their header says so."""
+    REDIRECTED = "redirected"
+    """Status 307 to the same blob at another address."""
+
+
 STATUS = MappingProxyType({Kind.THROTTLED: 429, Kind.ERROR: 500, Kind.BUSY: 503})
 """Kinds that are nothing but a status."""
 
@@ -108,7 +119,7 @@ class Rule:
     """A fault of every request whose path matches."""
 
     pattern: str
-    how: Kind | int
+    how: Kind | Manner | int
 
 
 class FaultBook:
@@ -140,7 +151,7 @@ class FaultBook:
     def fate(self, call: Call) -> Kind | int | None:
         """Decide what goes wrong with a request, and note that it was made."""
         for rule in self._rules:
-            if fnmatchcase(call.path, rule.pattern):
+            if fnmatchcase(call.path, rule.pattern) and not isinstance(rule.how, Manner):
                 return rule.how
         name = resource(call)
         with self._lock:
@@ -152,6 +163,13 @@ class FaultBook:
             self._runs[name] += 1
             self._of_path[call.path] += 1
             return kind
+
+    def manner(self, call: Call) -> Manner | None:
+        """Return how a blob is to be served."""
+        for rule in self._rules:
+            if fnmatchcase(call.path, rule.pattern) and isinstance(rule.how, Manner):
+                return rule.how
+        return None
 
     def _is_spent(self, name: str, path: str) -> bool:
         of_run, of_path = self.faults.max_run, self.faults.max_per_path

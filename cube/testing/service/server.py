@@ -15,7 +15,7 @@ from typing import Self
 
 from cube.testing.service import stac
 from cube.testing.service.blobs import Blobs
-from cube.testing.service.faults import STATUS, FaultBook, Faults, Kind, Rule
+from cube.testing.service.faults import STATUS, FaultBook, Faults, Kind, Manner, Rule
 from cube.testing.service.log import Log, Request
 from cube.testing.service.messages import (
     CONTROL_ROOT,
@@ -33,7 +33,7 @@ from cube.testing.service.search import MAX_LIMIT
 from cube.testing.service.tokens import Buckets, Tokens
 from cube.testing.service.transport import HOST, Server, Wire
 
-_NO_PROXY = "127.0.0.1,localhost"
+_NO_PROXY = "127.0.0.1,localhost,::1"
 _PIECES = 10
 
 
@@ -64,6 +64,10 @@ class StandIn:
         Most items on a page of search results, whatever limit is asked for: small, to see paging.
     signed_buckets, paid_buckets
         Buckets whose objects are given only to who signs, and of the latter only to who pays, too.
+    most_in_time
+        A search for larger pages takes too long: the gateway answers it with 504, as text.
+    host
+        Address to listen at: ``::1`` for IPv6.
     clock
         Seconds since 1970, by which tokens age; answers tell it.
     tls
@@ -84,13 +88,15 @@ class StandIn:
         page_cap: int = MAX_LIMIT,
         signed_buckets: Collection[str] = (),
         paid_buckets: Collection[str] = (),
+        most_in_time: int = MAX_LIMIT,
+        host: str = HOST,
         clock: Callable[[], float] = time.time,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         archive = Path(archive).resolve()
         self._scheme = "https" if tls else "http"
         items = stac.read_items(archive / "items.json", self._scheme)
-        self.latency_s = latency_s
+        self.latency_s, self._host = latency_s, host
         self._clock = clock
         self._book = FaultBook(faults or Faults())
         self._log = Log()
@@ -104,9 +110,9 @@ class StandIn:
             subscription_key=subscription_key,
             clock=clock,
         )
-        self._server = Server(port, self._handle, tls)
+        self._server = Server(port, self._handle, host, tls)
         self._buckets = Buckets(frozenset(signed_buckets), frozenset(paid_buckets))
-        self._stac = stac.Stac(stac.addressed(items, self.endpoint), self.origin, page_cap)
+        self._stac = stac.Stac(stac.addressed(items, self.endpoint), self.origin, page_cap, most_in_time)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Self:
@@ -132,7 +138,8 @@ class StandIn:
     @property
     def proxy(self) -> str:
         """Host and port: as a proxy it brings plain-http reads of blobs here."""
-        return f"{HOST}:{self.port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -184,8 +191,12 @@ class StandIn:
         """
         self._book.add(Rule(pattern, how))
 
+    def serve(self, pattern: str, how: Manner) -> None:
+        """Serve blobs whose path matches in another manner, until `lift`."""
+        self._book.add(Rule(pattern, how))
+
     def lift(self, pattern: str | None = None) -> None:
-        """End what `fail` began, for one pattern or for all."""
+        """End what `fail` or `serve` began, for one pattern or for all."""
         self._book.lift(pattern)
 
     def expire_tokens(self) -> None:
@@ -274,7 +285,7 @@ class StandIn:
             case Role.BLOB if call.is_s3:
                 return self._buckets.refuse(call) or self._blobs.answer(call)
             case Role.BLOB:
-                return self._tokens.refuse(call) or self._blobs.answer(call)
+                return self._tokens.refuse(call) or self._blobs.answer(call, self._book.manner(call))
             case Role.OTHER:
                 return gateway_error(502, f"{call.method} {call.path}: no such service here")
 

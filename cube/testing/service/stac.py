@@ -81,11 +81,13 @@ class Stac:
         Scheme, host and port, for links.
     page_cap
         Most items on a page, whatever limit a search asks for.
+    most_in_time
+        A search for larger pages takes too long.
     """
 
-    def __init__(self, items: Iterable[Item], origin: str, page_cap: int) -> None:
+    def __init__(self, items: Iterable[Item], origin: str, page_cap: int, most_in_time: int) -> None:
         self.root = f"{origin}{STAC_ROOT}"
-        self._page_cap = page_cap
+        self._page_cap, self._most_in_time = page_cap, most_in_time
         self._entries = [Entry.of({**item, "links": self._item_links(item)}) for item in items]
         self._collections = {
             name: self._collection([entry for entry in self._entries if entry.item["collection"] == name])
@@ -127,7 +129,10 @@ class Stac:
             case _:
                 raise KeyError(path)
         body = _read_body(call.body) if call.method == "POST" else body_of_query(call.query)
-        page = run(self._entries, Search.of({**body, **fixed}), self._page_cap)
+        search = Search.of({**body, **fixed})
+        if search.limit > self._most_in_time:
+            return Answer(504, b"upstream request timeout", "text/plain")
+        page = run(self._entries, search, self._page_cap)
         links = self._page_links(f"{self.root}/{path}", call, body, page)
         content = {"type": "FeatureCollection", "features": page.items, "links": links}
         return json_answer({**content, "numberReturned": len(page.items)}, content_type=_GEOJSON)

@@ -60,6 +60,8 @@ class Server(ThreadingHTTPServer):
         0 takes a free one.
     handle
         Called with each request.
+    host
+        Address to listen at.
     tls
         Certificate and key of an https server; None speaks plain http.
     """
@@ -67,12 +69,15 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, port: int, handle: Handle, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, port: int, handle: Handle, host: str = HOST, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.handle_call = handle
         self._tls = tls
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._connections: set[socket.socket] = set()
         self._changed = threading.Condition()
-        super().__init__((HOST, port), _Handler)
+        super().__init__((host, port), _Handler)
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection; hands are shaken in its own thread, with the first read."""

@@ -343,28 +343,27 @@ class TestResume:
 
 
 class TestFailures:
-    def test_a_broken_asset_fails_its_aoi_by_name_and_a_rerun_completes_it(
+    def test_a_layer_without_another_choice_fails_its_aoi_by_name_and_a_rerun_completes_it(
         self, demo_config: Callable[..., Config], tmp_path: Path, sample_archive: Archive
     ) -> None:
         archive = tmp_path / "archive"
         shutil.copytree(sample_archive.path, archive, copy_function=os.link)
         config = demo_config(tmp_path, *FEW, f"catalog.url={archive / Path(sample_archive.items).name}")
-        scene = next(
-            s
-            for s in _items(sample_archive)
-            if s["collection"] == "landsat-c2-l2" and "193025_20230511" in s["id"]
-        )
-        asset = archive / scene["assets"]["red"]["href"]
+        plans = [plan for _, plan in plan_cubes(config, only=[5]) if isinstance(plan, CubePlan)]
+        names = {scene.id for plan in plans for scene in plan.sensor("dem").scenes}
+        scene = next(s for s in _items(sample_archive) if s["id"] in names)
+        asset = archive / scene["assets"]["data"]["href"]
         asset.unlink()
         summary = build_cubes(config, ThreadEngine(), only=[4, 5])
-        os.link(Path(sample_archive.path) / scene["assets"]["red"]["href"], asset)
+        os.link(Path(sample_archive.path) / scene["assets"]["data"]["href"], asset)
         assert summary.exit_code == 3
         failed = [i for i, row in summary.rows.items() if row.status is AoiState.FAILED]
         assert failed
         for index in failed:
             reason = states(config)[index]["reason"]
             assert scene["id"] in reason
-            assert "asset red" in reason
+            assert "asset data: the file is missing (Copernicus DEM GLO-30 has no other choice)" in reason
+            assert states(config)[index]["lost"] == []
             assert not (cubes_of(config) / f"aoi_{index:06}.zarr" / "zarr.json").exists()
         engine = Counting()
         again = build_cubes(config, engine, only=[4, 5], retry_failed=True)
@@ -652,7 +651,7 @@ def test_blocks_that_are_ready_do_not_wait_for_further_plans() -> None:
         def take(self, **_: object) -> None:
             raise AssertionError("was asked")
 
-    queue = BlockQueue(*(cast("Any", part) for part in (None, None, Planner(), None)))
+    queue = BlockQueue(*(cast("Any", part) for part in (None, None, Planner(), None, None)))
     queue._ready.extend(cast("list[Any]", ["one", "two"]))
     assert queue.take(5) == ["one", "two"]
     assert queue.take(0) == []

@@ -27,7 +27,7 @@ from cube.build.run import Layout, build_cubes
 from cube.config.aoi import Aoi
 from cube.config.models import CatalogConfig, Config
 from cube.config.sensors import SENSORS
-from cube.errors import CatalogError, ReadError
+from cube.errors import CatalogError, ReadError, ServiceError
 from cube.pixels import access, signing
 from cube.pixels.access import Access
 from cube.pixels.read import read_band, read_scene
@@ -209,13 +209,13 @@ def test_an_asset_that_fails_for_good_fails_its_aoi_and_a_rerun_fetches_what_was
     scene = scenes[0]
     path = "/" + scene.assets["red"].href.split("://")[1].replace(".blob.core.windows.net", "")
     with caplog.at_level(logging.DEBUG):
-        service.fail(path, 404)
+        service.fail(path, 503)
         summary = build_cubes(config, ThreadEngine(4), only=[0, 1])
     row = summary.rows[0]
     assert (summary.exit_code, row.status, summary.rows[1].status) == (3, AoiState.FAILED, AoiState.BUILT)
     assert scene.id in row.reason
     assert "asset red" in row.reason
-    assert "404" in row.reason
+    assert "HTTP 503" in row.reason
     assert SECRET not in caplog.text
     assert not (Layout.of(config).cubes.path / "aoi_000000.zarr" / "zarr.json").exists()
     service.lift()
@@ -374,10 +374,11 @@ def test_an_account_that_is_missing_shows_before_the_first_block(
 ) -> None:
     service = start(sample_archive.path, key_required=["sentinel1euwestrtc/sentinel1-grd-rtc"])
     config = online(service, "aoi.include_indices=[0]")
-    summary = build_cubes(config, ThreadEngine(2))
-    assert summary.exit_code == 3
-    assert "asset vv: no token for sentinel1euwestrtc/sentinel1-grd-rtc: HTTP 401" in summary.rows[0].reason
-    assert "PC_SDK_SUBSCRIPTION_KEY" in summary.rows[0].reason
+    with pytest.raises(
+        ServiceError, match="no token for sentinel1euwestrtc/sentinel1-grd-rtc: HTTP 401"
+    ) as stop:
+        build_cubes(config, ThreadEngine(2))
+    assert "PC_SDK_SUBSCRIPTION_KEY" in str(stop.value)
     assert service.counts()["blob"] == 0
     monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "stand-in-key")
     Settings.get.cache_clear()
@@ -385,7 +386,7 @@ def test_an_account_that_is_missing_shows_before_the_first_block(
     plan = next(plan for _, plan in plan_cubes(config))
     assert isinstance(plan, CubePlan)
     vv = next(plan.sensor("s1rtc").scenes).assets["vv"]
-    assert access.check_access(vv.href, Access(sign=True)) == ""
+    access.check_access(vv.href, Access(sign=True))
 
 
 def test_a_token_endpoint_that_refuses_is_not_asked_by_every_read(small: Path, start: Start) -> None:
@@ -394,7 +395,7 @@ def test_a_token_endpoint_that_refuses_is_not_asked_by_every_read(small: Path, s
     service.fail("/api/sas/*", 404)
     with ThreadPoolExecutor(8) as pool:
         errors = [future.exception() for future in [pool.submit(read, scene) for scene in scenes]]
-    assert all(isinstance(error, ReadError) for error in errors)
+    assert all(isinstance(error, ServiceError) for error in errors)
     assert service.counts()["token"] == 1
 
 
@@ -462,7 +463,7 @@ def test_silence_does_not_hang(small: Path, start: Start, monkeypatch: pytest.Mo
     scenes = scenes_of(service)
     service.fail("/sentinel2l2a01/*", Kind.SILENT)
     begun = time.monotonic()
-    with pytest.raises(ReadError, match="Operation too slow"):
+    with pytest.raises(ReadError, match="no data came for too long"):
         read(scenes[6], retries=0)
     assert time.monotonic() - begun < 15
 

@@ -252,7 +252,7 @@ def test_the_offset_goes_exactly_where_the_baseline_says(
 
 def test_a_read_that_fails_names_item_and_asset(tmp_path: Path) -> None:
     path = tmp_path / "B02.tif"
-    with pytest.raises(ReadError, match=r"item gone, asset B02: .*No such file"):
+    with pytest.raises(ReadError, match="item gone, asset B02: the file is missing"):
         read((scene(path, "s2l2a", "B02", "gone"),), "s2l2a", "B02", GRID_10)
     write_cog(path, RNG.integers(1, 9999, GRID_10.shape).astype("uint16"), GRID_10, nodata=0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -387,5 +387,7 @@ def test_a_scene_that_does_not_say_where_it_lies_is_refused_by_name(tmp_path: Pa
     with rasterio.open(path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8") as file:
         file.write(np.full((9, 9), 4, "uint8"), 1)
     acquisition = Acquisition("33UUR", (scene(path, "s2l2a", "SCL"),), 1.0, 0.0)
-    with pytest.raises(ReadError, match="item item, asset SCL: the file does not say where it lies"):
+    with pytest.raises(
+        ReadError, match="item item, asset SCL: the file names no CRS, and neither does its item"
+    ):
         clear_share(acquisition, box(12.1, 49.1, 12.2, 49.2), clear=(4,), access=Access())
