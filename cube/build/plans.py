@@ -27,11 +27,12 @@ from cube.run.layout import Layout, aoi_stem
 from cube.run.logs import event
 from cube.run.status import AoiState, StatusBoard
 from cube.scenes.acquisition import Acquisition
-from cube.scenes.catalog import Catalog, folder_of_items, open_catalog
+from cube.scenes.catalog import folder_of_items, open_catalog
 from cube.scenes.explain import Skipped
 from cube.scenes.lost import LostRecord, LostScene, LostWhilePlanning
 from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json
 from cube.scenes.planner import ClearShare, plan_aoi
+from cube.scenes.query import Catalog
 
 from .losses import LossWatch
 from .prefilter import candidate_classes, count_candidates

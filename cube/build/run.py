@@ -18,7 +18,8 @@ from cube.run.layout import Layout
 from cube.run.lock import hold
 from cube.run.status import AoiState, AoiStatus, StatusBoard
 from cube.run.tasks import Engine
-from cube.scenes.catalog import Catalog, open_catalog
+from cube.scenes.catalog import open_catalog
+from cube.scenes.query import Catalog
 
 from .aoi_rows import AoiCallback, AoiRows
 from .block import build_block

@@ -21,8 +21,9 @@ from cube.config.profiles import Source
 from cube.config.sensor_models import PeriodConfig
 from cube.errors import GelosError, ItemError, ReadError
 from cube.pixels.access import Access, check_access, read_with_retries
-from cube.scenes.catalog import Query, open_catalog
+from cube.scenes.catalog import open_catalog
 from cube.scenes.items import AssetRef, Scene, parse_item
+from cube.scenes.query import Query
 
 from .check import Check, LateError, within
 

@@ -252,7 +252,6 @@ class _Opener:
         """What the library said of the last failure."""
 
     @property
-    @property
     def is_remote(self) -> bool:
         """True where the asset is read over a network."""
         return _is_remote(self._href)

@@ -28,13 +28,13 @@ from cube.windows.grid import Bounds, aoi_bounds, overlap_bounds
 from cube.windows.projection import local_equal_area, outline_to_lonlat, project, utm_epsg
 
 from .acquisition import Acquisition
-from .catalog import Catalog, Query
 from .choose import SceneSet, SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
 from .explain import SceneOutcome, Skipped, tell_unusable
 from .facts import as_platform
 from .items import Scene, parse_item, wanted_fields
 from .lost import LostScene, LostWhilePlanning
 from .plan import CubePlan, plan_cube
+from .query import Catalog, Query
 
 _LOG = logging.getLogger(__name__)
 

@@ -34,11 +34,12 @@ from cube.pixels.read import read_band, read_scene
 from cube.run.engine import open_engine
 from cube.run.status import AoiState
 from cube.run.thread_engine import ThreadEngine
-from cube.scenes.catalog import ApiCatalog, Query, open_catalog
+from cube.scenes.catalog import ApiCatalog, open_catalog
 from cube.scenes.explain import Skipped
 from cube.scenes.items import Scene, parse_item
 from cube.scenes.plan import CubePlan
 from cube.scenes.planner import plan_aoi
+from cube.scenes.query import Query
 from cube.testing import Archive, dem_item, lulc_item, sentinel2_item, utm_geobox, write_cog
 from cube.testing.archive import aoi_features
 from cube.testing.service import Faults, Kind, Request, Role, StandIn

@@ -24,8 +24,9 @@ from cube.errors import CatalogError, ConfigError, ReadError
 from cube.pixels import signing
 from cube.pixels.access import Access, check_access
 from cube.pixels.read import read_scene
-from cube.scenes.catalog import ApiCatalog, Query
+from cube.scenes.catalog import ApiCatalog
 from cube.scenes.items import Scene, parse_item
+from cube.scenes.query import Query
 from cube.testing import Archive, sentinel2_item, utm_geobox, write_cog
 from cube.testing.service import StandIn, Tunnel
 

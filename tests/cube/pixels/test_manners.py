@@ -18,8 +18,9 @@ from cube.errors import LostSceneError, ServiceError
 from cube.pixels import access, signing
 from cube.pixels.access import Access
 from cube.pixels.read import read_scene
-from cube.scenes.catalog import ApiCatalog, Query
+from cube.scenes.catalog import ApiCatalog
 from cube.scenes.items import parse_item
+from cube.scenes.query import Query
 from cube.testing import sentinel2_item, utm_geobox, write_cog
 from cube.testing.service import Manner, StandIn
 

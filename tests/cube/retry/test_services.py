@@ -26,7 +26,8 @@ from cube.retry import (
     why_unreachable,
 )
 from cube.retry.services import ServiceWatch
-from cube.scenes.catalog import ApiCatalog, Query
+from cube.scenes.catalog import ApiCatalog
+from cube.scenes.query import Query
 
 
 @pytest.fixture(autouse=True)

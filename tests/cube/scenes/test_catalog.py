@@ -17,7 +17,8 @@ from cube.config.models import Config
 from cube.config.sensor_models import LandCoverConfig
 from cube.errors import CatalogError, ConfigError
 from cube.run.storage import open_folder
-from cube.scenes.catalog import CachedCatalog, FileCatalog, Query, open_catalog
+from cube.scenes.catalog import CachedCatalog, FileCatalog, open_catalog
+from cube.scenes.query import Query
 from cube.testing import lulc_item, sentinel2_item, utm_geobox
 
 GRID = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)
