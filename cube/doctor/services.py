@@ -29,6 +29,8 @@ _ANSWER_S = 15.0
 _MOST_SKEW_S = 300.0
 """Tokens and signatures are refused beyond some minutes."""
 _WINDOW_PX = 512
+_ITEMS = 20
+"""Looked at for one that can be used."""
 _BLOBS = ".blob.core.windows.net"
 _NEEDED = ("item-search",)
 
@@ -121,29 +123,33 @@ class Services:
         name = self.config.sensors[key].collection
         title = f"{key} ({name})"
         try:
-            item = within(_ANSWER_S, lambda: self._first_item(key))
+            items = within(_ANSWER_S, lambda: self._some_items(key))
         except _NoAnswerError as error:
             return Check(title, ok=False, found=str(error), mend=error.mend)
         except (GelosError, LateError) as error:
             return Check(title, ok=False, found=str(error), mend="try again, or look at catalog.url")
         span = _period(self.config, key)
-        if item is None:
+        if not items:
             found = f"the collection holds no item for {span}, or is not there"
             return Check(title, ok=False, found=found, mend=f"look at {key}.collection and its period")
-        try:
-            scene = parse_item(item, self.config.table[key], self.config.bands(key))
-        except ItemError as error:
-            mend = f"the catalog calls it otherwise: look at {key}.collection and {key}.bands"
-            return Check(title, ok=False, found=str(error), mend=mend)
-        self.scenes[key] = scene
-        return Check(title, ok=True, found=f"item {scene.id} has all that is wanted")
+        causes = []
+        for item in items:  # some have other bands: Sentinel-1 of the Arctic has HH and HV
+            try:
+                self.scenes[key] = parse_item(item, self.config.table[key], self.config.bands(key))
+            except ItemError as error:
+                causes.append(str(error))
+            else:
+                return Check(title, ok=True, found=f"item {self.scenes[key].id} has all that is wanted")
+        found = f"none of {len(items)} items can be used, the first since {causes[0]}"
+        mend = f"the catalog calls it otherwise: look at {key}.collection and {key}.bands"
+        return Check(title, ok=False, found=found, mend=mend)
 
-    def _first_item(self, key: str) -> dict[str, Any] | None:
-        """Return an item of a sensor's collection and first period."""
+    def _some_items(self, key: str) -> list[dict[str, Any]]:
+        """Return a few items of a sensor's collection and first period."""
         name = self.config.sensors[key].collection
-        query = Query((name,), datetime=_period(self.config, key), limit=1)
+        query = Query((name,), datetime=_period(self.config, key), limit=_ITEMS)
         if not self._is_api:
-            return next(iter(open_catalog(self.config).search(query)), None)
+            return open_catalog(self.config).search(query)
         try:
             self._ask("GET", f"{self._url}/collections/{name}")
         except _NoAnswerError as error:
@@ -151,8 +157,8 @@ class Services:
                 raise
             mend = f"look at {key}.collection and catalog.url"
             raise _NoAnswerError(f"{self._url} has no collection {name}", mend) from None
-        features = self._ask("POST", f"{self._url}/search", {**query.body, "limit": 1}).get("features")
-        return features[0] if features else None
+        answer = self._ask("POST", f"{self._url}/search", {**query.body, "limit": _ITEMS})
+        return list(answer.get("features") or ())
 
     def _containers(self) -> dict[str, str]:
         """Return an asset of each storage container that needs a token."""
