@@ -19,7 +19,7 @@ from cube.config.fields import TimeRange
 from cube.config.models import Config
 from cube.config.profiles import Source
 from cube.config.sensor_models import PeriodConfig
-from cube.errors import GelosError, ItemError, ReadError
+from cube.errors import GelosError, ItemError, ReadError, ServiceError
 from cube.pixels.access import Access, check_access, read_with_retries
 from cube.scenes.catalog import open_catalog
 from cube.scenes.items import AssetRef, Scene, parse_item
@@ -31,6 +31,8 @@ _ANSWER_S = 15.0
 _MOST_SKEW_S = 300.0
 """Tokens and signatures are refused beyond some minutes."""
 _WINDOW_PX = 512
+_ITEMS = 20
+"""Looked at for one that can be used."""
 _BLOBS = ".blob.core.windows.net"
 _NEEDED = ("item-search",)
 
@@ -121,29 +123,33 @@ class Services:
         name = self.config.sensors[key].collection
         title = f"{key} ({name})"
         try:
-            item = within(_ANSWER_S, lambda: self._first_item(key, source))
+            items = within(_ANSWER_S, lambda: self._some_items(key, source))
         except _NoAnswerError as error:
             return Check(title, ok=False, found=str(error), mend=error.mend)
         except (GelosError, LateError) as error:
             return Check(title, ok=False, found=str(error), mend="try again, or look at catalog.url")
         span = _period(self.config, key)
-        if item is None:
+        if not items:
             found = f"the collection holds no item for {span}, or is not there"
             return Check(title, ok=False, found=found, mend=f"look at {key}.collection and its period")
-        try:
-            scene = parse_item(item, self.config.table[key], self.config.bands(key), source.sensor)
-        except ItemError as error:
-            mend = f"the catalog calls it otherwise: look at {key}.collection and {key}.bands"
-            return Check(title, ok=False, found=str(error), mend=mend)
-        self.scenes[key] = scene
-        return Check(title, ok=True, found=f"item {scene.id} has all that is wanted")
+        causes, bands = [], self.config.bands(key)
+        for item in items:  # some have other bands: Sentinel-1 of the Arctic has HH and HV
+            try:
+                self.scenes[key] = parse_item(item, self.config.table[key], bands, source.sensor)
+            except ItemError as error:
+                causes.append(str(error))
+            else:
+                return Check(title, ok=True, found=f"item {self.scenes[key].id} has all that is wanted")
+        found = f"none of {len(items)} items can be used, the first since {causes[0]}"
+        mend = f"the catalog calls it otherwise: look at {key}.collection and {key}.bands"
+        return Check(title, ok=False, found=found, mend=mend)
 
-    def _first_item(self, key: str, source: Source) -> dict[str, Any] | None:
-        """Return an item of a sensor's collection and first period."""
+    def _some_items(self, key: str, source: Source) -> list[dict[str, Any]]:
+        """Return a few items of a sensor's collection and first period."""
         name, url = self.config.sensors[key].collection, source.url.rstrip("/")
-        query = Query((name,), datetime=_period(self.config, key), limit=1, sensor=key)
+        query = Query((name,), datetime=_period(self.config, key), limit=_ITEMS, sensor=key)
         if not source.is_api:
-            return next(iter(open_catalog(self.config).search(query)), None)
+            return open_catalog(self.config).search(query)
         try:
             self._ask("GET", f"{url}/collections/{name}")
         except _NoAnswerError as error:
@@ -151,8 +157,8 @@ class Services:
                 raise
             mend = f"look at {key}.collection and catalog.url"
             raise _NoAnswerError(f"{url} has no collection {name}", mend) from None
-        features = self._ask("POST", f"{url}/search", {**query.body, "limit": 1}).get("features")
-        return features[0] if features else None
+        answer = self._ask("POST", f"{url}/search", {**query.body, "limit": _ITEMS})
+        return list(answer.get("features") or ())
 
     def _containers(self) -> dict[str, tuple[str, str]]:
         """Return an asset of each storage container that needs a token, and its sensor."""
@@ -164,13 +170,14 @@ class Services:
     def _check_token(self, container: str, key: str, href: str) -> Check:
         title = f"token for {container}"
         try:
-            problem = within(_ANSWER_S, lambda: check_access(href, self.access_of(key)))
+            within(_ANSWER_S, lambda: check_access(href, self.access_of(key)))
         except LateError as error:
             return Check(title, ok=False, found=str(error), mend="look at the network, or try again later")
-        if not problem:
-            return Check(title, ok=True, found="given")
-        found, _, mend = problem.removeprefix(f"no {title}: ").partition("; ")
-        return Check(title, ok=False, found=found, mend=mend or "look at PC_SDK_SAS_URL, or try again later")
+        except ServiceError as error:
+            found, _, mend = str(error).removeprefix(f"no {title}: ").partition("; ")
+            mend = mend or "look at PC_SDK_SAS_URL, or try again later"
+            return Check(title, ok=False, found=found, mend=mend)
+        return Check(title, ok=True, found="given")
 
     def _first_asset(self, key: str, scene: Scene) -> AssetRef:
         return scene.assets[self.config.bands(key)[0]]
@@ -182,7 +189,7 @@ class Services:
         began = time.monotonic()
         try:
             size = within(2 * _ANSWER_S, lambda: read_with_retries(scene, asset, access, _read_corner))
-        except (ReadError, LateError) as error:
+        except (ReadError, ServiceError, LateError) as error:
             text = str(error)
             return Check(title, ok=False, found=text, mend=distrust(text) or _mend_of_read(text))
         seconds = max(time.monotonic() - began, 1e-6)

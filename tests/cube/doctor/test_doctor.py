@@ -335,4 +335,4 @@ def test_a_file_that_is_gone(patient: Patient, start: Callable[..., StandIn]) ->
 
 def test_an_item_that_lacks_a_band(patient: Patient, start: Callable[..., StandIn]) -> None:
     done = typed(patient.write(catalog__url=start().url, s2l2a__bands=["B04", "B03"]))
-    assert_one_trouble(done.stdout, done.exit_code, "s2l2a (sentinel-2-l2a): item ", "B03", "s2l2a.bands")
+    assert_one_trouble(done.stdout, done.exit_code, "none of 1 items can be used", "B03", "s2l2a.bands")
