@@ -8,6 +8,7 @@ becomes nodata.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ import rasterio.warp
 import rasterio.windows
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
 
 from cube.config.sensors import Band, BandKind, Sensor
 from cube.retry import Refused, heed, heeded
@@ -249,8 +251,8 @@ def read_scene(
 
     def read(url: str) -> NDArray[Any]:
         with rasterio.open(url, sharing=False) as source:
-            if not fits(np.dtype(source.dtypes[0]), band.np_dtype):
-                raise Refused(f"the file is {source.dtypes[0]}, whose numbers {band.dtype} cannot all hold")
+            if problem := _why_other(source, band):
+                raise Refused(problem)
             placement = placement_of(source, asset)
             if placement.by_item and placed_by_item is not None:
                 placed_by_item.add((scene.id, asset.key, placement.by_item))
@@ -260,6 +262,19 @@ def read_scene(
             )
 
     return read_with_retries(scene, asset, access, read)
+
+
+def _why_other(source: rasterio.DatasetReader, band: Band) -> str:
+    """Say why a file's numbers are not a band's; nothing where they are."""
+    if not fits(np.dtype(source.dtypes[0]), band.np_dtype):
+        return f"the file is {source.dtypes[0]}, whose numbers {band.dtype} cannot all hold"
+    layers = sum(meaning is not ColorInterp.alpha for meaning in source.colorinterp)
+    if layers > 1:
+        return f"the file has {layers} bands where one is expected"
+    scale = source.scales[0]
+    if not (math.isclose(scale, 1) or math.isclose(scale, band.scale, rel_tol=1e-6)):
+        return f"the file's scale is {scale:g}; expected {band.scale:g}, or none"
+    return ""
 
 
 def _close_seams(

@@ -161,3 +161,32 @@ def test_a_classification_without_a_crs_is_ranked_by_its_items(tmp_path: Path) -
     aoi = box(*rasterio.warp.transform_bounds(32633, 4326, *inside.bounds))
     share = clear_share(Acquisition("33UUR", (scene,), 1.0, 0.0), aoi, clear=(4,), access=QUICK)
     assert share == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("bands", "scale", "cause"),
+    [
+        (3, 1.0, "the file has 3 bands where one is expected"),
+        (1, 0.01, "the file's scale is 0.01; expected 1, or none"),
+        (1, 1.0, ""),
+        (2, 1.0, ""),  # the other hides pixels
+    ],
+)
+def test_a_file_whose_numbers_mean_something_else_is_lost(
+    tmp_path: Path, bands: int, scale: float, cause: str
+) -> None:
+    scene = scene_of(tmp_path / "a.tif", GRID)
+    meaning = {1: {}, 2: {"photometric": "minisblack", "alpha": "yes"}, 3: {"photometric": "rgb"}}[bands]
+    shape = {"height": GRID.shape[0], "width": GRID.shape[1], "count": bands, "dtype": "uint8"}
+    place = {"crs": str(GRID.crs), "transform": GRID.affine}
+    (tmp_path / "a.tif").unlink()
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape, **place, **meaning) as file:
+        for index in range(1, bands + 1):
+            file.write(codes(GRID) if index == 1 else np.full(GRID.shape, 255, "uint8"), index)
+        file.scales = (scale,) * bands
+    if not cause:
+        np.testing.assert_array_equal(read(scene), codes(GRID))
+        return
+    with pytest.raises(LostSceneError) as lost:
+        read(scene)
+    assert lost.value.cause == cause
