@@ -29,18 +29,23 @@ from typing import TYPE_CHECKING
 from cube.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from .export.request import ExportRequest
+    from .export.run import export_release
     from .loading.dataset import Release, open_release
-    from .loading.samples import chip_arrays, torch_dataset
+    from .loading.samples import batches, chip_arrays, torch_dataset
     from .make import ReleaseSummary, make_release
     from .opening.faults import Fault, ReleaseError
     from .verify.release import verify
 
 __all__ = [
+    "ExportRequest",
     "Fault",
     "Release",
     "ReleaseError",
     "ReleaseSummary",
+    "batches",
     "chip_arrays",
+    "export_release",
     "make_release",
     "open_release",
     "torch_dataset",
@@ -54,11 +59,14 @@ del globals()["verify"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "ExportRequest": ".export.request",
         "Fault": ".opening.faults",
         "Release": ".loading.dataset",
         "ReleaseError": ".opening.faults",
         "ReleaseSummary": ".make",
+        "batches": ".loading.samples",
         "chip_arrays": ".loading.samples",
+        "export_release": ".export.run",
         "make_release": ".make",
         "open_release": ".loading.dataset",
         "torch_dataset": ".loading.samples",
