@@ -31,19 +31,24 @@ from cube.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .compare.releases import compare_releases
+    from .export.request import ExportRequest
+    from .export.run import export_release
     from .loading.dataset import Release, open_release
-    from .loading.samples import chip_arrays, torch_dataset
+    from .loading.samples import batches, chip_arrays, torch_dataset
     from .make import ReleaseSummary, make_release
     from .opening.faults import Fault, ReleaseError
     from .verify.release import verify
 
 __all__ = [
+    "ExportRequest",
     "Fault",
     "Release",
     "ReleaseError",
     "ReleaseSummary",
+    "batches",
     "chip_arrays",
     "compare_releases",
+    "export_release",
     "make_release",
     "open_release",
     "torch_dataset",
@@ -57,12 +62,15 @@ del globals()["verify"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "ExportRequest": ".export.request",
         "Fault": ".opening.faults",
         "Release": ".loading.dataset",
         "ReleaseError": ".opening.faults",
         "ReleaseSummary": ".make",
+        "batches": ".loading.samples",
         "chip_arrays": ".loading.samples",
         "compare_releases": ".compare.releases",
+        "export_release": ".export.run",
         "make_release": ".make",
         "open_release": ".loading.dataset",
         "torch_dataset": ".loading.samples",

@@ -36,7 +36,8 @@ _FIELD_NOTES = {
     "left_m": "western edge of the sample window, metres in the UTM zone",
     "top_m": "northern edge of the sample window, metres in the UTM zone",
     "purity": "share of the sample window's pixels in the majority class",
-    "split": "split by spatial block; `none` too near to another split; empty without splits",
+    "split": "split by spatial block; `none` too near to another split; empty without splits (in the CSV `all`)",
+    "label": "place of the class among the classes kept, from 0; `label_names` of `config.json` names them",
 }
 _PATTERN_NOTES = {
     "_dates": "dates, YYYYMMDD, one per time range, comma-joined",

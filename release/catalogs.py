@@ -111,7 +111,12 @@ def _item_template(recipe: Recipe) -> dict[str, Any]:
             if not recipe.table[key].is_static:
                 picture = pystac.Asset(name, media_type=pystac.MediaType.PNG, roles=["thumbnail"])
                 item.add_asset(f"{name}_thumbnail", picture)
-    return item.to_dict(include_self_link=False)
+    data = item.to_dict(include_self_link=False)
+    kinds = {"root": CATALOG_NAME, "parent": COLLECTION_NAME, "collection": COLLECTION_NAME}
+    data["links"] = [
+        {"rel": rel, "href": f"./{name}", "type": "application/json"} for rel, name in kinds.items()
+    ]
+    return data
 
 
 def _asset_keys(key: str, recipe: Recipe) -> list[str]:

@@ -68,6 +68,7 @@ def make_croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str,
         "version": recipe.version.removeprefix("v"),
         "description": f"{len(tracker)} aligned, multi-sensor, multi-season chips of one land cover each.",
         "license": list(dict.fromkeys(recipe.table[key].licence for key in recipe.rasters)),
+        **_date_published(recipe),
         "citeAs": f"{recipe.name}, version {recipe.version}",
         "isLiveDataset": False,
         "distribution": [
@@ -75,6 +76,7 @@ def make_croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str,
             _file_object(GEOJSON_NAME, "application/geo+json", sums[GEOJSON_NAME]),
             _file_object(PARQUET_NAME, "application/x-parquet", sums[PARQUET_NAME]),
             *(_file_set(recipe.table[key]) for key in recipe.rasters),
+            *(_picture_set(recipe.table[key]) for key in _pictured(recipe)),
         ],
         "recordSet": [
             {
@@ -84,7 +86,51 @@ def make_croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str,
                 "description": "One record per chip; file names are comma-joined, one per date.",
                 "key": {"@id": "chips/id"},
                 "field": [_croissant_field(name, tracker) for name in columns],
+            },
+            *(_picture_records(recipe.table[key]) for key in _pictured(recipe)),
+        ],
+    }
+
+
+def _date_published(recipe: Recipe) -> dict[str, str]:
+    day = recipe.config.get("dataset", {}).get("published")
+    return {"datePublished": str(day)} if day else {}
+
+
+def _pictured(recipe: Recipe) -> list[str]:
+    return [key for key, spec in recipe.rasters.items() if spec.thumbnail_px is not None]
+
+
+def _picture_set(sensor: Sensor) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{sensor.key}-pictures",
+        "name": f"{sensor.key}-pictures",
+        "description": f"{sensor.title} chips as pictures. {sensor.attribution}",
+        "encodingFormat": "image/png",
+        "includes": f"{sensor.key}_*.png",
+    }
+
+
+def _picture_records(sensor: Sensor) -> dict[str, Any]:
+    """Return records of pictures, each with the name of its file, in which the chip's id stands."""
+    name = f"{sensor.key}-images"
+    source = {"fileSet": {"@id": f"{sensor.key}-pictures"}}
+    kinds = {"filename": ("filename", "sc:Text"), "image": ("content", "sc:ImageObject")}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": name,
+        "name": name,
+        "description": f"One record per picture of {sensor.title}.",
+        "field": [
+            {
+                "@type": "cr:Field",
+                "@id": f"{name}/{field}",
+                "name": f"{name}/{field}",
+                "dataType": kind,
+                "source": {**source, "extract": {"fileProperty": what}},
             }
+            for field, (what, kind) in kinds.items()
         ],
     }
 

@@ -19,7 +19,7 @@ from chipping.geotiff import RasterSettings, exported_nodata
 from cube.config.extra_sensors import sensor_rows
 from cube.config.fields import TimeRange
 from cube.config.models import ChipsConfig, Config, DatasetConfig, ReleaseConfig
-from cube.config.sensors import SENSORS, Sensor, SensorTable
+from cube.config.sensors import CLASS_NAMES, SENSORS, Sensor, SensorTable
 from cube.windows.grid import Bounds
 from cube.windows.lattice import WindowGeometry
 
@@ -123,6 +123,7 @@ class Recipe:
             "version": self.version,
             "config": self.config,
             "layout": specs,
+            "label_names": [CLASS_NAMES.get(code, str(code)) for code in sorted(self.chips.classes)],
             "chips_per_class_before_balancing": {str(code): count for code, count in self.before.items()},
         }
         return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

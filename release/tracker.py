@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import IO, Any
 
 import geopandas as gpd
@@ -51,8 +51,10 @@ GELOS_FIELDS = (
     "dem_paths",
 )
 """GELOS's fields in GELOS's order; ``geometry`` comes last in every file."""
-OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split")
+OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split", "label")
 """Fields that follow GELOS's, before whatever further columns the chips came with."""
+NO_SPLITS = "all"
+"""What the CSV says of the split of a chip of a release without splits."""
 _CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
 _WINDOWS = 5000
 """Rows of ``chip_metadata.csv`` read at once."""
@@ -174,10 +176,17 @@ def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
     for key in config.table.static:
         names = [static_name(key, chip_id) for chip_id in table["id"]]
         table[f"{key}_paths"] = names if key in config.sensors else ""
+    table["label"] = labels_of(table["lulc"], config.chips.classes)
     table["lulc"] = table["lulc"].astype(int).astype(str)
     first = tracker_fields(config.table)
     further = [name for name in table.columns if name not in first and name != "geometry"]
     return gpd.GeoDataFrame(table[[*first, *further, "geometry"]], geometry="geometry", crs=4326)
+
+
+def labels_of(codes: pd.Series, classes: Collection[int]) -> list[int]:
+    """Return the place of each class code among the classes that a release keeps."""
+    order = {code: label for label, code in enumerate(sorted(classes))}
+    return [order[int(code)] for code in codes]
 
 
 def _joined(table: pd.DataFrame, key: str, suffix: str, prefix: str = "") -> list[str]:
@@ -208,8 +217,12 @@ def to_geojson(table: gpd.GeoDataFrame) -> bytes:
 
 
 def to_csv(table: gpd.GeoDataFrame) -> bytes:
-    """Write CSV, the footprint as WKT in the last column."""
+    """Write CSV, the footprint as WKT in the last column.
+
+    Without splits it says ``all``: an empty text is a missing number to most readers of CSV.
+    """
     plain = pd.DataFrame(table.drop(columns="geometry"))
+    plain["split"] = plain["split"].replace("", NO_SPLITS)
     plain["geometry"] = shapely.to_wkt(table.geometry.to_numpy(), rounding_precision=-1)
     return plain.to_csv(index=False, lineterminator="\n").encode()
 

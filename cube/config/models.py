@@ -8,6 +8,7 @@ README's table are made from these fields. Text becomes typed, frozen values onc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +51,8 @@ class DatasetConfig(Section):
     """Version of the dataset; names the folders under working and output."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "gelos-lc"
     """Name of the dataset; the zip is called {name}_{version}.zip."""
+    published: date | None = None
+    """Day of publication, YYYY-MM-DD, for catalogs of datasets; none says nothing."""
 
 
 class Extent(StrEnum):

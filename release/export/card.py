@@ -45,7 +45,7 @@ def make_export_card(plan: ExportPlan, form: Format) -> bytes:
             for layer in plan.layers
         ],
         classes=[(label, code, name) for label, (code, name) in enumerate(_classes(plan).items())],
-        use=_use(plan, form.USE),
+        use=_use(plan, form),
         release_sha256=sha256(plan.release.read_file(SUMS_NAME)),
         sources=[
             (
@@ -73,8 +73,9 @@ def _sizes(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _use(plan: ExportPlan, text: str) -> str:
+def _use(plan: ExportPlan, form: Format) -> str:
     """Fill the names of this export into a format's example."""
+    text, more = form.USE, getattr(form, "example_names", None)
     split = plan.shards[0].split
     last = f"{plan.shards[0].of - 1:06}"
     names = {
@@ -83,6 +84,7 @@ def _use(plan: ExportPlan, text: str) -> str:
         "folder": "path/of/this/folder",
         "shard": f"{split}-000000.tar" if plan.shards[0].of == 1 else f"{split}-{{000000..{last}}}.tar",
     }
+    names |= more(plan) if more else {}
     for name, value in names.items():
         text = text.replace(f"{{{name}}}", value)
     return text

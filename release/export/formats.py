@@ -14,7 +14,6 @@ FORMATS = {
     "webdataset": ".webdataset",
     "terramesh": ".terramesh",
     "huggingface": ".huggingface",
-    "terratorch": ".terratorch",
     "zarr": ".zarr_store",
 }
 """Where each format is written, by its name."""

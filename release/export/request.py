@@ -100,9 +100,10 @@ class ExportPlan:
 
     def pixels(self, chip_id: int) -> dict[str, NDArray[Any]]:
         """Read a chip: by sensor ``(time, band, height, width)``, nodata as stored."""
-        return {layer.key: self._layer_pixels(chip_id, layer) for layer in self.layers}
+        return {layer.key: self.layer_pixels(chip_id, layer) for layer in self.layers}
 
-    def _layer_pixels(self, chip_id: int, layer: Layer) -> NDArray[Any]:
+    def layer_pixels(self, chip_id: int, layer: Layer) -> NDArray[Any]:
+        """Read a sensor of a chip: ``(time, band, height, width)``."""
         found = self.release.read(chip_id, layer.key, layer.bands, layer.dates)
         return found.astype(layer.dtype, copy=False)
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 from cube.run.lock import hold
 from cube.run.storage import Folder, open_folder
 from release.loading.dataset import Release
+from release.loading.exported import EXPORT_NAME
 from release.opening.checksums import SUMS_NAME, format_sums, sha256
 from release.opening.faults import ReleaseError
 from release.statistics import STATISTICS_NAME
@@ -24,8 +25,6 @@ from .card import CARD_NAME, make_export_card
 from .formats import FORMATS, Format, format_of
 from .request import ExportPlan, ExportRequest, Shard, plan_export
 
-EXPORT_NAME = "export.json"
-"""What an export was made of and as: written first, and read by who opens it."""
 _OWN = {".lock"}
 _SCHEMA_VERSION = 1
 

@@ -16,6 +16,7 @@ from .tars import write_tar
 
 TITLE = "WebDataset"
 USE = """```python
+import io
 import json
 
 import numpy as np
@@ -30,7 +31,8 @@ for pixels, label in webdataset.WebDataset(shards, shardshuffle=False).map(decod
     print({name: image.shape for name, image in pixels.items()}, label)
 ```
 
-`wids.ShardListDataset("{split}/index.json")` reads samples at random."""
+`release.torch_dataset` of this folder reads samples at random; `{split}/index.json` lists shards, with
+their samples and bytes."""
 
 
 def shard_files(plan: ExportPlan, shard: Shard) -> list[str]:

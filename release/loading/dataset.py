@@ -134,6 +134,28 @@ class Release:
         spec, indexes = self._raster_spec(sensor), self.band_indexes(sensor, bands)
         return decode_raster(name, self.read_file(name), spec, indexes)
 
+    def ids_of(self, split: str | None) -> list[int]:
+        """Return the ids of a split's chips; None: of all."""
+        chosen = self.table if split is None else self.table[self.table["split"] == split]
+        if chosen.empty:
+            there = ", ".join(sorted(set(self.table["split"]) - {""})) or "no splits"
+            raise ReleaseError(f"no chip in split {split!r}; the release has {there}")
+        return [int(chip_id) for chip_id in chosen.index]
+
+    def sample(
+        self, chip_id: int, sensors: Sequence[str], bands: Mapping[str, Sequence[str]]
+    ) -> dict[str, Any]:
+        """Read a chip as a sample dict of plain arrays; see :func:`release.chip_arrays`."""
+        row = self.row(chip_id)
+        box = self.bounds(chip_id)
+        found: dict[str, Any] = {
+            f"image_{sensor}": self.read(chip_id, sensor, bands.get(sensor, ())) for sensor in sensors
+        }
+        code = int(row["lulc"])
+        label = sorted(self.recipe.chips.classes).index(code)
+        found |= {"label": label, "lulc": code, "id": int(chip_id)}
+        return found | {"crs": f"EPSG:{row['epsg']}", "bounds": (box.left, box.bottom, box.right, box.top)}
+
     def _raster_spec(self, sensor: str) -> RasterSpec:
         if sensor not in self.recipe.rasters:
             raise ReleaseError(f"no sensor {sensor!r} in this release; it has {', '.join(self.sensors)}")

@@ -20,9 +20,9 @@ from cube.windows.projection import to_lonlat
 from release.recipe import Recipe
 from release.select import dates_fit, drop_counts
 from release.splits import split
-from release.tracker import image_names, series_name, static_name, tracker_fields
+from release.tracker import image_names, labels_of, series_name, static_name, tracker_fields
 
-_INTEGER_FIELDS = ("original_id", "aoi_index", "epsg", "id", "left_m", "top_m")
+_INTEGER_FIELDS = ("original_id", "aoi_index", "epsg", "id", "left_m", "top_m", "label")
 _NUMBER_FIELDS = ("lat", "lon", "purity")
 _FOOTPRINT_TOLERANCE_DEG = 2e-5
 _LARGEST_INTEGER = 1 << 53
@@ -46,6 +46,10 @@ def table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
         if not all(_is_kind(value, kind) for value in table[name]):
             yield f"field {name} is not all {kind}"
             return
+    yield from _number_problems(table, recipe)
+
+
+def _number_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
     if table["id"].tolist() != list(range(len(table))):
         yield "ids are not 0 to n-1 in order"
     if not table["original_id"].is_monotonic_increasing or not table["original_id"].is_unique:
@@ -54,6 +58,8 @@ def table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
         yield f"cell {table.loc[table['cell'].duplicated(), 'cell'].iloc[0]} is there twice"
     if unknown := sorted(set(table["lulc"]) - {str(code) for code in recipe.chips.classes}):
         yield f"class {unknown[0]} is not among those kept"
+    elif table["label"].tolist() != labels_of(table["lulc"], recipe.chips.classes):
+        yield "label is not the place of the class among those kept"
     if unknown_zones := sorted(set(table["epsg"]) - _UTM_ZONES):
         yield f"epsg {unknown_zones[0]} is no UTM zone"
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import rasterio
 import stac_geoparquet.arrow
+import yaml
+from PIL import Image
 from pystac.validation import validate_dict
 
 from cube.config.models import Config
@@ -47,8 +50,12 @@ def test_stac_is_valid(folder: Path, items: list[dict[str, Any]]) -> None:
     table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
     assert [item["properties"]["gelos:id"] for item in items] == table["id"].tolist()
     for item in items:
-        links = [{"rel": "collection", "href": "./collection.json"}]
-        validate_dict({**core(item), "links": links})
+        validate_dict(core(item))
+        assert {link["rel"]: (folder / link["href"]).exists() for link in item["links"]} == {
+            "root": True,
+            "parent": True,
+            "collection": True,
+        }
 
 
 def test_stac_says_where_and_what_each_raster_is(folder: Path, items: list[dict[str, Any]]) -> None:
@@ -93,6 +100,12 @@ def test_croissant_is_valid_and_gives_the_records(folder: Path) -> None:
     table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
     assert [record["chips/id"] for record in records] == table["id"].tolist()
     assert records[0]["chips/s2l2a_paths"].decode() == table["s2l2a_paths"][0]
+    assert records[0]["chips/label"] == table["label"][0]
+    pictures = list(dataset.records("s1rtc-images"))
+    assert len(pictures) == len(list(folder.glob("s1rtc_*.png")))
+    for one in pictures[::7]:
+        with Image.open(folder / one["s1rtc-images/filename"].decode()) as picture:
+            np.testing.assert_array_equal(np.asarray(one["s1rtc-images/image"]), np.asarray(picture))
 
 
 def test_the_tracker_has_gelos_fields_types_and_forms(folder: Path) -> None:
@@ -200,6 +213,34 @@ def test_the_card_says_what_how_and_whose(folder: Path) -> None:
     ):
         assert text.lower() in card.lower(), text
     assert card.startswith("---\npretty_name: tiny v0.1\n")
+
+
+def test_labels_are_integers_with_names(folder: Path) -> None:
+    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
+    names = json.loads((folder / "config.json").read_text())["label_names"]
+    assert pd.api.types.is_integer_dtype(table["label"])
+    assert [names[label] for label in table["label"]] == table["category"].tolist()
+    front = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "gelos_chip_tracker.parquet"}]
+
+
+def test_hugging_face_takes_the_card_for_the_table(folder: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    data = datasets.load_dataset(str(folder), cache_dir=str(tmp_path))["train"]
+    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
+    assert data["label"][:] == table["label"].tolist()
+    assert data["s2l2a_paths"][:] == table["s2l2a_paths"].tolist()
+
+
+def test_a_date_of_publication_is_the_configs(tmp_path: Path) -> None:
+    from release_landscape import Land, working_folder
+
+    from release import make_release
+
+    config = working_folder(tmp_path, Land({1: 2}), {"dataset.published": "2026-11-28"})
+    folder = Path(make_release(config).folder)
+    assert json.loads((folder / "croissant.json").read_text())["datePublished"] == "2026-11-28"
+    assert set(pd.read_csv(folder / "gelos_chip_tracker.csv")["split"]) == {"all"}
 
 
 def test_no_sensors_row_breaks_the_cards_tables(folder: Path) -> None:

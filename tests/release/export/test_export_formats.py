@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import io
 import json
+import tarfile
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+import zarr
 from release_landscape import BANDS, DATES
 
+from release import ReleaseError
 from release.export.request import ExportRequest
 from release.export.run import export_release
 from release.tracker import read_tracker
@@ -136,3 +140,61 @@ def test_huggingface(folder: Path, exports: Any, rows: dict[int, dict[str, Any]]
         np.testing.assert_array_equal(np.asarray(first["s2l2a_png_2"]), np.asarray(Image.open(picture)))
         assert first["s1rtc_dates"] == list(DATES["s1rtc"])
     assert seen == set(rows)
+
+
+def test_terramesh(tmp_path: Path) -> None:
+    """Read with zarr itself, as ``terramesh.py`` does: a mapping of the zip, consolidated, ``bands``."""
+    from release_landscape import Land, working_folder
+
+    from release import make_release
+    from release.export.terramesh import MODALITIES
+
+    names = list(MODALITIES["s2l2a"].bands)
+    land = Land({1: 2, 5: 1}, sensors=("s2l2a", "s1rtc", "dem", "lulc"))
+    before = BANDS["s2l2a"]
+    BANDS["s2l2a"] = tuple(names)
+    try:
+        made = Path(make_release(working_folder(tmp_path / "made", land)).folder)
+        export_release(made, "terramesh", tmp_path / "out", ExportRequest(shard_samples=2))
+        for shard in ("000001", "000002"):
+            samples = {
+                key: read_tar(tmp_path / "out" / "train" / one.name / f"majortom_shard_{shard}.tar")
+                for key, one in MODALITIES.items()
+            }
+            assert len({tuple(one) for one in samples.values()}) == 1
+            for name in samples["dem"]:
+                chip_id, date = (int(part) for part in name.split(".")[0].split("_"))
+                own = {key: one[name] for key, one in samples.items()}
+                np.testing.assert_array_equal(own["s2l2a"][0], with_rasterio(made, chip_id, "s2l2a")[date])
+                linear = with_rasterio(made, chip_id, "s1rtc")[date]
+                decibels = 10 * np.log10(linear, where=linear > 0, out=np.full_like(linear, np.nan))
+                np.testing.assert_allclose(own["s1rtc"][0], decibels, rtol=1e-5)
+                heights = with_rasterio(made, chip_id, "dem")[0]
+                np.testing.assert_array_equal(own["dem"][0, 0], np.kron(heights[0], np.ones((3, 3))))
+                codes = np.array([0, 1, 2, 0, 3, 4])[with_rasterio(made, chip_id, "lulc")[0]]
+                np.testing.assert_array_equal(own["lulc"][0], codes)
+    finally:
+        BANDS["s2l2a"] = before
+
+
+def read_tar(path: Path) -> dict[str, np.ndarray]:
+    found = {}
+    with tarfile.open(path) as archive:
+        for entry in archive:
+            with zipfile.ZipFile(io.BytesIO(archive.extractfile(entry).read())) as sample:
+                store = zarr.storage.MemoryStore(
+                    {
+                        name: zarr.core.buffer.cpu.Buffer.from_bytes(sample.read(name))
+                        for name in sample.namelist()
+                    }
+                )
+                found[entry.name] = zarr.open_consolidated(store, mode="r", zarr_format=2)["bands"][...]
+    return found
+
+
+def test_what_terramesh_cannot_hold_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="S2L2A has the band B01, which this release has not"):
+        export_release(folder, "terramesh", tmp_path / "out")
+    with pytest.raises(ReleaseError, match="terramesh has no modality for lc2l2; it has s2l2a"):
+        export_release(folder, "terramesh", tmp_path / "out", ExportRequest(("lc2l2",)))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,96 @@
+"""A release and its exports give the same samples by the same call, in other processes, too."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from release_landscape import DATES
+
+from release import ReleaseError, batches, chip_arrays, open_release, torch_dataset
+from release.export.request import ExportRequest
+from release.export.run import export_release
+from release.loading.samples import open_chips
+
+KEYS = ("s2l2a", "s1rtc", "dem", "lulc")
+
+
+@pytest.fixture(scope="module", params=["webdataset", "zarr"])
+def export(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp(request.param) / "out"
+    export_release(folder, request.param, out, ExportRequest(shard_samples=4))
+    return out
+
+
+def test_an_export_gives_the_samples_of_its_release(folder: Path, export: Path) -> None:
+    release, opened = open_release(folder), open_chips(export)
+    for split in ("train", "test", "none", None):
+        assert sorted(opened.ids_of(split)) == sorted(release.ids_of(split))
+    for chip_id in release.ids_of(None):
+        one = chip_arrays(release, chip_id, KEYS, {"s2l2a": ["B08", "B02"]})
+        two = chip_arrays(opened, chip_id, KEYS, {"s2l2a": ["B08", "B02"]})
+        assert list(one) == list(two)
+        for name, value in one.items():
+            np.testing.assert_array_equal(two[name], value)
+            assert np.asarray(two[name]).dtype == np.asarray(value).dtype
+    with rasterio.open(folder / f"s2l2a_000003_{DATES['s2l2a'][1]}.tif") as raster:
+        np.testing.assert_array_equal(chip_arrays(opened, 3, KEYS)["image_s2l2a"][1], raster.read())
+
+
+def test_an_export_travels_to_workers(export: Path) -> None:
+    opened = open_chips(export)
+    expected = chip_arrays(opened, 5, ["dem"])["image_dem"]
+    for context in ("fork", "spawn"):
+        with multiprocessing.get_context(context).Pool(1) as pool:
+            found = pool.apply(chip_arrays, (opened, 5, ["dem"]))
+        np.testing.assert_array_equal(found["image_dem"], expected)
+    assert pickle.loads(pickle.dumps(opened)).sensors == opened.sensors
+
+
+def test_batches_need_no_framework(folder: Path, archive: Path, export: Path) -> None:
+    for path in (folder, archive, export):
+        found = list(batches(path, 4, ["s2l2a", "dem"], {"s2l2a": ["B04"]}, split="train"))
+        ids = np.concatenate([one["id"] for one in found]).tolist()
+        assert sorted(ids) == sorted(open_release(folder).ids_of("train"))
+        assert found[0]["image_s2l2a"].shape == (4, 2, 1, 30, 30)
+        assert found[0]["bounds"].shape == (4, 4)
+        assert found[0]["label"].dtype.kind == "i"
+        [[one], [two]] = ([next(batches(path, 9, ["dem"], seed=seed))["id"].tolist()] for seed in (1, 2))
+        assert one != two
+        assert one == next(batches(path, 9, ["dem"], seed=1))["id"].tolist()
+
+
+def test_torch_datasets_of_exports(folder: Path, export: Path) -> None:
+    torch = pytest.importorskip("torch")
+    one, two = (torch_dataset(path, KEYS, split="train") for path in (folder, export))
+    for index in range(len(one)):
+        first, second = one[index], two[index]
+        assert all(torch.equal(first[f"image_{key}"], second[f"image_{key}"]) for key in KEYS)
+        assert first["label"] == second["label"]
+    for context in ("fork", "spawn"):
+        loader = torch.utils.data.DataLoader(
+            two, batch_size=3, num_workers=1, multiprocessing_context=context
+        )
+        found = torch.cat([batch["id"] for batch in loader]).tolist()
+        assert found == [int(two[index]["id"]) for index in range(len(two))]
+
+
+def test_what_an_export_cannot_give_is_one_clear_line(export: Path, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="no sensor 'modis' in this export; it has s2l2a"):
+        torch_dataset(export, ["modis"])
+    with pytest.raises(ReleaseError, match="no chip in split 'dev'; the export has train, test, none"):
+        next(batches(export, 2, split="dev"))
+    with pytest.raises(ReleaseError, match="no chip 999 in this export"):
+        chip_arrays(open_chips(export), 999, ["dem"])
+    other = tmp_path / "hub"
+    export_release(folder, "huggingface", other, ExportRequest(("dem",)))
+    with pytest.raises(ReleaseError, match="is an export to huggingface, which its own reader opens"):
+        open_chips(other)
+    (other / "export.json").write_text(json.dumps([]))
+    with pytest.raises(ReleaseError, match=r"export\.json cannot be read"):
+        open_chips(other)
