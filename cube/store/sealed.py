@@ -68,6 +68,10 @@ class SensorInfo:
     is_row: bool = True
     """False where a config's own row says other things of the pixels than the one that they were
     made with."""
+    cloud_cover: tuple[tuple[float, ...], ...] = ()
+    """Per date, percent by the items; 0 where they have none."""
+    nodata: tuple[float, ...] = ()
+    """Per date, percent of the tile without data, by the items."""
 
     @property
     def dates(self) -> tuple[str, ...]:
@@ -175,7 +179,16 @@ def _sensor_info(
         recipe["resampling"],
         recipe["harmonize"],
         sensor.key in SENSORS or _is_row(sensor, recipe),
+        tuple(tuple(_percent(item, "eo:cloud_cover") for item in date) for date in dates),
+        tuple(
+            max(100.0 - sum(100.0 - _percent(item, "s2:nodata_pixel_percentage") for item in date), 0.0)
+            for date in dates
+        ),
     )
+
+
+def _percent(item: Mapping[str, Any], name: str) -> float:
+    return float(item["properties"].get(name, 0.0))
 
 
 def _is_row(sensor: Sensor, recipe: Mapping[str, Any]) -> bool:
