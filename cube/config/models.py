@@ -195,7 +195,8 @@ class ReleaseConfig(Section):
     block_m: Metres = 10 * LATTICE_M
     """Side of a split's spatial block, metres."""
     allow_missing_classes: bool = False
-    """true: a kept class without chips is a warning, not an error."""
+    """Without it, a kept class without chips is an error where lulc.sampling_factor asks for
+    balance; true: a warning, as where nothing is balanced."""
 
     @field_validator("splits")
     @classmethod
