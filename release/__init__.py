@@ -14,6 +14,7 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 :mod:`release.templates`  the templates of both
 :mod:`release.catalogs`   STAC, with :mod:`release.croissant` for Croissant
 :mod:`release.dataset`    a release opened: its table, and its chips as arrays and tensors
+:mod:`release.notebook`   what people have in a notebook: tables, pictures, maps
 :mod:`release.opening`    the one door for files that may be anybody's
 :mod:`release.verify`     the check of a release
 :mod:`release.compare`    what differs between two releases
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .compare.releases import compare_releases
     from .dataset import Release, chip_arrays, open_release, torch_dataset
     from .make import ReleaseSummary, make_release
+    from .notebook.cubes import open_cubes
     from .opening.faults import Fault, ReleaseError
     from .verify.release import verify
 
@@ -42,6 +44,7 @@ __all__ = [
     "chip_arrays",
     "compare_releases",
     "make_release",
+    "open_cubes",
     "open_release",
     "torch_dataset",
     "verify",
@@ -61,6 +64,7 @@ __getattr__, __dir__ = lazy_names(
         "chip_arrays": ".dataset",
         "compare_releases": ".compare.releases",
         "make_release": ".make",
+        "open_cubes": ".notebook.cubes",
         "open_release": ".dataset",
         "torch_dataset": ".dataset",
         "verify": ".verify.release",

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
@@ -30,6 +30,9 @@ from .recipe import RECIPE_NAME, RasterSpec, Recipe, parse_recipe
 from .select import dates_fit
 from .tracker import PARQUET_NAME, image_names
 from .verify.tracker import table_problems
+
+if TYPE_CHECKING:
+    from .notebook.views import Chip
 
 Sample = dict[str, Any]
 _MOST_RECIPE_BYTES = 1 << 26
@@ -162,18 +165,33 @@ class Release:
             raise ReleaseError(f"{sensor} has no band {unknown[0]!r}; it has {', '.join(there)}")
         return [there.index(band) + 1 for band in bands or there]
 
-    def chip(self, chip_id: int) -> dict[str, xr.DataArray]:
+    def chip(self, chip_id: int) -> Chip:
         """Open a chip lazily.
 
         Returns
         -------
-        dict
-            By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; read when
-            computed. ``.rio`` knows the CRS and the transform, which stay through arithmetic, and
-            the value that the files set aside for no data, which does not (pixels are as stored).
-            ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
+        Chip
+            A dict, which a notebook shows as pictures. By sensor: ``(time, band, y, x)``, or
+            ``(band, y, x)`` without dates; read when computed. ``.rio`` knows the CRS and the
+            transform, which stay through arithmetic, and the value that the files set aside for no
+            data, which does not (pixels are as stored). ``attrs`` holds ``crs``, ``nodata`` and
+            ``scene_ids``.
         """
-        return {sensor: self._open_lazily(chip_id, sensor) for sensor in self.sensors}
+        from .notebook.views import Chip
+
+        images = {sensor: self._open_lazily(chip_id, sensor) for sensor in self.sensors}
+        return Chip(self, chip_id, images)
+
+    def explore(self, **options: Any) -> Any:
+        """Return a folium map of the chips; see :func:`release.notebook.views.explore_release`."""
+        from .notebook.views import explore_release
+
+        return explore_release(self, **options)
+
+    def _repr_html_(self) -> str:
+        from .notebook.views import release_html
+
+        return release_html(self)
 
     def _open_lazily(self, chip_id: int, sensor: str) -> xr.DataArray:
         import dask.array

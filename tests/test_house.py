@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    {"cube.errors", "cube.redaction", "cube.retry", "cube.lots", "cube.lazy_names"},
+    {"cube.errors", "cube.redaction", "cube.retry", "cube.lots", "cube.lazy_names", "cube.html"},
     {"cube.config"},
     {"cube.run", "cube.windows"},
     {"cube.scenes"},
