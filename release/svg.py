@@ -30,17 +30,27 @@ def _number(value: float) -> str:
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
-def histogram(counts: Sequence[int], name: str, css: str = "bar") -> str:
-    """Draw bars of equal width, each with a tooltip, on a line; `name` is read out instead."""
+def histogram(
+    counts: Sequence[int], name: str, css: str = "bar", *, mark: float | None = None, is_log: bool = False
+) -> str:
+    """Draw bars of equal width, each with a tooltip, on a line; `name` is read out instead.
+
+    `mark` is a place along the line, 0 to 1, that gets a line of its own; with `is_log` heights are
+    logarithms of one more than the counts.
+    """
     width, height = 320.0, 100.0
-    top = max(counts, default=0) or 1
+    heights = [math.log1p(count) if is_log else count for count in counts]
+    top = max(heights, default=0) or 1
     step = width / max(len(counts), 1)
     bars = "".join(
         f'<rect x="{_number(i * step + 0.5)}" y="{_number(height - tall)}" width="{_number(step - 1)}" '
         f'height="{_number(tall)}" class="{css}"><title>{count}</title></rect>'
-        for i, count in enumerate(counts)
-        if (tall := max(count / top * 92, 1.5 * bool(count)))
+        for i, (count, tallness) in enumerate(zip(counts, heights, strict=True))
+        if (tall := max(tallness / top * 92, 1.5 * bool(count)))
     )
+    if mark is not None:
+        x = _number(min(max(mark, 0.0), 1.0) * width)
+        bars += f'<line x1="{x}" x2="{x}" y1="0" y2="{_number(height)}" class="asked"/>'
     line = f'<line x1="0" x2="{_number(width)}" y1="{_number(height)}" y2="{_number(height)}" class="axis"/>'
     return picture(width, height, bars + line, name)
 
