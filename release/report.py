@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import calendar
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version as program_version
 from typing import Any, Literal
 
@@ -249,20 +250,30 @@ def _dates(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Values:
     if not recipe.ranges:
         return {}
     first, last = recipe.ranges[0].start.date(), recipe.ranges[-1].end.date()
-    days = (last - first).days + 1
-    weeks = -(-days // 7)
+    months = _month(last) - _month(first) + 1
+
+    def place(day: date) -> float:
+        """Return where a day lies among the months, 0 to 1."""
+        whole = calendar.monthrange(day.year, day.month)[1]
+        return (_month(day) - _month(first) + (day.day - 1) / whole) / months
+
     edges = [
-        ((r.start.date() - first).days / days, ((r.end.date() - first).days + 1) / days, str(number))
+        (place(r.start.date()), place(r.end.date() + timedelta(days=1)), str(number))
         for number, r in enumerate(recipe.ranges, start=1)
     ]
     sensors = []
     for key in recipe.series:
         found = [_day(text) for joined in tracker[f"{key}_dates"] for text in joined.split(",")]
-        counts = Counter(min((day - first).days * weeks // days, weeks - 1) for day in found)
-        drawing = svg.strip([counts.get(week, 0) for week in range(weeks)], edges, f"Dates of {key}")
+        counts = Counter(_month(day) - _month(first) for day in found)
+        drawing = svg.strip([counts.get(month, 0) for month in range(months)], edges, f"Dates of {key}")
         rows = list(_season_rows(tracker, key))
         sensors.append({"title": recipe.table[key].title, "drawing": drawing, "rows": rows})
     return {"ranges": [str(period).split("/") for period in recipe.ranges], "sensors": sensors}
+
+
+def _month(day: date) -> int:
+    """Return the months since the year 0."""
+    return 12 * day.year + day.month
 
 
 def _day(text: str) -> date:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import tomllib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,17 @@ def test_the_report_tells_thresholds_areas_and_verdicts(folder: Path) -> None:
     }.items():
         assert f'<span>{verdict}<br><span class="muted">{meaning}</span></span>' in page
     assert 'class="asked"' in page
+
+
+def test_the_report_counts_dates_by_month(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    table = pd.read_csv(folder / "gelos_chip_tracker.csv", dtype=str)
+    for key in ("s2l2a", "s1rtc", "lc2l2"):
+        months = Counter(date[:6] for joined in table[f"{key}_dates"] for date in joined.split(","))
+        drawing = page.partition(f'aria-label="Dates of {key}"')[2].partition("</svg>")[0]
+        bars = [int(text) for text in re.findall(r"<title>(\d+)</title>", drawing)]
+        assert bars == [months[month] for month in sorted(months)]
+        assert all(f">{count}</text>" in drawing for count in months.values())
 
 
 def test_histograms_mark_the_threshold_and_show_small_bars() -> None:
