@@ -24,7 +24,7 @@ All others are ``success``. Shares are compared as whole numbers of pixels: 0.95
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -246,3 +246,20 @@ def _reject_over_cap(verdicts: Codes, scores: ScoreSet, cap: int, seed: int) -> 
     group = group[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
     verdicts[chosen[order[rank >= cap]]] = scores.verdicts.index(Verdict.CAPPED)
+
+
+def drop_counts(counts: Mapping[int, int], factor: int) -> dict[int, int]:
+    """Return how many chips each class gives up: GELOS's rule, in integers.
+
+    A class gives up in proportion to its distance above the smallest one, so that afterwards the
+    largest is at most `factor` times the smallest, which loses nothing. Classes without chips take
+    no part.
+    """
+    present = [count for count in counts.values() if count]
+    if not present:
+        return dict.fromkeys(counts, 0)
+    largest, smallest = max(present), min(present)
+    excess = largest - factor * smallest
+    if excess <= 0:
+        return dict.fromkeys(counts, 0)
+    return {code: excess * max(count - smallest, 0) // (largest - smallest) for code, count in counts.items()}

@@ -50,6 +50,7 @@ def run_chip(config: Config, *, bars: bool) -> int:
     "sweep",
     "gelos-lc sweep -c configs/demo.yaml --grid chips.min_purity=0.8,0.9,1.0 chips.min_valid=0.9,1.0",
     "gelos-lc sweep -c configs/demo.yaml --grid chips.min_purity=0.8,0.9,1.0 --want 10",
+    "gelos-lc sweep -c configs/demo.yaml --grid lulc.sampling_factor=2,3,4 s2l2a.cloud_cover=10,20,30",
 )
 @config_options
 @click.option(
@@ -69,16 +70,25 @@ def run_chip(config: Config, *, bars: bool) -> int:
 def sweep_command(common: CommonOptions, grid: tuple[str, ...], want: int | None) -> int:
     """Count chips under a grid of settings.
 
-    From scores alone, in seconds: a table and a plot.
+    From scores alone, in seconds: a table and a plot. Keys are those of chips that need no new
+    scores, lulc.sampling_factor, and limits of scenes (cloud_cover, nodata_pixel_percentage,
+    delta_days of a sensor), which can only be made tighter.
     """
 
     def count_chips(config: Config) -> int:
-        from .sweep import parse_grid, sweep
+        from cube.run.layout import Layout
+
+        from .sweep import SWEEP_CSV, SWEEP_PNG, parse_grid, sweep
 
         result = sweep(config, parse_grid(grid, config.table))
         print(result.to_csv().decode(), end="")
+        after = "; balanced_* after lulc.sampling_factor" if result.is_balanced else ""
+        print(f"class_*, total and fewest count chips before balancing{after}")
         if want is not None:
             _print_wanted(result, want)
+        root = Layout.of(config).root
+        print(f"table     {root}/{SWEEP_CSV}")
+        print(f"plot      {root}/{SWEEP_PNG}")
         return 0
 
     return run_verb("sweep", common, count_chips)

@@ -7,21 +7,27 @@ ends. Values beyond the ends are clipped; where a band has nothing the picture i
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageColor
+from rasterio.io import MemoryFile
 
-from cube.config.sensors import Band, BandKind, Sensor
+from cube.config.sensors import CLASS_COLORS, Band, BandKind, Sensor
 
 THUMBNAIL_VERSION = 1
 """Of the pictures; chips with another are made again."""
 
 Bytes = NDArray[np.uint8]
 
+_NO_COLOR = 136
+"""Grey of a class without a colour, and of flat ground."""
 _BACKSCATTER = ("vv", "vh")
 _PNG_SETTINGS = {
     "level": 1,
@@ -108,3 +114,31 @@ def _to_bytes(values: NDArray[np.float32], stretch: _Range) -> Bytes:
     share = (values - np.float32(stretch.low)) / np.float32(stretch.high - stretch.low)
     shades: Bytes = np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
     return shades
+
+
+def layer_png(data: bytes, *, is_classes: bool) -> bytes:
+    """Draw the first band of a GeoTIFF as a PNG: classes in their colours, heights grey."""
+    with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
+        values = raster.read(1, masked=True)
+    pixels = _class_colours(values.filled(0)) if is_classes else _greys(values)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _class_colours(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    table = np.full((256, 3), _NO_COLOR, dtype=np.uint8)
+    table[0] = 0
+    for code, color in CLASS_COLORS.items():
+        table[code] = ImageColor.getrgb(color)[:3]
+    return np.asarray(table[codes.astype(np.uint8)])
+
+
+def _greys(values: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
+    heights = np.where(np.ma.getmaskarray(values), np.nan, values.data).astype(float)
+    seen = heights[np.isfinite(heights)]
+    low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
+    if high == low:
+        return np.full(heights.shape, _NO_COLOR, dtype=np.uint8)
+    share = (np.nan_to_num(heights, nan=low) - low) / (high - low)
+    return np.asarray(40 + 200 * share, dtype=np.uint8)

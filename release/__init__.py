@@ -16,6 +16,7 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 :mod:`release.statistics` what each band's numbers are: means, ranges, histograms
 :mod:`release.loading`    a release opened: its table, its chips as arrays, samples for training
 :mod:`release.export`     a release in the forms that training frameworks read
+:mod:`release.notebook`   what people have in a notebook: tables, pictures, maps
 :mod:`release.opening`    the one door for files that may be anybody's
 :mod:`release.verify`     the check of a release
 :mod:`release.compare`    what differs between two releases
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .loading.dataset import Release, open_release
     from .loading.samples import batches, chip_arrays, torch_dataset
     from .make import ReleaseSummary, make_release
+    from .notebook.cubes import open_cubes
     from .opening.faults import Fault, ReleaseError
     from .verify.release import verify
 
@@ -50,6 +52,7 @@ __all__ = [
     "compare_releases",
     "export_release",
     "make_release",
+    "open_cubes",
     "open_release",
     "torch_dataset",
     "verify",
@@ -72,6 +75,7 @@ __getattr__, __dir__ = lazy_names(
         "compare_releases": ".compare.releases",
         "export_release": ".export.run",
         "make_release": ".make",
+        "open_cubes": ".notebook.cubes",
         "open_release": ".loading.dataset",
         "torch_dataset": ".loading.samples",
         "verify": ".verify.release",

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import base64
-import io
+import calendar
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version as program_version
+from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from PIL import Image, ImageColor
-from rasterio.io import MemoryFile
 from shapely.geometry import shape
 
+from chipping.thumbnails import layer_png
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
 from cube.lots import lot
 
@@ -30,14 +30,15 @@ from .templates import fill_template
 REPORT_NAME = "report.html"
 _GALLERY = 3
 """Chips per class that are shown."""
-_NO_COLOR = 136
-"""Grey of a class without a colour, and of flat ground."""
 _BINS = 24
+_HIDES = 10
+"""One bar that is so many times the next hides the rest: heights are logarithms then."""
 _HISTOGRAM_WORDS = ("purity", "clear", "valid", "cloud")
 _MAX_AOI_ROWS = 500
 _OPEN_AOI_ROWS = 20
 """Longer tables are folded."""
 
+_Asked = Literal["min_valid", "min_clear"]
 Values = dict[str, Any]
 """What the template lays out: plain values and drawings, by the names it knows them under."""
 
@@ -52,34 +53,7 @@ class Thumbnails:
     def png(self, name: str) -> bytes:
         """Return a PNG: the file itself, or a raster drawn (classes coloured, heights grey)."""
         data = self.read(name)
-        return data if name.endswith(".png") else _draw(data, name)
-
-
-def _draw(data: bytes, name: str) -> bytes:
-    with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
-        values = raster.read(1, masked=True)
-    pixels = _class_colours(values.filled(0)) if name.startswith("lulc_") else _greys(values)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _class_colours(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    table = np.full((256, 3), _NO_COLOR, dtype=np.uint8)
-    table[0] = 0
-    for code, color in CLASS_COLORS.items():
-        table[code] = ImageColor.getrgb(color)[:3]
-    return np.asarray(table[codes.astype(np.uint8)])
-
-
-def _greys(values: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
-    heights = np.where(np.ma.getmaskarray(values), np.nan, values.data).astype(float)
-    seen = heights[np.isfinite(heights)]
-    low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
-    if high == low:
-        return np.full(heights.shape, _NO_COLOR, dtype=np.uint8)
-    share = (np.nan_to_num(heights, nan=low) - low) / (high - low)
-    return np.asarray(40 + 200 * share, dtype=np.uint8)
+        return data if name.endswith(".png") else layer_png(data, is_classes=name.startswith("lulc_"))
 
 
 def measures_of(windows: pd.DataFrame) -> pd.DataFrame:
@@ -106,14 +80,17 @@ def make_report(
     sections = {
         "overview": {
             "facts": _overview_facts(selection, tracker, recipe),
+            "program": f"Made by gelos-lc {program_version('gelos-lc')}",
             "warnings": selection.warnings,
+            "thresholds": list(_thresholds(recipe)),
             "sensors": _raster_rows(recipe),
         },
         "where": _map(tracker, aois),
         "classes": _classes(selection),
+        "by_area": _by_area(tracker),
         "splits": _split_counts(tracker),
         "dates": _dates(tracker, recipe),
-        "shares": _shares(tracker, measures),
+        "shares": _shares(tracker, measures, recipe),
         "funnel": _funnel(selection),
         "areas": _areas(aois),
         "gallery": _gallery(tracker, recipe, thumbnails),
@@ -126,13 +103,55 @@ def _overview_facts(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Rec
     factor = recipe.sampling_factor
     return {
         "chips": f"{len(tracker):,}",
-        "areas of interest": f"{tracker['aoi_index'].nunique():,}",
+        "areas with chips": f"{tracker['aoi_index'].nunique():,}",
         "classes": str(sum(1 for count in selection.after.values() if count)),
         "windows scored": f"{selection.windows:,}",
         "chip side": f"{recipe.chips.chip_size} m",
         "time ranges": str(len(recipe.ranges)),
         "UTM zones": str(tracker["epsg"].nunique()),
         "largest : smallest class": f"at most {factor} : 1" if factor else "not balanced",
+    }
+
+
+def _thresholds(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield each threshold that chips were chosen by, and its value."""
+    chips, config = recipe.chips, recipe.config
+    yield "classes", ", ".join(f"{code} {CLASS_NAMES[code]}" for code in sorted(chips.classes))
+    yield "forbidden", ", ".join(f"{code} {CLASS_NAMES[code]}" for code in sorted(chips.forbidden)) or "none"
+    yield "least purity", f"{chips.min_purity:g}"
+    kinds: tuple[tuple[_Asked, str], ...] = (("min_valid", "valid"), ("min_clear", "clear"))
+    for which, word in kinds:
+        for key in recipe.rasters if which == "min_valid" else recipe.series:
+            asked = _asked(recipe, which, key)
+            if which == "min_valid" or (config[key].get("cloud_band") and any(asked)):
+                yield f"least {word} share, {key}", ", ".join(f"{share:g}" for share in dict.fromkeys(asked))
+    yield "most chips of a class and area", str(chips.max_per_class or "any number")
+    for key in recipe.series:
+        for name, sign in (("cloud_cover", "<"), ("nodata_pixel_percentage", "<"), ("delta_days", "≤")):
+            if config[key].get(name) is not None:
+                yield f"{key} {name.replace('_', ' ')}", f"{sign} {config[key][name]:g}"
+
+
+def _asked(recipe: Recipe, which: _Asked, key: str) -> list[float]:
+    """Return the share asked of each date of a sensor."""
+    dates = 1 if recipe.table[key].is_static else len(recipe.ranges)
+    return [recipe.chips.threshold(which, key, index) for index in range(dates)]
+
+
+def _by_area(tracker: gpd.GeoDataFrame) -> Values:
+    """Count the chips of each class in each area."""
+    counts = pd.crosstab(tracker["aoi_index"], tracker["lulc"].astype(int))
+    codes = sorted(counts.columns)
+    rows = [
+        (str(area), *(f"{counts.loc[area, code]:,}" for code in codes), f"{counts.loc[area].sum():,}")
+        for area in sorted(counts.index)
+    ]
+    total = ("all", *(f"{counts[code].sum():,}" for code in codes), f"{len(tracker):,}")
+    return {
+        "names": [CLASS_NAMES[int(code)] for code in codes],
+        "rows": rows,
+        "total": total,
+        "is_open": len(rows) <= _OPEN_AOI_ROWS,
     }
 
 
@@ -231,20 +250,30 @@ def _dates(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Values:
     if not recipe.ranges:
         return {}
     first, last = recipe.ranges[0].start.date(), recipe.ranges[-1].end.date()
-    days = (last - first).days + 1
-    weeks = -(-days // 7)
+    months = _month(last) - _month(first) + 1
+
+    def place(day: date) -> float:
+        """Return where a day lies among the months, 0 to 1."""
+        whole = calendar.monthrange(day.year, day.month)[1]
+        return (_month(day) - _month(first) + (day.day - 1) / whole) / months
+
     edges = [
-        ((r.start.date() - first).days / days, ((r.end.date() - first).days + 1) / days, str(number))
+        (place(r.start.date()), place(r.end.date() + timedelta(days=1)), str(number))
         for number, r in enumerate(recipe.ranges, start=1)
     ]
     sensors = []
     for key in recipe.series:
         found = [_day(text) for joined in tracker[f"{key}_dates"] for text in joined.split(",")]
-        counts = Counter(min((day - first).days * weeks // days, weeks - 1) for day in found)
-        drawing = svg.strip([counts.get(week, 0) for week in range(weeks)], edges, f"Dates of {key}")
+        counts = Counter(_month(day) - _month(first) for day in found)
+        drawing = svg.strip([counts.get(month, 0) for month in range(months)], edges, f"Dates of {key}")
         rows = list(_season_rows(tracker, key))
         sensors.append({"title": recipe.table[key].title, "drawing": drawing, "rows": rows})
     return {"ranges": [str(period).split("/") for period in recipe.ranges], "sensors": sensors}
+
+
+def _month(day: date) -> int:
+    """Return the months since the year 0."""
+    return 12 * day.year + day.month
 
 
 def _day(text: str) -> date:
@@ -259,7 +288,7 @@ def _season_rows(tracker: gpd.GeoDataFrame, key: str) -> Iterator[Row]:
         yield number, len(set(dates)), ordered[0], ordered[len(dates) // 2], ordered[-1]
 
 
-def _shares(tracker: gpd.GeoDataFrame, measures: pd.DataFrame) -> Values:
+def _shares(tracker: gpd.GeoDataFrame, measures: pd.DataFrame, recipe: Recipe) -> Values:
     """Draw each measure of all windows and of the chips; name those that never differ."""
     figures, constant = [], []
     for name in tracker.columns.intersection(measures.columns, sort=False):
@@ -270,21 +299,45 @@ def _shares(tracker: gpd.GeoDataFrame, measures: pd.DataFrame) -> Values:
             constant.append(f"{name} ({everything[0]:g})")
             continue
         ends = float(min(everything.min(), 0)), float(max(everything.max(), 1))
+        asked = _threshold_of(str(name), recipe)
         figures.append(
             {
                 "name": name,
                 "low": ends[0],
                 "high": ends[1],
-                "windows": _histogram(everything, ends, name, "bar pale"),
-                "chips": _histogram(values, ends, name, "bar"),
+                "asked": "" if asked is None else f"{asked:g}",
+                "windows": _histogram(everything, ends, name, "bar pale", asked),
+                "chips": _histogram(values, ends, name, "bar", asked),
             }
         )
     return {"figures": figures, "constant": constant} if figures or constant else {}
 
 
-def _histogram(values: np.ndarray[Any, Any], ends: tuple[float, float], name: str, css: str) -> Values:
+def _threshold_of(name: str, recipe: Recipe) -> float | None:
+    """Return the least value of a measure that chips were asked for; None where there is none."""
+    if name == "purity":
+        return recipe.chips.min_purity
+    key, _, which = name.partition("_")
+    if key not in recipe.rasters or which not in ("min_valid", "min_clear"):
+        return None
+    if which == "min_clear" and not recipe.config[key].get("cloud_band"):
+        return None
+    return min(_asked(recipe, "min_valid" if which == "min_valid" else "min_clear", key))
+
+
+def _histogram(
+    values: np.ndarray[Any, Any], ends: tuple[float, float], name: str, css: str, asked: float | None
+) -> Values:
+    """Draw a histogram; its heights are logarithms where one bar would hide the rest."""
     counts = np.histogram(values, bins=_BINS, range=ends)[0].tolist()
-    return {"top": max(counts), "drawing": svg.histogram(counts, name, css)}
+    others = sorted(count for count in counts if count)[:-1]
+    is_log = bool(others) and max(counts) > _HIDES * max(others)
+    mark = None if asked is None else (asked - ends[0]) / (ends[1] - ends[0])
+    return {
+        "top": max(counts),
+        "is_log": is_log,
+        "drawing": svg.histogram(counts, name, css, mark=mark, is_log=is_log),
+    }
 
 
 def _numbers(column: pd.Series) -> np.ndarray[Any, Any]:
@@ -296,12 +349,45 @@ def _numbers(column: pd.Series) -> np.ndarray[Any, Any]:
     return values.to_numpy(dtype=float) if len(values) and values.notna().all() else np.array([])
 
 
+_MEANINGS = {
+    "windows scored": "every square of the cubes",
+    "nodata": "land cover without data in the sample window",
+    "forbidden_class": "a pixel of a class that is forbidden",
+    "impure": "the majority class has too small a share",
+    "class_excluded": "the majority class is not one of those kept",
+    "not_fetched": "imagery was left out, since land cover ruled the window out",
+    "duplicate": "another chip shows the same place",
+    "capped": "its class had enough chips in its area; which go is drawn by lot",
+    "unbalanced": "its class gave up chips, so that no class is too large",
+    "chips in the release": "what is left",
+}
+
+
+def _meaning(verdict: str) -> str:
+    """Return what a verdict, or a step of the funnel, says of its windows."""
+    if verdict in _MEANINGS:
+        return _MEANINGS[verdict]
+    sensor, _, what = verdict.rpartition("_")
+    kinds = {
+        "missing": f"too few pixels of {sensor} have data on some date",
+        "cloudy": f"too few pixels of {sensor} are clear on some date",
+        "dates": f"not one date of {sensor} in each time range",
+    }
+    return kinds.get(what, "")
+
+
 def _funnel(selection: Selection) -> list[Values]:
     steps = [("windows scored", selection.windows, "kept")]
     steps += [(name, count, "lost") for name, count in selection.funnel]
     steps.append(("chips in the release", len(selection.chips), "kept"))
     return [
-        {"name": name, "windows": count, "share": count / selection.windows, "kind": kind}
+        {
+            "name": name,
+            "meaning": _meaning(name),
+            "windows": count,
+            "share": count / selection.windows,
+            "kind": kind,
+        }
         for name, count, kind in steps
     ]
 

@@ -13,6 +13,7 @@ from datetime import date
 
 import pandas as pd
 
+from chipping.choose import drop_counts
 from cube.config.fields import TimeRange
 from cube.config.models import Config
 from cube.lots import lot
@@ -127,23 +128,6 @@ def _missing_classes(counts: Mapping[int, int], factor: int | None, *, allowed: 
             "or set release.allow_missing_classes"
         )
     return (text,)
-
-
-def drop_counts(counts: Mapping[int, int], factor: int) -> dict[int, int]:
-    """Return how many chips each class gives up: GELOS's rule, in integers.
-
-    A class gives up in proportion to its distance above the smallest one, so that afterwards the
-    largest is at most `factor` times the smallest, which loses nothing. Classes without chips take
-    no part.
-    """
-    present = [count for count in counts.values() if count]
-    if not present:
-        return dict.fromkeys(counts, 0)
-    largest, smallest = max(present), min(present)
-    excess = largest - factor * smallest
-    if excess <= 0:
-        return dict.fromkeys(counts, 0)
-    return {code: excess * max(count - smallest, 0) // (largest - smallest) for code, count in counts.items()}
 
 
 def balance(chips: pd.DataFrame, factor: int, seed: int) -> pd.DataFrame:

@@ -12,6 +12,8 @@ from shapely.geometry.base import BaseGeometry
 
 _MAP_WIDTH = 960.0
 _MIN_SPAN_DEG = 0.2
+_ROOM_FOR_COUNT = 40.0
+"""Width of a bar whose count is written above it, drawing units."""
 _STEPS_DEG = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 
 
@@ -30,35 +32,52 @@ def _number(value: float) -> str:
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
-def histogram(counts: Sequence[int], name: str, css: str = "bar") -> str:
-    """Draw bars of equal width, each with a tooltip, on a line; `name` is read out instead."""
+def histogram(
+    counts: Sequence[int], name: str, css: str = "bar", *, mark: float | None = None, is_log: bool = False
+) -> str:
+    """Draw bars of equal width, each with a tooltip, on a line; `name` is read out instead.
+
+    `mark` is a place along the line, 0 to 1, that gets a line of its own; with `is_log` heights are
+    logarithms of one more than the counts.
+    """
     width, height = 320.0, 100.0
-    top = max(counts, default=0) or 1
+    heights = [math.log1p(count) if is_log else count for count in counts]
+    top = max(heights, default=0) or 1
     step = width / max(len(counts), 1)
     bars = "".join(
         f'<rect x="{_number(i * step + 0.5)}" y="{_number(height - tall)}" width="{_number(step - 1)}" '
         f'height="{_number(tall)}" class="{css}"><title>{count}</title></rect>'
-        for i, count in enumerate(counts)
-        if (tall := max(count / top * 92, 1.5 * bool(count)))
+        for i, (count, tallness) in enumerate(zip(counts, heights, strict=True))
+        if (tall := max(tallness / top * 92, 1.5 * bool(count)))
     )
+    if mark is not None:
+        x = _number(min(max(mark, 0.0), 1.0) * width)
+        bars += f'<line x1="{x}" x2="{x}" y1="0" y2="{_number(height)}" class="asked"/>'
     line = f'<line x1="0" x2="{_number(width)}" y1="{_number(height)}" y2="{_number(height)}" class="axis"/>'
     return picture(width, height, bars + line, name)
 
 
 def strip(counts: Sequence[int], edges: Sequence[tuple[float, float, str]], name: str) -> str:
-    """Draw counts along a calendar, a bar per step of time; `name` is read out instead.
+    """Draw counts along a calendar, a bar and its count per step; `name` is read out instead.
 
     `edges` are shaded periods: start and end as shares of the width, and their label.
     """
-    width, base, height = 960.0, 64.0, 94.0
+    width, base, height = 960.0, 94.0, 124.0
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
     shades = "".join(
         f'<rect x="{_number(start * width)}" y="0" width="{_number(max((end - start) * width - 2, 1))}" '
         f'height="{_number(base)}" class="shade"/>'
-        f'<text x="{_number((start + end) / 2 * width)}" y="90" text-anchor="middle">{escape(label)}</text>'
-        for start, end, label in edges
+        f'<text x="{_number((start + end) / 2 * width)}" y="120" text-anchor="middle">{escape(text)}</text>'
+        for start, end, text in edges
     )
+    if step >= _ROOM_FOR_COUNT:
+        shades += "".join(
+            f'<text x="{_number((i + 0.5) * step)}" y="{_number(base - count / top * 58 - 5)}" '
+            f'text-anchor="middle">{count:,}</text>'
+            for i, count in enumerate(counts)
+            if count
+        )
     bars = "".join(
         f'<rect x="{_number(i * step)}" y="{_number(base - count / top * 58)}" width="{_number(max(step - 1, 1))}" '
         f'height="{_number(count / top * 58)}" class="bar"><title>{count}</title></rect>'

@@ -279,7 +279,7 @@ def test_catalogs_card_and_report_name_both(made: Made) -> None:
 def test_verify_checks_both(made: Made, tmp_path: Path) -> None:
     verify = [sys.executable, "scripts/verify.py"]
     done = subprocess.run([*verify, made.release], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, "0 faults" in done.stderr) == (0, True), done.stdout + done.stderr
+    assert (done.returncode, "0 faults" in done.stdout) == (0, True), done.stdout + done.stderr
     broken = tmp_path / "broken"
     shutil.copytree(made.release, broken)
     lost, swapped = made.chips[0]["worldcover_paths"], made.chips[1]["landsat7_paths"].split(",")[0]

@@ -75,9 +75,9 @@ def test_from_nothing_to_a_release_as_the_command_makes_it(home: Path, sample_ar
     assert "1 built" in build.stdout
     assert " chips of " in chips.stdout
     release = home / "data" / "demo" / "processed" / "demo"
-    assert f"{release.relative_to(home)}: " in made.stdout
+    assert f"release   {release.relative_to(home)}\n" in made.stdout
     assert [fault for fault in verify(str(release)) if not fault.warning] == []
-    assert "0 faults" in python(home, *command, "verify", release).stderr
+    assert "0 faults" in python(home, *command, "verify", release).stdout
     assert json.loads((release / "gelos_chip_tracker.geojson").read_text())["features"]
 
 

@@ -23,6 +23,8 @@ from pydantic import (
 )
 
 from cube.errors import ConfigError
+from cube.html import html_facts, html_sections, html_table
+from cube.redaction import unsigned_record
 
 from .extra_sensors import SensorRow, sensor_rows
 from .fields import (
@@ -211,7 +213,8 @@ class ReleaseConfig(Section):
     block_m: Metres = 10 * LATTICE_M
     """Side of a split's spatial block, metres."""
     allow_missing_classes: bool = False
-    """true: a kept class without chips is a warning, not an error."""
+    """Without it, a kept class without chips is an error where lulc.sampling_factor asks for
+    balance; true: a warning, as where nothing is balanced."""
 
     @field_validator("splits")
     @classmethod
@@ -312,6 +315,18 @@ class Config(Section):
     def table(self) -> SensorTable:
         """The sensor table: the built-in rows, and this config's own after them."""
         return SENSORS.extended(sensor_rows(self.extra_sensors))
+
+    def _repr_html_(self) -> str:
+        """Return the settings, section by section; storage options, which may be keys, hidden."""
+        names = {"aoi", "directory", "catalog", "chips", "release", "compute"}
+        dumped = unsigned_record(self.model_dump(mode="json", include=names))
+        dumped |= {key: unsigned_record(one.model_dump(mode="json")) for key, one in self.sensors.items()}
+        if options := dumped["directory"].get("storage_options"):
+            dumped["directory"]["storage_options"] = f"{', '.join(options)} (hidden)"
+        tables = {name: html_table(["key", "value"], values.items()) for name, values in dumped.items()}
+        facts = {"sensors": len(self.sensors), "time ranges": len(self.ranges)}
+        title = html_facts(f"{self.dataset.name} {self.dataset.version}", facts)
+        return title + html_sections(tables, opened=0)
 
     @property
     def ranges(self) -> tuple[TimeRange, ...]:

@@ -22,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from cube.config.models import Config
 from cube.config.sensors import SENSORS, Sensor, SensorTable
+from cube.html import html_facts, html_sections, html_table
 from cube.windows.grid import BLOCK_M, CHUNK_M, Block, Bounds, blocks_of, geobox_for
 
 from .choose import SceneSet
@@ -98,6 +99,24 @@ class CubePlan:
     def all_blocks(self) -> tuple[Block, ...]:
         """The blocks of all groups, in order."""
         return tuple(block for plan in self.sensors for block in self.blocks(plan.key))
+
+    def _repr_html_(self) -> str:
+        facts = {
+            f"EPSG:{self.epsg}": "",
+            "km wide": self.bounds.width / 1000,
+            "km high": self.bounds.height / 1000,
+            "blocks": len(self.all_blocks),
+        }
+        rows = [
+            (plan.key, f"{date.time:%Y-%m-%d}", ", ".join(scene.id for scene in date.scenes))
+            for plan in self.sensors
+            for date in plan.dates
+        ]
+        lost = [(one.id, one.reason) for one in self.scenes_seen if not one.chosen]
+        tables = {"chosen": html_table(["sensor", "date", "scenes"], rows)}
+        if lost:
+            tables["passed over"] = html_table(["scene", "why"], lost)
+        return html_facts(f"AOI {self.aoi_index}", facts) + html_sections(tables)
 
     @cached_property
     def recipe(self) -> dict[str, Any]:

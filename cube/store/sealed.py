@@ -70,6 +70,10 @@ class SensorInfo:
     made with."""
     scaling: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Scale and offset that a band's numbers have in the cube, of those that have any."""
+    cloud_cover: tuple[tuple[float, ...], ...] = ()
+    """Per date, percent by the items; 0 where they have none."""
+    nodata: tuple[float, ...] = ()
+    """Per date, percent of the tile without data, by the items."""
 
     @property
     def dates(self) -> tuple[str, ...]:
@@ -176,6 +180,11 @@ def _sensor_info(sensor: Sensor, recipe: Mapping[str, Any], groups: Mapping[str,
         recipe["harmonize"],
         sensor.key in SENSORS or _is_row(sensor, recipe),
         dict(_scaling(sensor.key, recipe["bands"], groups)),
+        tuple(tuple(_percent(item, "eo:cloud_cover") for item in date) for date in dates),
+        tuple(
+            max(100.0 - sum(100.0 - _percent(item, "s2:nodata_pixel_percentage") for item in date), 0.0)
+            for date in dates
+        ),
     )
 
 
@@ -186,6 +195,10 @@ def _scaling(
         attributes = groups[f"{key}/{band}"]["attributes"]
         if "scale_factor" in attributes:
             yield band, (attributes["scale_factor"], attributes["add_offset"])
+
+
+def _percent(item: Mapping[str, Any], name: str) -> float:
+    return float(item["properties"].get(name) or 0.0)
 
 
 def _is_row(sensor: Sensor, recipe: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
@@ -28,6 +28,8 @@ from release.verify.tracker import table_problems
 
 from .rasters import decode_raster
 
+if TYPE_CHECKING:
+    from release.notebook.views import Chip
 _MOST_RECIPE_BYTES = 1 << 26
 _MOST_SUMS_BYTES = 1 << 28
 """What two million files take."""
@@ -188,21 +190,35 @@ class Release:
             raise ReleaseError(f"{sensor} has no band {unknown[0]!r}; it has {', '.join(there)}")
         return [there.index(band) + 1 for band in bands or there]
 
-    def chip(self, chip_id: int) -> dict[str, xr.DataArray]:
+    def chip(self, chip_id: int) -> Chip:
         """Open a chip lazily.
 
         Returns
         -------
-        dict
-            By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; read when
-            computed. ``.rio`` knows the CRS and the transform, which stay through arithmetic, and
-            the value that the files set aside for no data, which does not (pixels are as stored).
-            ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
+        Chip
+            A dict, which a notebook shows as pictures. By sensor: ``(time, band, y, x)``, or
+            ``(band, y, x)`` without dates; read when computed. ``.rio`` knows the CRS and the
+            transform, which stay through arithmetic, and the value that the files set aside for no
+            data, which does not (pixels are as stored). ``attrs`` holds ``crs``, ``nodata`` and
+            ``scene_ids``.
         """
         from cube.run.forks import renew_threads_after_forks
+        from release.notebook.views import Chip
 
         renew_threads_after_forks()
-        return {sensor: self._open_lazily(chip_id, sensor) for sensor in self.sensors}
+        images = {sensor: self._open_lazily(chip_id, sensor) for sensor in self.sensors}
+        return Chip(self, chip_id, images)
+
+    def explore(self, **options: Any) -> Any:
+        """Return a folium map of the chips; see :func:`release.notebook.views.explore_release`."""
+        from release.notebook.views import explore_release
+
+        return explore_release(self, **options)
+
+    def _repr_html_(self) -> str:
+        from release.notebook.views import release_html
+
+        return release_html(self)
 
     def _open_lazily(self, chip_id: int, sensor: str) -> xr.DataArray:
         import dask.array

@@ -15,10 +15,11 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
+from chipping.choose import drop_counts
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
 from cube.windows.projection import to_lonlat
 from release.recipe import Recipe
-from release.select import dates_fit, drop_counts
+from release.select import dates_fit
 from release.splits import split
 from release.tracker import image_names, labels_of, series_name, static_name, tracker_fields
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import tomllib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from pystac.validation import validate_dict
 
 from cube.config.models import Config
 from cube.config.sensors import SENSORS
-from release import open_release, tracker
+from release import open_release, svg, tracker
 from release.card import make_card
 from release.select import Selection
 from release.tracker import GELOS_FIELDS, read_metadata, read_tracker, to_csv
@@ -269,6 +271,56 @@ def test_the_report_needs_nothing_else(folder: Path) -> None:
     ):
         assert text in page, text
     assert page.count("<img") == 3 * 3 * 8
+
+
+def test_the_report_tells_thresholds_areas_and_verdicts(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    version = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
+    assert f"Made by gelos-lc {version}." in page
+    for name, value in {
+        "least purity": "0.5",
+        "least valid share, s2l2a": "1",
+        "s2l2a cloud cover": "&lt; 30",
+        "s1rtc delta days": "≤ 12",
+        "most chips of a class and area": "400",
+    }.items():
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in page, name
+    table = pd.read_csv(folder / "gelos_chip_tracker.csv")
+    codes = sorted(table["lulc"].unique())
+    for area, own in table.groupby("aoi_index"):
+        counts = [(own["lulc"] == code).sum() for code in codes]
+        cells = "".join(f'<td class="number">{count}</td>' for count in (*counts, len(own)))
+        assert f"<tr><td>{area}</td>{cells}</tr>" in page
+    for verdict, meaning in {
+        "impure": "the majority class has too small a share",
+        "s2l2a_cloudy": "too few pixels of s2l2a are clear on some date",
+        "capped": "its class had enough chips in its area; which go is drawn by lot",
+    }.items():
+        assert f'<span>{verdict}<br><span class="muted">{meaning}</span></span>' in page
+    assert 'class="asked"' in page
+
+
+def test_the_report_counts_dates_by_month(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    table = pd.read_csv(folder / "gelos_chip_tracker.csv", dtype=str)
+    for key in ("s2l2a", "s1rtc", "lc2l2"):
+        months = Counter(date[:6] for joined in table[f"{key}_dates"] for date in joined.split(","))
+        drawing = page.partition(f'aria-label="Dates of {key}"')[2].partition("</svg>")[0]
+        bars = [int(text) for text in re.findall(r"<title>(\d+)</title>", drawing)]
+        assert bars == [months[month] for month in sorted(months)]
+        assert all(f">{count}</text>" in drawing for count in months.values())
+
+
+def test_histograms_mark_the_threshold_and_show_small_bars() -> None:
+    flat = svg.histogram([1, 0, 1000, 3], "name", mark=0.5)
+    steep = svg.histogram([1, 0, 1000, 3], "name", is_log=True)
+    tall = [
+        [float(text) for text in re.findall(r'height="([^"]*)" class="bar"', one)] for one in (flat, steep)
+    ]
+    assert tall[0] == [1.5, 92, 1.5]
+    assert tall[1] == pytest.approx([92 * np.log(n + 1) / np.log(1001) for n in (1, 1000, 3)], abs=0.06)
+    assert '<line x1="160" x2="160"' in flat
+    assert "asked" not in steep
 
 
 def test_the_report_escapes(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 from release_landscape import Land, write_config
 
+from chipping.choose import drop_counts
 from cube.config.fields import TimeRange
 from cube.errors import ConfigError
 from cube.lots import lot
 from release.opening.faults import ReleaseError
-from release.select import balance, clean, dates_fit, drop_counts, number, select
+from release.select import balance, clean, dates_fit, number, select
 from release.splits import NO_SPLIT, split
 
 BLOCK, SIDE = 9600, 960

@@ -1,0 +1,79 @@
+"""What `release` and `verify` say: where things are, what is in them, what to do next."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from collections import Counter
+from pathlib import Path
+
+from click.testing import CliRunner
+from release_changes import reseal
+
+from cube.config.models import Config
+from release.cli import main
+
+RASTER = "s2l2a_000004_20230115.tif"
+
+
+def test_release_ends_with_places_counts_and_what_comes_next(
+    config: Config, folder: Path, archive: Path
+) -> None:
+    result = CliRunner().invoke(main, ["release", "-c", str(config.path)])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    places = dict(
+        line.split(maxsplit=1) for line in lines if line.startswith(("release ", "report ", "card ", "zip "))
+    )
+    assert {name: Path(path) for name, path in places.items()} == {
+        "release": folder,
+        "report": folder / "report.html",
+        "card": folder / "README.md",
+        "zip": archive,
+    }
+    assert all(Path(path).exists() for path in places.values())
+    with (folder / "gelos_chip_tracker.csv").open() as file:
+        counts = Counter(row["category"] for row in csv.DictReader(file))
+    for name, count in counts.items():
+        assert any(f"{count} chips of " in line and name in line for line in lines), name
+    commands = [shlex.split(line) for line in lines[lines.index("next:") + 1 :]]
+    assert ["gelos-lc", "verify", str(folder)] in commands
+    for command, *arguments in commands:
+        assert command == "gelos-lc"
+        assert CliRunner().invoke(main, [arguments[0], "--help"]).exit_code == 0
+    again = CliRunner().invoke(main, next(words[1:] for words in commands if words[1] == "verify"))
+    assert again.exit_code == 0
+
+
+def test_next_commands_show_no_value_that_was_set(config: Config) -> None:
+    settings = ["--set", "compute.threads=1"]
+    result = CliRunner().invoke(main, ["release", "-c", str(config.path), *settings])
+    assert f"  gelos-lc sheet -c {config.path} --set ... -o sheet.png" in result.stdout.splitlines()
+    assert "compute.threads" not in result.stdout
+
+
+def test_verify_says_all_on_stdout(folder: Path, copy: Path) -> None:
+    (copy / RASTER).write_bytes(b"nothing")
+    for release, end in ((folder, "0 faults, 0 warnings"), (copy, "1 fault, 0 warnings")):
+        result = CliRunner().invoke(main, ["verify", str(release)])
+        assert result.stderr == ""
+        assert result.stdout.splitlines()[-1] == f"{release}: {end}"
+        assert result.exit_code == int(end.startswith("1"))
+    (copy / "extra.txt").write_bytes(b"")
+    reseal(copy)
+    assert CliRunner().invoke(main, ["verify", str(copy)]).stdout.endswith(": 2 faults, 0 warnings\n")
+
+
+def test_verify_as_json(folder: Path, copy: Path) -> None:
+    (copy / RASTER).unlink()
+    result = CliRunner().invoke(main, ["verify", str(copy), "--json"])
+    found = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert (found["release"], found["faults"], found["warnings"]) == (str(copy), 1, 0)
+    [fault] = found["found"]
+    assert (fault["file"], fault["warning"]) == (RASTER, False)
+    assert "is missing" in fault["message"]
+    whole = CliRunner().invoke(main, ["verify", str(folder), "--json"])
+    assert json.loads(whole.stdout) == {"release": str(folder), "faults": 0, "warnings": 0, "found": []}
+    assert whole.exit_code == 0
