@@ -1,11 +1,14 @@
-"""Folders on a local disk: temporary file, ``fsync`` and rename, for files and whole folders."""
+"""Folders on a local disk: temporary file, ``fsync`` and rename, for files and whole folders.
+
+What is made has the modes that the process's umask leaves, and the group of a set-gid folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,16 +87,15 @@ class DiskFolder:
         """Give a temporary file that takes the target's place once it is on the disk."""
         with disk_errors(str(target)):
             _make_folders(target.parent)
-            handle, temporary = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=target.parent)
+            temporary = target.parent / _staging_name()
             try:
-                with os.fdopen(handle, "wb") as file:
+                with temporary.open("xb") as file:
                     yield file
                     file.flush()
-                    os.fchmod(file.fileno(), 0o644)
                     os.fsync(file.fileno())
-                Path(temporary).replace(target)
+                temporary.replace(target)
             finally:
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             _fsync_dir(target.parent)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -141,7 +143,8 @@ class DiskFolder:
         self.make()
         held: dict[str, bytes] = {}
         with disk_errors(f"{self.url}/{name}"):
-            stage = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{name}-", dir=self.path))
+            stage = self.path / _staging_name(name)
+            stage.mkdir()
 
         def put(file: str, data: bytes) -> None:
             if file == last:
@@ -155,7 +158,6 @@ class DiskFolder:
                 yield put
                 for file, data in held.items():
                     _write_file(stage / file, data)
-                stage.chmod(0o755)
                 if sync:
                     os.sync()  # once: a release has hundreds of thousands of files
                 if target.exists():
@@ -209,6 +211,11 @@ class DiskFolder:
         return LocalStore(self.path / name, read_only=read_only)
 
 
+def _staging_name(name: str = "") -> str:
+    """Return a name that no other run has, for what is not finished yet."""
+    return f"{STAGING_PREFIX}{name}-{secrets.token_hex(8)}"
+
+
 def _walk(root: str) -> Iterator[str]:
     """Yield the names of the files below a folder, as strings: there may be very many."""
     folders = [""]
@@ -236,7 +243,6 @@ def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(data)
-        os.fchmod(file.fileno(), 0o644)
 
 
 def _make_folders(path: Path) -> None:

@@ -45,7 +45,7 @@ def hold(folder: Folder) -> Iterator[None]:
 @contextlib.contextmanager
 def _hold_file(folder: DiskFolder) -> Iterator[None]:
     with disk_errors(f"{folder}/{_LOCK}"):
-        handle = os.open(folder.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(folder.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -96,13 +96,38 @@ def test_sweeping_removes_only_what_is_unfinished(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
 
 
-def test_modes_do_not_follow_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o077)
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o007])
+def test_files_and_folders_heed_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
     try:
-        open_folder(str(tmp_path)).write("a", b"1")
+        folder = open_folder(str(tmp_path / "made"))
+        folder.make()
+        folder.write("a", b"1")
+        folder.create("b", b"1")
+        with folder.stream("c/d") as file:
+            file.write(b"1")
+        write_folder(folder, "chip", {"x/y.tif": b"1", "chip.json": b"{}"}, "chip.json")
+        with lock.hold(folder):
+            pass
     finally:
         os.umask(before)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+    made = [tmp_path / "made", *(tmp_path / "made").rglob("*")]
+    modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in made}
+    assert modes == {(True, 0o777 & ~umask), (False, 0o666 & ~umask)}
+
+
+def test_a_set_gid_folder_hands_its_group_on(tmp_path: Path) -> None:
+    group = next((gid for gid in os.getgroups() if gid != os.getegid()), 12345 if os.getuid() == 0 else None)
+    if group is None:
+        pytest.skip("this user has but one group")
+    os.chown(tmp_path, -1, group)
+    tmp_path.chmod(0o2775)
+    folder = open_folder(str(tmp_path))
+    folder.write("a/b", b"1")
+    write_folder(folder, "chip", {"x/y.tif": b"1", "chip.json": b"{}"}, "chip.json")
+    for path in tmp_path.rglob("*"):
+        assert path.stat().st_gid == group
+        assert not path.is_dir() or path.stat().st_mode & 0o2000
 
 
 def test_a_full_disk_and_a_refusal_are_told_apart() -> None:
