@@ -18,6 +18,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
+from cube.run.forks import survive_forks
 from cube.run.storage import Folder
 from cube.windows.grid import Bounds
 
@@ -49,6 +50,7 @@ class Release:
     """
 
     def __init__(self, path: str | Path | Folder) -> None:
+        survive_forks()
         self.path = path
         self._files = open_files(path)
         self.recipe: Recipe = parse_recipe(self._read(RECIPE_NAME, _MOST_RECIPE_BYTES))

@@ -10,6 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cube.errors import CubeNotSealedError, StoreError
+from cube.run.forks import survive_forks
 from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import SCHEMA_VERSION
 
@@ -42,7 +43,7 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
         Reflectance, gamma naught (linear power) and elevation (metres) are float32, NaN where there
         is nothing; masks and classes stay integers. ``scene_ids`` lies along ``time``. ``.rio``
         knows CRS and transform, which stay through arithmetic, and nodata. Nothing is read before
-        it is used.
+        it is used; that may be in a forked child.
 
     Raises
     ------
@@ -54,6 +55,7 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     import rioxarray  # noqa: F401  gives arrays their .rio
     import xarray as xr
 
+    survive_forks()
     folder = open_folder(path, options)
     if not folder.exists(SEAL):
         raise CubeNotSealedError(
