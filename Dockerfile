@@ -11,7 +11,7 @@ COPY requirements.lock ./
 RUN pip install --require-hashes -r requirements.lock
 RUN useradd --create-home --uid "$UID" gelos && \
     install -d -o gelos data data/external data/raw data/interim data/processed
-COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE NOTICE ./
 COPY cube cube
 COPY chipping chipping
 COPY release release

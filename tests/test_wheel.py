@@ -87,8 +87,8 @@ def test_an_aoi_list_of_the_program_is_found(home: Path) -> None:
     text = (ROOT / "configs" / "lc-v0.50.1.yaml").read_text()
     (home / "elsewhere" / "c.yaml").write_text(text)
     found = Path(python(home, "-c", where).stdout.strip())
-    assert found == home.parent / "site" / "cube" / "configs" / "aois" / "map_v0.50.geojson"
-    assert found.read_bytes() == (ROOT / "configs" / "aois" / "map_v0.50.geojson").read_bytes()
+    assert found == home.parent / "site" / "cube" / "configs" / "aois" / "map_v0.40.geojson"
+    assert found.read_bytes() == (ROOT / "configs" / "aois" / "map_v0.40.geojson").read_bytes()
 
 
 def test_configs_are_not_written_over(home: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
-from .fields import LATTICE_M, TimeRange
+from .fields import LATTICE_M, PC_STAC_URL, TimeRange
 from .models import Config
-from .sensor_models import SensorConfig, Sentinel2Config, SeriesConfig
-from .sensors import BandKind, ChoiceRule, MaskRule, Sensor
+from .sensor_models import LandCoverConfig, SensorConfig, Sentinel2Config, SeriesConfig
+from .sensors import SENSORS, BandKind, ChoiceRule, MaskRule, Sensor
 
+LULC_YEARS = range(2017, 2024)
+"""Of the Planetary Computer's land cover, version 2."""
 _LARGEST_DN = 65_535
 """Of a reflectance band; 0 is nodata."""
 _MASK_KINDS = {MaskRule.CODES: BandKind.CLASSES, MaskRule.BITS: BandKind.FLAGS}
@@ -21,6 +23,7 @@ _MASK_KINDS = {MaskRule.CODES: BandKind.CLASSES, MaskRule.BITS: BandKind.FLAGS}
 def problems_of(config: Config) -> Iterator[str]:
     """Yield what is wrong between the sections of a config, a line each."""
     yield from _sensor_section_problems(config)
+    yield from _year_problems(config)
     yield from _size_problems(config)
     yield from _threshold_problems(config)
     yield from _folder_problems(config)
@@ -39,6 +42,20 @@ def _sensor_section_problems(config: Config) -> Iterator[str]:
         given = settings.time_ranges if isinstance(settings, SeriesConfig) else ()
         if given and tuple(map(TimeRange.parse, given)) != config.ranges:
             yield f"{key}.time_ranges differ from the other sensors'; give them once, under s2l2a"
+
+
+def _year_problems(config: Config) -> Iterator[str]:
+    """Find a year that the Planetary Computer has no land cover of."""
+    found = config.sensors.get("lulc")
+    if not isinstance(found, LandCoverConfig) or config.catalog.url != PC_STAC_URL:
+        return
+    period = TimeRange.parse(found.year)
+    asked = [year for year in (period.start.year, period.end.year) if year not in LULC_YEARS]
+    if found.collection == SENSORS["lulc"].collection and asked:
+        yield (
+            f"lulc.year {found.year}: the Planetary Computer's {found.collection} has the years "
+            f"{LULC_YEARS[0]} to {LULC_YEARS[-1]}; ask for one of them, or name another lulc.collection"
+        )
 
 
 def _band_problems(config: Config, key: str, settings: SensorConfig) -> Iterator[str]:

@@ -11,7 +11,7 @@ import pytest
 from pyproj import CRS, Geod
 from shapely.geometry import Polygon, box, shape
 
-AOIS = Path(__file__).resolve().parents[3] / "configs" / "aois" / "map_v0.50.geojson"
+AOIS = Path(__file__).resolve().parents[3] / "configs" / "aois" / "map_world-240.geojson"
 
 # rough west, south, east, north of each inhabited continent: a wrong sign or a swap falls outside
 CONTINENTS = {
