@@ -18,6 +18,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
+from chipping.views import parse_views
 from cube.run.forks import survive_forks
 from cube.run.storage import Folder
 from cube.windows.grid import Bounds
@@ -162,9 +163,38 @@ class Release:
             By sensor: ``(time, band, y, x)``, or ``(band, y, x)`` without dates; read when
             computed. ``.rio`` knows the CRS and the transform, which stay through arithmetic, and
             the value that the files set aside for no data, which does not (pixels are as stored).
-            ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``.
+            ``attrs`` holds ``crs``, ``nodata`` and ``scene_ids``. Along ``time`` lies what
+            :meth:`acquisitions` tells of each date. Masks, where the release has them, are the last
+            bands.
         """
         return {sensor: self._open_lazily(chip_id, sensor) for sensor in self.sensors}
+
+    def acquisitions(self, chip_id: int) -> pd.DataFrame:
+        """Return how a chip's images were taken, a row per sensor and date.
+
+        Returns
+        -------
+        DataFrame
+            ``sensor``, ``date`` (datetime64), ``scene_ids``, ``orbit_state`` (text), and as floats
+            ``sun_elevation``, ``sun_azimuth``, ``view_off_nadir``, ``view_incidence``,
+            ``view_azimuth`` (degrees, of a mosaic's first scene) and ``cloud_share`` (of the sample
+            window); NaN or empty where the scene's record, or the release, does not say.
+        """
+        row, parts = self.row(chip_id), []
+        for sensor in self.recipe.series:
+            facts: dict[str, Any] = {
+                "sensor": sensor,
+                "date": pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d"),
+                "scene_ids": row[f"{sensor}_scene_ids"].split(","),
+            }
+            parts.append(pd.DataFrame(facts | self._views(row, sensor)))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def _views(self, row: Mapping[str, Any], sensor: str) -> dict[str, list[Any]]:
+        try:
+            return parse_views(row, sensor, len(self.recipe.ranges))
+        except ValueError as error:
+            raise ReleaseError(f"chip {row['id']}: {sensor}: {error}; verify the release") from None
 
     def _open_lazily(self, chip_id: int, sensor: str) -> xr.DataArray:
         import dask.array
@@ -192,6 +222,7 @@ class Release:
         if not is_static:
             dates = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d")
             coords["time"] = dates.to_numpy("datetime64[ns]")
+            coords |= {name: ("time", found) for name, found in self._views(row, sensor).items()}
         attrs = {
             "crs": f"EPSG:{row['epsg']}",
             "nodata": spec.nodata,
@@ -261,24 +292,37 @@ def chip_arrays(
     sensors
         Which images the sample holds.
     bands
-        Names of the bands wanted, by sensor; all where a sensor is not named.
+        Names of the bands wanted, by sensor; all but masks where a sensor is not named.
 
     Returns
     -------
     dict
-        ``image_{sensor}`` ``(time, band, height, width)``; ``label``, the position of the class
-        among the release's classes; ``lulc``, its code; ``id``; ``crs``, as text;
-        ``bounds``, west, south, east, north in metres.
+        ``image_{sensor}`` ``(time, band, height, width)``; where the release has masks,
+        ``mask_{sensor}`` ``(time, height, width)``, codes or bits as the archive has them;
+        ``label``, the position of the class among the release's classes; ``lulc``, its code;
+        ``id``; ``crs``, as text; ``bounds``, west, south, east, north in metres.
     """
     row = opened.row(chip_id)
     classes = sorted(opened.recipe.chips.classes)
     box = opened.bounds(chip_id)
-    sample: Sample = {
-        f"image_{sensor}": opened.read(chip_id, sensor, (bands or {}).get(sensor, ())) for sensor in sensors
-    }
+    sample: Sample = {}
+    for sensor in sensors:
+        sample |= _images_and_mask(opened, chip_id, sensor, (bands or {}).get(sensor, ()))
     code = int(row["lulc"])
     sample |= {"label": classes.index(code), "lulc": code, "id": int(chip_id)}
     return sample | {"crs": f"EPSG:{row['epsg']}", "bounds": (box.left, box.bottom, box.right, box.top)}
+
+
+def _images_and_mask(opened: Release, chip_id: int, sensor: str, bands: Sequence[str]) -> Sample:
+    opened.band_indexes(sensor)
+    wanted = tuple(bands) or opened.recipe.image_bands(sensor)
+    masks = opened.recipe.mask_bands(sensor)
+    pixels = opened.read(chip_id, sensor, (*wanted, *masks))
+    found = {f"image_{sensor}": pixels[:, : len(wanted)]}
+    if masks:
+        stored = opened.recipe.table[sensor].band(masks[0]).dtype
+        found[f"mask_{sensor}"] = pixels[:, len(wanted)].astype(stored)
+    return found
 
 
 @dataclass(frozen=True)
@@ -301,12 +345,14 @@ class ChipDataset:
         import torch
 
         sample = chip_arrays(self.release, self.ids[index], self.sensors, self.bands)
-        for name in (f"image_{sensor}" for sensor in self.sensors):
-            pixels = sample[name]
+        arrays = {name: value for name, value in sample.items() if isinstance(value, np.ndarray)}
+        for name, pixels in arrays.items():
             wider = _WIDER_DTYPES.get(str(pixels.dtype), pixels.dtype)
             sample[name] = torch.from_numpy(np.ascontiguousarray(pixels, dtype=wider))
         if len(self.sensors) == 1:
-            sample["image"] = sample[f"image_{self.sensors[0]}"]
+            for kind in ("image", "mask"):
+                if f"{kind}_{self.sensors[0]}" in sample:
+                    sample[kind] = sample[f"{kind}_{self.sensors[0]}"]
         sample["label"] = torch.tensor(sample["label"])
         sample["lulc"] = torch.tensor(sample["lulc"])
         sample["bounds"] = torch.tensor(sample["bounds"], dtype=torch.float64)
@@ -329,7 +375,7 @@ def torch_dataset(
     sensors
         Which images a sample holds.
     bands
-        Names of the bands wanted, by sensor; all where a sensor is not named.
+        Names of the bands wanted, by sensor; all but masks where a sensor is not named.
     split
         Only chips of this split; None: all.
     transform
@@ -340,8 +386,9 @@ def torch_dataset(
     ChipDataset
         For ``torch.utils.data.DataLoader``. Samples hold ``image_{sensor}`` tensors
         ``(time, band, height, width)`` (and ``image``, the same tensor, where one sensor is asked
-        for), ``label`` (position among the release's classes, sorted by code), ``lulc``, ``id``,
-        ``crs`` (text) and ``bounds`` (a tensor: west, south, east, north, metres).
+        for; ``mask_{sensor}`` and ``mask`` where the release has masks), ``label`` (position among
+        the release's classes, sorted by code), ``lulc``, ``id``, ``crs`` (text) and ``bounds`` (a
+        tensor: west, south, east, north, metres).
 
     Raises
     ------

@@ -149,6 +149,8 @@ class ChipsConfig(Section):
     list."""
     compress: Literal["deflate", "zstd", "none"] = "deflate"
     """Compression of the GeoTIFFs."""
+    masks: bool = False
+    """true: the mask bands (SCL, qa_pixel) follow the others in the chips' GeoTIFFs, unchanged."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -285,6 +287,10 @@ class Config(Section):
         wanted = set(self.sensors[key].bands or (band.name for band in bands))
         rule = self.sensors[key].cloud_rule
         return tuple(b.name for b in bands if b.name in wanted or (rule and b.name == rule.band))
+
+    def chip_bands(self, key: str) -> tuple[str, ...]:
+        """Return the bands that a sensor's chips hold, masks at the end if they are wanted."""
+        return self.table[key].exported(self.bands(key), masks=self.chips.masks)
 
     def harmonizes(self, key: str) -> bool:
         """Tell whether the +1000 offset of processing baseline 04.00 is taken off a sensor's DN."""

@@ -65,6 +65,8 @@ class SensorInfo:
     """STAC collections of the items."""
     resampling: str = ""
     harmonize: bool = False
+    properties: tuple[Mapping[str, Any], ...] = ()
+    """Per date, what its first item says of how it was taken."""
     is_row: bool = True
     """False where a config's own row says other things of the pixels than the one that they were
     made with."""
@@ -174,6 +176,7 @@ def _sensor_info(
         tuple(sorted({item["collection"] for date in dates for item in date})),
         recipe["resampling"],
         recipe["harmonize"],
+        tuple(date[0]["properties"] for date in dates),
         sensor.key in SENSORS or _is_row(sensor, recipe),
     )
 
