@@ -226,6 +226,7 @@ def test_bad_values_give_one_line_that_names_them(tmp_path: Path, override: str,
     ("text", "word"),
     [
         ("a: [", "not valid YAML"),
+        ("a: \0", r"not valid YAML: unacceptable character #x0000[^\n]*$"),
         ("", "no keys"),
         ("dataset: {}\ndataset: {}\n", "given twice"),
         ("[1]", "no keys"),
