@@ -219,9 +219,7 @@ def parse_recipe(data: bytes) -> Recipe:
         where = ".".join(map(str, first["loc"]))
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({where}: {first['msg']})") from None
     except UNREADABLE as error:
-        raise ReleaseError(
-            f"{RECIPE_NAME}: not a release's ({type(error).__name__}: {first_line(error)})"
-        ) from None
+        raise ReleaseError(f"{RECIPE_NAME}: not a release's ({first_line(error)})") from None
     if problem:
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({problem})")
     return recipe

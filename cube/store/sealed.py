@@ -29,13 +29,35 @@ if TYPE_CHECKING:
     import zarr
 
 
+_START_OVER = "delete its cube, and build it again"
+
+
+@contextlib.contextmanager
+def understanding(cube: str) -> Iterator[None]:
+    """Turn whatever damaged metadata make a library say into one clear line."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise StoreError(f"{cube}: its metadata cannot be understood; {_START_OVER}") from error
+
+
 def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
     """Return the root document of a sealed cube, or None where there is no seal."""
     try:
-        document = json.loads((cubes / cube_name(aoi_index)).read(SEAL))
+        seal = (cubes / cube_name(aoi_index)).read(SEAL)
     except FileNotFoundError:
         return None
-    return cast("dict[str, Any]", document)
+    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+        return cast("dict[str, Any]", json.loads(seal))
 
 
 def describes(seal_document: Mapping[str, Any], plan: CubePlan) -> bool:
@@ -123,18 +145,21 @@ def read_cube_info(cubes: Folder, aoi_index: int, table: SensorTable) -> CubeInf
     Raises
     ------
     StoreError
-        If it was written in a form that this version does not know.
+        If it was written in a form that this version does not know, or is damaged.
     """
     try:
         seal = (cubes / cube_name(aoi_index)).read(SEAL)
     except FileNotFoundError:
         return None
-    document = json.loads(seal)
+    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+        return _cube_info(json.loads(seal), f"{cubes}/{cube_name(aoi_index)}", table)
+
+
+def _cube_info(document: dict[str, Any], where: str, table: SensorTable) -> CubeInfo:
     root = document["attributes"]
     if root.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
-            f"{cubes}/{cube_name(aoi_index)}: has schema_version {root.get('schema_version')}; "
-            f"this version reads {SCHEMA_VERSION}"
+            f"{where}: has schema_version {root.get('schema_version')}; this version reads {SCHEMA_VERSION}"
         )
     groups = document["consolidated_metadata"]["metadata"]
     recipe = root["recipe"]
@@ -190,9 +215,6 @@ def _is_row(sensor: Sensor, recipe: Mapping[str, Any]) -> bool:
         "row": {**row, "bands": {name: row.get("bands", {}).get(name) for name in names}},
     }
     return found == row_recipe(sensor, names)
-
-
-_START_OVER = "delete its cube, and build it again"
 
 
 @contextlib.contextmanager
@@ -265,7 +287,8 @@ def open_raw(cubes: Folder, aoi_index: int) -> xr.DataTree:
     import xarray as xr
 
     store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
-    return xr.open_datatree(store, engine="zarr", chunks=None, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
+    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+        return xr.open_datatree(store, engine="zarr", chunks=None, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
 
 
 def open_arrays(cubes: Folder, aoi_index: int) -> zarr.Group:
@@ -273,4 +296,5 @@ def open_arrays(cubes: Folder, aoi_index: int) -> zarr.Group:
     import zarr
 
     store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
-    return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)
+    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+        return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)

@@ -44,7 +44,11 @@ class Fault:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, short."""
+    """Return what an error says, short; in words of our own where Python speaks of its types."""
+    if isinstance(error, KeyError) and error.args:
+        return f"it has no {str(error.args[0])[:200]!r}"
+    if isinstance(error, (AssertionError, AttributeError, IndexError, RecursionError, TypeError)):
+        return "a value is not of the kind that it should be"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
