@@ -114,6 +114,8 @@ def _try(read: Callable[[str], Result], url: str) -> tuple[Result | None, _Failu
             return read(url), None
         except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
             cause = _error_chain_text(error)
+        except ArithmeticError:  # what Python says of it names no file
+            cause = "its georeferencing lies beyond all bounds"
     found = _STATUS.search(cause)
     status = int(found[1]) if found else _LAST_STATUS.status
     if status is not None and not found:

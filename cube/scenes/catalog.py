@@ -181,8 +181,8 @@ class FileCatalog:
 def _indexable_footprint(item: Item) -> BaseGeometry | None:
     try:
         return split_at_antimeridian(shape(item["geometry"])) if item.get("geometry") else None
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError) as error:
-        raise CatalogError(f"item {item.get('id')}: its geometry cannot be read ({error})") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ShapelyError):
+        raise CatalogError(f"item {item.get('id')}: its geometry cannot be read as GeoJSON") from None
 
 
 def _read_collection(path: Path) -> list[Item]:
