@@ -49,7 +49,9 @@ def first_line(error: Exception) -> str:
         return f"it has no {str(error.args[0])[:200]!r}"
     if isinstance(error, (AssertionError, AttributeError, IndexError, RecursionError, TypeError)):
         return "a value is not of the kind that it should be"
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    # Arrow passes on the first line of a traceback of its own.
+    text = str(error).partition(" Detail: Python exception")[0]
+    return (text.splitlines() or [type(error).__name__])[0][:200]
 
 
 _MOST_CHARACTERS = 1000

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from chipping.masks import clear_pixels
 from chipping.views import CLOUD_SHARE
 from cube.config.sensor_models import CloudRule, sensor_model
 from cube.config.sensors import BandKind
-from release.recipe import Recipe
+from release.recipe import RECIPE_NAME, Recipe
 
 
 def mask_problems(
@@ -20,12 +21,18 @@ def mask_problems(
 ) -> Iterator[str]:
     """Yield what is wrong with the masks in a raster, ``(band, y, x)``, the images before them."""
     names = recipe.mask_bands(key)
+    if not names:
+        return
     wrong = False
     for name, found in zip(names, values[len(values) - len(names) :], strict=True):
         for text in _code_problems(found, name, key, recipe):
             wrong = True
             yield text
-    rule = _cloud_rule(key, recipe)
+    try:
+        rule = _cloud_rule(key, recipe)
+    except ValidationError:
+        yield f"cannot be compared with its cloud rule: {RECIPE_NAME} has none for {key} that can be read"
+        return
     if rule is not None and rule.band in names and not wrong:
         yield from _cloud_problems(values, rule, key, index, row, recipe)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import pickle
@@ -659,4 +660,21 @@ def test_verify_checks_the_codes_of_masks(tmp_path: Path) -> None:
     assert (fault.file, fault.message) == (
         "s2l2a_000000_20230203.tif",
         "SCL holds 77, which is no code of it",
+    )
+
+
+def test_verify_tells_of_a_cloud_rule_that_is_none(tmp_path: Path) -> None:
+    config = make_config(tmp_path, masks=True, classes=[5], sample_size=960, chip_size=960)
+    put_seen_cube(config, clean_arrays(config, BOX, np.random.default_rng(0)))
+    chip(config)
+    folder = Path(make_release(config).folder)
+    recipe = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(recipe.replace('"clear": [\n', '"clear": ["é",\n', 1))
+    names = sorted(path.name for path in folder.iterdir() if path.name != "SHA256SUMS")
+    sums = (f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    found = [str(fault) for fault in verify(folder) if fault.file.endswith(".tif")]
+    assert found
+    assert all(
+        "cannot be compared with its cloud rule: config.json has none for s2l2a" in one for one in found
     )
