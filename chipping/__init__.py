@@ -13,6 +13,7 @@ project. The rooms:
 :mod:`chipping.export`         chosen windows become folders of files
 :mod:`chipping.geotiff`        GeoTIFFs of chips
 :mod:`chipping.thumbnails`     pictures of chips
+:mod:`chipping.views`          how the scenes behind a chip were taken: sun, orbit, clouds
 :mod:`chipping.records`        the table of windows, ``chip_metadata.csv``
 :mod:`chipping.sweep`          chips per class under a grid of settings
 :mod:`chipping.contact_sheet`  a few chips of every class on one picture

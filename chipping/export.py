@@ -88,7 +88,7 @@ def export_settings(config: Config) -> ExportSettings:
         If a dtype cannot hold its sensor's nodata.
     """
     rasters = tuple(
-        raster_settings(config.table[key], settings, config.table[key].exported(config.bands(key)))
+        raster_settings(config.table[key], settings, config.chip_bands(key))
         for key, settings in config.sensors.items()
     )
     return ExportSettings(config.chips.sample_size, config.chips.chip_size, rasters, config.chips.compress)

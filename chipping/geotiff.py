@@ -92,6 +92,7 @@ def to_exported(values: Array, band: Band, settings: RasterSettings) -> Array:
     """Turn the cube's numbers, ``(..., y, x)`` of one band, into exported ones.
 
     An integer dtype holds the cube's integers, saturated; a float dtype holds physical values.
+    Masks stay what they are: a code or a bit of theirs says where there is no data.
 
     Examples
     --------
@@ -104,6 +105,8 @@ def to_exported(values: Array, band: Band, settings: RasterSettings) -> Array:
     [[nan, 0.15000000596046448, 6.550000190734863]]
     """
     dtype = np.dtype(settings.dtype)
+    if settings.sensor.is_mask(band.name):
+        return values.astype(dtype)
     out = _saturated(values, dtype) if settings.is_integer else _physical_values(values, band, dtype)
     if not _same_number(settings.nodata, band.nodata) or not settings.is_integer:
         out = np.where(band.is_nodata(values), dtype.type(settings.nodata), out)
@@ -220,6 +223,11 @@ def encode_tiff(
 
 def _write_band_facts(file: Any, settings: RasterSettings) -> None:
     bands = [settings.sensor.band(name) for name in settings.bands]
+    for index, band in enumerate(bands, start=1):
+        if settings.sensor.is_mask(band.name) and band.flags:
+            codes, meanings = zip(*band.flags, strict=True)
+            flags = {band.flags_key: ",".join(map(str, codes)), "flag_meanings": " ".join(meanings)}
+            file.update_tags(index, **flags)
     file.descriptions = settings.bands
     units = [band.units for band in bands]
     if set(settings.scales) != {1.0} or set(settings.offsets) != {0.0}:

@@ -15,6 +15,7 @@ from cube.config.sensors import SensorTable
 from .choose import ScoreSet
 from .footprints import footprints
 from .scores import ScoreTable, Which
+from .views import CLOUD_SHARE, VIEW_FIELDS, ViewField, cloud_entries, scene_entries, view_columns
 
 CHIP_METADATA = "chip_metadata.csv"
 _WKT_DECIMALS = 9
@@ -27,7 +28,8 @@ def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> Iterator[
     ``chip_index`` numbers the rows. Dates, and scene ids date by date, are joined by commas; the
     scenes of one date's mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326);
     ``left_m`` and ``top_m`` are edges of the sample window in ``epsg``. ``{sensor}_min_valid`` and
-    ``{sensor}_min_clear`` are the worst date's shares.
+    ``{sensor}_min_clear`` are the worst date's shares. How scenes were taken, and the cloud shares
+    of every date, follow at last (:mod:`chipping.views`).
     """
     yield _csv([_header(scores.sensors)])
     for number, table in enumerate(scores.tables):
@@ -58,6 +60,7 @@ def _header(sensors: SensorTable) -> list[str]:
         "top_m",
         *(f"{key}_min_valid" for key in sensors),
         *(f"{key}_min_clear" for key in sensors.series),
+        *view_columns(sensors),
     ]
 
 
@@ -87,6 +90,7 @@ def _window_rows(
         top.tolist(),
         *(_worst_share(table, key, "valid") for key in sensors),
         *(_worst_share(table, key, "clear") for key in sensors.series),
+        *(_views(table, key, field) for key in sensors.series for field in VIEW_FIELDS),
         strict=True,
     )
 
@@ -102,6 +106,19 @@ def _worst_share(table: ScoreTable, key: str, which: Which) -> list[object]:
         return [""] * len(table)
     shares = [table.share(which, key, date) for date in range(len(table.cube.sensors[key].times))]
     return list(np.minimum.reduce(shares).tolist())
+
+
+def _views(table: ScoreTable, key: str, field: ViewField) -> list[str]:
+    """Return a field of how a sensor's scenes were taken, for every window."""
+    found = table.cube.sensors.get(key)
+    if found is None:
+        return [""] * len(table)
+    if field is not CLOUD_SHARE:
+        return [scene_entries(field, found.properties)] * len(table)
+    if not any(masks.sensor == key and masks.cloud_rule for masks in table.masks):
+        return [""] * len(table)
+    clear_px = [table.columns[f"{key}_{date}_clear_px"] for date in range(len(found.times))]
+    return cloud_entries(clear_px, table.window_px("clear", key))
 
 
 def count_verdicts(scores: ScoreSet, verdicts: NDArray[np.int8]) -> dict[int, dict[str, int]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import geopandas as gpd
 
+from chipping.views import VIEW_FIELDS
 from cube.config.sensors import CLASS_NAMES
 
 from .recipe import Recipe
@@ -112,7 +113,8 @@ def _field_rows(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[Row]:
     for name in fields:
         by_ending = next((text for end, text in _PATTERN_NOTES.items() if name.endswith(end)), "")
         yield f"`{name}`", _FIELD_NOTES.get(name, by_ending)
+    views = {field.column(key): field.note for key in recipe.series for field in VIEW_FIELDS}
     for name in tracker.columns:
         if name not in (*fields, "geometry"):
-            yield f"`{name}`", "as recorded when the chip was scored"
+            yield f"`{name}`", views.get(name, "as recorded when the chip was scored")
     yield "`geometry`", "the chip's footprint, EPSG:4326"

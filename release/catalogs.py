@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time
 from typing import Any
@@ -155,7 +156,8 @@ def _class(sensor: Sensor, code: int, meaning: str) -> Classification:
 
 def _raster_band(band: Band, spec: RasterSpec) -> RasterBand:
     holds_archive_integers = not spec.dtype.startswith("float")
-    nodata = NoDataStrings.NAN if spec.nodata is not None and spec.nodata != spec.nodata else spec.nodata
+    value = None if band.kind is BandKind.FLAGS else spec.nodata  # a bit says it
+    nodata = NoDataStrings.NAN if value is not None and math.isnan(value) else value
     return RasterBand.create(
         nodata=nodata,
         data_type=DataType(spec.dtype),

@@ -107,6 +107,14 @@ class Recipe:
         nodata = math.nan if spec.nodata is None else spec.nodata
         return RasterSettings(self.table[key], spec.bands, spec.dtype, nodata)
 
+    def image_bands(self, key: str) -> tuple[str, ...]:
+        """Return the bands of a sensor's rasters that are images; masks come after them."""
+        return tuple(name for name in self.rasters[key].bands if not self.table[key].is_mask(name))
+
+    def mask_bands(self, key: str) -> tuple[str, ...]:
+        """Return the bands of a sensor's rasters that are masks, the last ones."""
+        return self.rasters[key].bands[len(self.image_bands(key)) :]
+
     @property
     def series(self) -> tuple[str, ...]:
         """Sensors with dates."""
@@ -220,9 +228,7 @@ def parse_recipe(data: bytes) -> Recipe:
         where = ".".join(map(str, first["loc"]))
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({where}: {first['msg']})") from None
     except UNREADABLE as error:
-        raise ReleaseError(
-            f"{RECIPE_NAME}: not a release's ({type(error).__name__}: {first_line(error)})"
-        ) from None
+        raise ReleaseError(f"{RECIPE_NAME}: not a release's ({first_line(error)})") from None
     if problem:
         raise ReleaseError(f"{RECIPE_NAME}: not a release's ({problem})")
     return recipe
@@ -281,7 +287,7 @@ def _spec_problems(key: str, spec: RasterSpec, recipe: Recipe) -> Iterator[str]:
 def _spec_and_settings(key: str, spec: RasterSpec, recipe: Recipe) -> Iterator[tuple[str, object, object]]:
     """Yield a name, what the rasters are, and what the settings that made them stand for."""
     sensor, settings = recipe.table[key], recipe.config[key]
-    bands = sensor.exported(settings["bands"])
+    bands = sensor.exported(settings["bands"], masks=recipe.chips.masks)
     yield "bands", spec.bands, bands
     yield "dtype", spec.dtype, settings["dtype"]
     yield "resolution", spec.resolution, settings["resolution"]
@@ -310,7 +316,7 @@ def raster_spec_of(key: str, data: bytes, thumbnail: bytes | None, config: Confi
         If the file is not what the config asks for: it was exported with other settings.
     """
     settings = config.sensors[key]
-    bands = config.table[key].exported(config.bands(key))
+    bands = config.chip_bands(key)
     size = config.chips.chip_size // settings.resolution
     try:
         with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from chipping.views import view_columns
 from cube.config.models import Config
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, SensorTable
 from cube.windows.projection import to_lonlat
@@ -90,6 +91,7 @@ def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
     """
     texts = _text_columns(sensors)
     of_chips = [name for name in texts if name != "status"]
+    views = view_columns(sensors)
     needed = (*_INTEGERS, *texts, "purity", "chip_footprint")
     parts, shapes = [], []
     try:
@@ -102,12 +104,12 @@ def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
                 if (part["status"].fillna("") == "").any():
                     raise ReleaseError("chip_metadata.csv: a row has no status; run chip.py again")
                 is_chip = part["status"] == "success"
-                part.loc[~is_chip, of_chips] = ""
+                part.loc[~is_chip, [*of_chips, *part.columns.intersection(views)]] = ""
                 outlines = zip(part.pop("chip_footprint"), is_chip, strict=True)
                 shapes.append(shapely.from_wkt([text if chip else None for text, chip in outlines]))
                 parts.append(part)
         table = pd.concat(parts, ignore_index=True)
-        for name in table.columns.difference([*texts], sort=False):
+        for name in table.columns.difference([*texts, *views], sort=False):
             table[name] = _typed(table[name], required=name in _INTEGERS)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ReleaseError(

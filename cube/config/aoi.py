@@ -84,8 +84,10 @@ def _geometry(feature: Any, where: str) -> BaseGeometry:
         raise AoiError(f"{where}: has no geometry; expected a Polygon")
     try:
         geometry = shape(record)
-    except (ShapelyError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise AoiError(f"{where}: its geometry cannot be read ({error}); expected a Polygon") from None
+    except (ShapelyError, AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise AoiError(
+            f"{where}: its geometry cannot be read; expected a Polygon of rings of [longitude, latitude]"
+        ) from None
     if geometry.geom_type not in ("Polygon", "MultiPolygon"):
         raise AoiError(f"{where}: is a {geometry.geom_type}; expected a Polygon")
     if not geometry.is_valid:

@@ -14,6 +14,8 @@ from .profiles import DEFAULT_PROFILE
 from .sensor_models import PeriodConfig, SensorConfig, Sentinel2Config, SeriesConfig
 from .sensors import BandKind, ChoiceRule, MaskRule, Sensor
 
+LULC_YEARS = range(2017, 2024)
+"""Of the Planetary Computer's land cover, version 2."""
 _LARGEST_DN = 65_535
 """Of a reflectance band; 0 is nodata."""
 _MASK_KINDS = {MaskRule.CODES: BandKind.CLASSES, MaskRule.BITS: BandKind.FLAGS}
@@ -37,6 +39,7 @@ def _sensor_section_problems(config: Config) -> Iterator[str]:
     for key, settings in config.sensors.items():
         yield from _band_problems(config, key, settings)
         yield from _number_problems(config.table[key], settings)
+        yield from _mask_problems(config, key, settings)
         if settings.native_crs and config.table[key].choice is not ChoiceRule.TILE:
             yield f"{key}.native_crs: true is possible for s2l2a alone; a cube has one CRS, Sentinel-2's"
         given = settings.time_ranges if isinstance(settings, SeriesConfig) else ()
@@ -88,6 +91,17 @@ def _band_problems(config: Config, key: str, settings: SensorConfig) -> Iterator
     ranked = isinstance(settings, Sentinel2Config) and settings.rank == "aoi"
     if ranked and not set(masks) & set(config.bands(key)):
         yield f"{key}.rank: aoi needs {key}.cloud_band: {masks[0]}"
+
+
+def _mask_problems(config: Config, key: str, settings: SensorConfig) -> Iterator[str]:
+    """Find masks that chips are to hold, and cannot."""
+    for name in filter(config.table[key].is_mask, config.chip_bands(key)):
+        stored = config.table[key].band(name).np_dtype
+        if not np.can_cast(stored, settings.dtype):
+            yield (
+                f"{key}.dtype: {settings.dtype} cannot hold every number of {name} ({stored}), which "
+                f"chips.masks asks for; set {key}.dtype: float32, or chips.masks: false"
+            )
 
 
 def _number_problems(sensor: Sensor, settings: SensorConfig) -> Iterator[str]:

@@ -7,6 +7,7 @@ README's table are made from these fields. Text becomes typed, frozen values onc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
@@ -171,6 +172,8 @@ class ChipsConfig(Section):
     list."""
     compress: Literal["deflate", "zstd", "none"] = "deflate"
     """Compression of the GeoTIFFs."""
+    masks: bool = False
+    """true: the mask bands (SCL, qa_pixel) follow the others in the chips' GeoTIFFs, unchanged."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -348,6 +351,10 @@ class Config(Section):
         rule = self.sensors[key].cloud_rule
         return tuple(b.name for b in bands if b.name in wanted or (rule and b.name == rule.band))
 
+    def chip_bands(self, key: str) -> tuple[str, ...]:
+        """Return the bands that a sensor's chips hold, masks at the end if they are wanted."""
+        return self.table[key].exported(self.bands(key), masks=self.chips.masks)
+
     def harmonizes(self, key: str) -> bool:
         """Tell whether the +1000 offset of processing baseline 04.00 is taken off a sensor's DN."""
         settings = self.sensors[key]
@@ -380,7 +387,7 @@ class Config(Section):
                 Path("data") / name,
             ]
         for place in places:
-            if place.is_file():
+            if os.path.isfile(place):  # noqa: PTH113  to a name that no file can have it says no
                 return place
         tried = ", ".join(dict.fromkeys(str(place) for place in places))
         key = "aoi.path" if self.aoi.path else "aoi.version"

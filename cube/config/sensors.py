@@ -77,8 +77,13 @@ class Band:
 
     @property
     def is_mask(self) -> bool:
-        """True for layers that stay integers and are not exported beside the bands."""
+        """True for layers that stay integers: codes of classes, and bit fields."""
         return self.kind in (BandKind.CLASSES, BandKind.FLAGS)
+
+    @property
+    def flags_key(self) -> str:
+        """Name that CF has for the numbers of its flags."""
+        return "flag_masks" if self.kind is BandKind.FLAGS else "flag_values"
 
     @property
     def np_dtype(self) -> np.dtype[np.generic]:
@@ -131,9 +136,17 @@ class Sensor:
     years: tuple[int, int] | None = None
     """First and last year of a collection that is finished (None: it has no end)."""
 
-    def exported(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the named bands that chips hold: all but masks (a layer of classes is none)."""
-        return tuple(n for n in names if self.is_static or not self.band(n).is_mask)
+    def exported(self, names: Iterable[str], *, masks: bool = False) -> tuple[str, ...]:
+        """Return the named bands that chips hold: images, and, if asked for, masks after them.
+
+        A layer of classes without a time axis is an image, not a mask.
+        """
+        images = [name for name in names if not self.is_mask(name)]
+        return (*images, *(name for name in names if masks and self.is_mask(name)))
+
+    def is_mask(self, name: str) -> bool:
+        """Tell whether the band called `name` says of the others where they can be trusted."""
+        return not self.is_static and self.band(name).is_mask
 
     @property
     def is_static(self) -> bool:

@@ -157,6 +157,8 @@ def _try(read: Callable[[str], Result], url: str) -> tuple[Result | None, Failur
             return None, unusable(str(refusal))
         except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
             text = _error_chain_text(error)
+        except ArithmeticError:  # what Python says of it names no file
+            return None, unusable("its georeferencing lies beyond all bounds")
         except Exception as error:  # noqa: BLE001  whatever a library makes of a broken file
             _LOG.debug("a library failed", exc_info=True)
             return None, fault_of_library(error)

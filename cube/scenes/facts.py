@@ -38,6 +38,13 @@ KEPT_PROPERTIES = (
     "landsat:wrs_row",
     "landsat:collection_category",
     "landsat:correction",
+    "view:sun_elevation",
+    "view:sun_azimuth",
+    "view:off_nadir",
+    "view:incidence_angle",
+    "view:azimuth",
+    "s2:mean_solar_zenith",
+    "s2:mean_solar_azimuth",
     "io:tile_id",
 )
 """Properties that the choice of scenes is made on, or that a reader of the provenance asks for

@@ -14,6 +14,7 @@ from cube.run.forks import renew_threads_after_forks
 from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import SCHEMA_VERSION
 
+from .sealed import understanding
 from .template import SEAL, cube_name
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
         Reflectance, gamma naught (linear power) and elevation (metres) are float32, NaN where there
         is nothing; masks and classes stay integers. ``scene_ids`` lies along ``time``. ``.rio``
         knows CRS and transform, which stay through arithmetic, and nodata. Nothing is read before
-        it is used.
+        it is used; that may be in a forked child.
 
     Raises
     ------
     CubeNotSealedError
         If the cube is unfinished or absent.
     StoreError
-        If it was written in a form that this version does not know.
+        If it was written in a form that this version does not know, or is damaged.
     """
     import rioxarray  # noqa: F401  gives arrays their .rio
     import xarray as xr
@@ -63,7 +64,16 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
         )
     parent, _, name = folder.url.rstrip("/").rpartition("/")
     store = open_folder(parent or ".", folder.options).zarr_store(name, read_only=True)
-    tree = xr.open_datatree(store, engine="zarr", chunks={}, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
+    with understanding(str(folder)):
+        return _physical_tree(
+            xr.open_datatree(store, engine="zarr", chunks={}, mask_and_scale=False, consolidated=True),  # type: ignore[arg-type]
+            str(folder),
+        )
+
+
+def _physical_tree(tree: xr.DataTree, folder: str) -> xr.DataTree:
+    import xarray as xr
+
     if tree.attrs.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
             f"{folder}: has schema_version {tree.attrs.get('schema_version')}; "

@@ -29,13 +29,35 @@ if TYPE_CHECKING:
     import zarr
 
 
+_START_OVER = "delete its cube, and build it again"
+
+
+@contextlib.contextmanager
+def understanding(cube: str) -> Iterator[None]:
+    """Turn whatever damaged metadata make a library say into one clear line."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise StoreError(f"{cube}: its metadata cannot be understood; {_START_OVER}") from error
+
+
 def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
     """Return the root document of a sealed cube, or None where there is no seal."""
     try:
-        document = json.loads((cubes / cube_name(aoi_index)).read(SEAL))
+        seal = (cubes / cube_name(aoi_index)).read(SEAL)
     except FileNotFoundError:
         return None
-    return cast("dict[str, Any]", document)
+    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+        return cast("dict[str, Any]", json.loads(seal))
 
 
 def describes(seal_document: Mapping[str, Any], plan: CubePlan) -> bool:
@@ -65,6 +87,8 @@ class SensorInfo:
     """STAC collections of the items."""
     resampling: str = ""
     harmonize: bool = False
+    properties: tuple[Mapping[str, Any], ...] = ()
+    """Per date, what its first item says of how it was taken."""
     is_row: bool = True
     """False where a config's own row says other things of the pixels than the one that they were
     made with."""
@@ -127,18 +151,21 @@ def read_cube_info(cubes: Folder, aoi_index: int, table: SensorTable) -> CubeInf
     Raises
     ------
     StoreError
-        If it was written in a form that this version does not know.
+        If it was written in a form that this version does not know, or is damaged.
     """
     try:
         seal = (cubes / cube_name(aoi_index)).read(SEAL)
     except FileNotFoundError:
         return None
-    document = json.loads(seal)
+    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+        return _cube_info(json.loads(seal), f"{cubes}/{cube_name(aoi_index)}", table)
+
+
+def _cube_info(document: dict[str, Any], where: str, table: SensorTable) -> CubeInfo:
     root = document["attributes"]
     if root.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
-            f"{cubes}/{cube_name(aoi_index)}: has schema_version {root.get('schema_version')}; "
-            f"this version reads {SCHEMA_VERSION}"
+            f"{where}: has schema_version {root.get('schema_version')}; this version reads {SCHEMA_VERSION}"
         )
     groups = document["consolidated_metadata"]["metadata"]
     recipe = root["recipe"]
@@ -178,6 +205,7 @@ def _sensor_info(sensor: Sensor, recipe: Mapping[str, Any], groups: Mapping[str,
         tuple(sorted({item["collection"] for date in dates for item in date})),
         recipe["resampling"],
         recipe["harmonize"],
+        tuple(date[0]["properties"] for date in dates),
         sensor.key in SENSORS or _is_row(sensor, recipe),
         dict(_scaling(sensor.key, recipe["bands"], groups)),
         tuple(tuple(_percent(item, "eo:cloud_cover") for item in date) for date in dates),
@@ -210,9 +238,6 @@ def _is_row(sensor: Sensor, recipe: Mapping[str, Any]) -> bool:
         "row": {**row, "bands": {name: row.get("bands", {}).get(name) for name in names}},
     }
     return found == row_recipe(sensor, names)
-
-
-_START_OVER = "delete its cube, and build it again"
 
 
 @contextlib.contextmanager
@@ -285,7 +310,8 @@ def open_raw(cubes: Folder, aoi_index: int) -> xr.DataTree:
     import xarray as xr
 
     store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
-    return xr.open_datatree(store, engine="zarr", chunks=None, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
+    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+        return xr.open_datatree(store, engine="zarr", chunks=None, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
 
 
 def open_arrays(cubes: Folder, aoi_index: int) -> zarr.Group:
@@ -293,4 +319,5 @@ def open_arrays(cubes: Folder, aoi_index: int) -> zarr.Group:
     import zarr
 
     store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
-    return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)
+    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+        return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)

@@ -214,8 +214,8 @@ def _band_attributes(band: Band, epsg: int) -> dict[str, Any]:
     if band.kind is BandKind.REFLECTANCE:
         attributes |= {"_FillValue": int(band.nodata), "scale_factor": band.scale, "add_offset": band.offset}
     if band.flags:
-        key = "flag_masks" if band.kind is BandKind.FLAGS else "flag_values"
-        attributes |= {key: [v for v, _ in band.flags], "flag_meanings": " ".join(m for _, m in band.flags)}
+        codes = [code for code, _ in band.flags]
+        attributes |= {band.flags_key: codes, "flag_meanings": " ".join(m for _, m in band.flags)}
     return attributes
 
 

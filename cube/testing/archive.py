@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Job = Callable[[], list[Item]]
 
-ARCHIVE_VERSION = 1
+ARCHIVE_VERSION = 2
 """Raised when the same seed would give other bytes."""
 WORKERS = 2
 

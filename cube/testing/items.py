@@ -23,6 +23,7 @@ from cube.testing.assets import (
     transform_of,
 )
 from cube.testing.rasters import footprint_4326
+from cube.testing.sun import sun_position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,6 +95,7 @@ def sentinel2_item(
         metres = S2_ASSETS[name][0]
         path = f"{folder}/R{metres}m/T{tile}_{taken}_{name}_{metres}m.tif"
         entries[name] = sentinel2_asset(name, geobox, _href("sentinel2l2a01", "sentinel2-l2", path, root))
+    sun_height, sun_azimuth = sun_position(geobox, when)
     own = {
         "datetime": _instant(when),
         "platform": platform,
@@ -108,6 +110,8 @@ def sentinel2_item(
         "s2:datastrip_id": f"{satellite}_OPER_MSI_L2A_DS_2BPS_{made}_S{taken}_N{baseline}",
         "s2:product_type": "S2MSI2A",
         "sat:orbit_state": "descending",
+        "s2:mean_solar_zenith": round(90 - sun_height, 2),
+        "s2:mean_solar_azimuth": sun_azimuth,
         "s2:datatake_type": "INS-NOBS",
         "s2:generation_time": _instant(generated),
         "sat:relative_orbit": relative_orbit,
@@ -275,6 +279,7 @@ def landsat_item(
         name: landsat_asset(name, _href("landsateuwest", "landsat-c2", f"{folder}_{suffix}.TIF", root))
         for name, suffix in landsat_files(platform, correction).items()
     }
+    sun_height, sun_azimuth = sun_position(geobox, when)
     properties = {
         "gsd": 30,
         "created": _instant(made + timedelta(hours=9)),
@@ -288,6 +293,8 @@ def landsat_item(
         "eo:cloud_cover": cloud_cover,
         "proj:transform": transform_of(geobox),
         "view:off_nadir": 0,
+        "view:sun_azimuth": sun_azimuth,
+        "view:sun_elevation": sun_height,
         "landsat:wrs_row": row,
         "landsat:scene_id": f"{sensor}{number}{path}{row}{when:%Y%j}LGN00",
         "landsat:wrs_path": path,

@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
+from chipping.views import parse_views
 from cube.run.storage import Folder
 from cube.windows.grid import Bounds
 from release.opening.checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
@@ -150,13 +151,51 @@ class Release:
         """Read a chip as a sample dict of plain arrays; see :func:`release.chip_arrays`."""
         row = self.row(chip_id)
         box = self.bounds(chip_id)
-        found: dict[str, Any] = {
-            f"image_{sensor}": self.read(chip_id, sensor, bands.get(sensor, ())) for sensor in sensors
-        }
+        found: dict[str, Any] = {}
+        for sensor in sensors:
+            found |= self._image_and_mask(chip_id, sensor, bands.get(sensor, ()))
         code = int(row["lulc"])
         label = sorted(self.recipe.chips.classes).index(code)
         found |= {"label": label, "lulc": code, "id": int(chip_id)}
         return found | {"crs": f"EPSG:{row['epsg']}", "bounds": (box.left, box.bottom, box.right, box.top)}
+
+    def _image_and_mask(self, chip_id: int, sensor: str, bands: Sequence[str]) -> dict[str, Any]:
+        self.band_indexes(sensor)
+        wanted = tuple(bands) or self.recipe.image_bands(sensor)
+        masks = self.recipe.mask_bands(sensor)
+        pixels = self.read(chip_id, sensor, (*wanted, *masks))
+        found = {f"image_{sensor}": pixels[:, : len(wanted)]}
+        if masks:
+            stored = self.recipe.table[sensor].band(masks[0]).dtype
+            found[f"mask_{sensor}"] = pixels[:, len(wanted)].astype(stored)
+        return found
+
+    def acquisitions(self, chip_id: int) -> pd.DataFrame:
+        """Return how a chip's images were taken, a row per sensor and date.
+
+        Returns
+        -------
+        DataFrame
+            ``sensor``, ``date`` (datetime64), ``scene_ids``, ``orbit_state`` (text), and as floats
+            ``sun_elevation``, ``sun_azimuth``, ``view_off_nadir``, ``view_incidence``,
+            ``view_azimuth`` (degrees, of a mosaic's first scene) and ``cloud_share`` (of the sample
+            window); NaN or empty where the scene's record, or the release, does not say.
+        """
+        row, parts = self.row(chip_id), []
+        for sensor in self.recipe.series:
+            facts: dict[str, Any] = {
+                "sensor": sensor,
+                "date": pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d"),
+                "scene_ids": row[f"{sensor}_scene_ids"].split(","),
+            }
+            parts.append(pd.DataFrame(facts | self._views(row, sensor)))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def _views(self, row: Mapping[str, Any], sensor: str) -> dict[str, list[Any]]:
+        try:
+            return parse_views(row, sensor, len(self.recipe.ranges))
+        except ValueError as error:
+            raise ReleaseError(f"chip {row['id']}: {sensor}: {error}; verify the release") from None
 
     def _raster_spec(self, sensor: str) -> RasterSpec:
         if sensor not in self.recipe.rasters:
@@ -200,7 +239,8 @@ class Release:
             ``(band, y, x)`` without dates; read when computed. ``.rio`` knows the CRS and the
             transform, which stay through arithmetic, and the value that the files set aside for no
             data, which does not (pixels are as stored). ``attrs`` holds ``crs``, ``nodata`` and
-            ``scene_ids``.
+            ``scene_ids``. Along ``time`` lies what :meth:`acquisitions` tells of each date. Masks,
+            where the release has them, are the last bands.
         """
         from cube.run.forks import renew_threads_after_forks
         from release.notebook.views import Chip
@@ -246,6 +286,7 @@ class Release:
         if not is_static:
             dates = pd.to_datetime(row[f"{sensor}_dates"].split(","), format="%Y%m%d")
             coords["time"] = dates.to_numpy("datetime64[ns]")
+            coords |= {name: ("time", found) for name, found in self._views(row, sensor).items()}
         attrs = {
             "crs": f"EPSG:{row['epsg']}",
             "nodata": spec.nodata,

@@ -38,14 +38,15 @@ def chip_arrays(
     sensors
         Which images the sample holds.
     bands
-        Names of the bands wanted, by sensor; all where a sensor is not named.
+        Names of the bands wanted, by sensor; all but masks where a sensor is not named.
 
     Returns
     -------
     dict
-        ``image_{sensor}`` ``(time, band, height, width)``; ``label``, the position of the class
-        among the release's classes; ``lulc``, its code; ``id``; ``crs``, as text;
-        ``bounds``, west, south, east, north in metres.
+        ``image_{sensor}`` ``(time, band, height, width)``; where the release has masks,
+        ``mask_{sensor}`` ``(time, height, width)``, codes or bits as the archive has them;
+        ``label``, the position of the class among the release's classes; ``lulc``, its code;
+        ``id``; ``crs``, as text; ``bounds``, west, south, east, north in metres.
     """
     return opened.sample(chip_id, sensors, bands or {})
 
@@ -70,13 +71,15 @@ class ChipDataset:
         import torch
 
         sample = chip_arrays(self.release, self.ids[index], self.sensors, self.bands)
-        for name in (f"image_{sensor}" for sensor in self.sensors):
-            pixels = sample[name]
+        arrays = {name: value for name, value in sample.items() if isinstance(value, np.ndarray)}
+        for name, pixels in arrays.items():
             wider = _WIDER_DTYPES.get(str(pixels.dtype), pixels.dtype)
             # Of its own and writable: what is read may lie in a file's bytes.
             sample[name] = torch.from_numpy(np.array(pixels, dtype=wider, order="C"))
         if len(self.sensors) == 1:
-            sample["image"] = sample[f"image_{self.sensors[0]}"]
+            for kind in ("image", "mask"):
+                if f"{kind}_{self.sensors[0]}" in sample:
+                    sample[kind] = sample[f"{kind}_{self.sensors[0]}"]
         sample["label"] = torch.tensor(sample["label"])
         sample["lulc"] = torch.tensor(sample["lulc"])
         sample["bounds"] = torch.tensor(sample["bounds"], dtype=torch.float64)
@@ -100,7 +103,7 @@ def torch_dataset(
     sensors
         Which images a sample holds.
     bands
-        Names of the bands wanted, by sensor; all where a sensor is not named.
+        Names of the bands wanted, by sensor; all but masks where a sensor is not named.
     split
         Only chips of this split; None: all.
     transform
@@ -111,8 +114,9 @@ def torch_dataset(
     ChipDataset
         For ``torch.utils.data.DataLoader``. Samples hold ``image_{sensor}`` tensors
         ``(time, band, height, width)`` (and ``image``, the same tensor, where one sensor is asked
-        for), ``label`` (position among the release's classes, sorted by code), ``lulc``, ``id``,
-        ``crs`` (text) and ``bounds`` (a tensor: west, south, east, north, metres).
+        for; ``mask_{sensor}`` and ``mask`` where the release has masks), ``label`` (position among
+        the release's classes, sorted by code), ``lulc``, ``id``, ``crs`` (text) and ``bounds`` (a
+        tensor: west, south, east, north, metres).
 
     Raises
     ------

@@ -44,8 +44,14 @@ class Fault:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, short."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """Return what an error says, short; in words of our own where Python speaks of its types."""
+    if isinstance(error, KeyError) and error.args:
+        return f"it has no {str(error.args[0])[:200]!r}"
+    if isinstance(error, (AssertionError, AttributeError, IndexError, RecursionError, TypeError)):
+        return "a value is not of the kind that it should be"
+    # Arrow passes on the first line of a traceback of its own.
+    text = str(error).partition(" Detail: Python exception")[0]
+    return (text.splitlines() or [type(error).__name__])[0][:200]
 
 
 _MOST_CHARACTERS = 1000

@@ -29,6 +29,7 @@ from release.opening.limits import MOST_BYTES
 from release.recipe import RasterSpec, Recipe
 
 from .alignment import Alignment, Edges, edges, surface
+from .masks import mask_problems
 from .processes import WatchedFiles
 
 SUM_DIFFERS = f"its sha256 is not the one in {SUMS_NAME}"
@@ -164,7 +165,7 @@ class _ChipFile:
 def _file_problems(
     name: str, data: bytes, what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
 ) -> tuple[list[str], NDArray[Any] | None]:
-    """Say what is wrong with a file, and return a raster's pixels where they can be read."""
+    """Say what is wrong with a file; return a raster's pixels, but for masks, if they are read."""
     if not data:  # rasterio would take it for a raster that is to be written
         return ["is empty"], None
     if name.endswith(".png"):
@@ -180,7 +181,10 @@ def _file_problems(
             values: NDArray[Any] = raster.read()
     except (RasterioError, ValueError, MemoryError):
         return ["is not a raster that can be read"], None
-    return _value_problems(values, what, row, recipe), values
+    count = len(recipe.image_bands(what.sensor))
+    wrong = _value_problems(values[:count], what, row, recipe)
+    wrong += mask_problems(values, what.sensor, what.index, row, recipe)
+    return wrong, values[:count]
 
 
 def _picture_problems(data: bytes, spec: RasterSpec) -> list[str]:
@@ -276,8 +280,8 @@ def _value_problems(
 
 
 def _band_kinds(key: str, recipe: Recipe) -> set[BandKind]:
-    """Return what the numbers of a sensor's rasters are."""
-    return {recipe.table[key].band(name).kind for name in recipe.rasters[key].bands}
+    """Return what the numbers of a sensor's rasters are, but for masks."""
+    return {recipe.table[key].band(name).kind for name in recipe.image_bands(key)}
 
 
 def _class_problems(codes: NDArray[Any], row: Mapping[str, Any], recipe: Recipe) -> list[str]:

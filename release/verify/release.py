@@ -17,6 +17,7 @@ from typing import Any
 
 import geopandas as gpd
 
+from chipping.views import CLOUD_SHARE
 from cube.run.storage import Folder, open_folder
 from release.opening.checksums import SUMS_NAME
 from release.opening.faults import BadZipError, Fault
@@ -149,7 +150,8 @@ def _chip_tasks(
 def _compared_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield ids and what rasters are compared with, of rows whose dates allow it."""
     dates = [f"{key}_dates" for key in recipe.series]
-    for row in table[_compared_fields(recipe)].to_dict("records"):
+    clouds = table.columns.intersection([CLOUD_SHARE.column(key) for key in recipe.series])
+    for row in table[[*_compared_fields(recipe), *clouds]].to_dict("records"):
         if all(dates_fit(row[name], recipe.ranges) for name in dates):
             yield int(row.pop("id")), row
 

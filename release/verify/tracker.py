@@ -16,7 +16,9 @@ import shapely
 from numpy.typing import NDArray
 
 from chipping.choose import drop_counts
+from chipping.views import CLOUD_SHARE, VIEW_FIELDS, view_columns
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.windows.landcover import pixels_needed
 from cube.windows.projection import to_lonlat
 from release.recipe import Recipe
 from release.select import dates_fit
@@ -42,7 +44,7 @@ def table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
         missing = [name for name in expected if name not in table] or ["their order"]
         yield f"its fields are not those of a tracker: {missing[0]}"
         return
-    for name in expected:
+    for name in [*expected, *table.columns.intersection(view_columns(recipe.table))]:
         kind = "integer" if name in _INTEGER_FIELDS else "number" if name in _NUMBER_FIELDS else "text"
         if not all(_is_kind(value, kind) for value in table[name]):
             yield f"field {name} is not all {kind}"
@@ -84,7 +86,8 @@ def row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
 
 def checked_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> list[dict[str, Any]]:
     """Return the fields that are checked of each row."""
-    rows: list[dict[str, Any]] = table[[*tracker_fields(recipe.table)]].to_dict("records")
+    views = table.columns.intersection(view_columns(recipe.table))
+    rows: list[dict[str, Any]] = table[[*tracker_fields(recipe.table), *views]].to_dict("records")
     return rows
 
 
@@ -121,6 +124,30 @@ def _sensor_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterat
         days = set(_DATE_IN_SCENE.findall(group.replace("T", "_").replace("t", "_")))
         if days and date not in days:
             yield f"{key}_dates {date} is not the day of its scene {group}"
+    yield from _view_problems(row, key, recipe)
+
+
+def _view_problems(row: Mapping[str, Any], key: str, recipe: Recipe) -> Iterator[str]:
+    """Check how scenes were taken; a tracker of an older version does not say."""
+    for field in VIEW_FIELDS:
+        column = field.column(key)
+        text = row.get(column, "")
+        entries = text.split(",")
+        if text and len(entries) != len(recipe.ranges):
+            yield f"{column} has {len(entries)} entries for {len(recipe.ranges)} dates"
+        elif wrong := [entry for entry in entries if not field.is_right(entry)]:
+            yield f"{column} {wrong[0]!r} is none"
+        elif field is CLOUD_SHARE and text:
+            side_px = recipe.chips.sample_size // recipe.rasters[key].resolution
+            yield from _cloud_problems(entries, side_px**2, key, recipe)
+
+
+def _cloud_problems(entries: Sequence[str], pixels: int, key: str, recipe: Recipe) -> Iterator[str]:
+    """Compare cloud shares with the clear shares that the settings ask for, in whole pixels."""
+    for index, entry in enumerate(entries):
+        asked = recipe.chips.threshold("min_clear", key, index)
+        if entry and round((1 - float(entry)) * pixels) < pixels_needed(asked, pixels):
+            yield f"{CLOUD_SHARE.column(key)} {entry} is more than min_clear {asked:g} lets through"
 
 
 def _names_problem(row: Mapping[str, Any], field: str, expected: Sequence[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import pickle
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 from chip_cubes import TIMES, clean_arrays, contents, cubes_folder, make_config, put_cube, write_aois
@@ -32,9 +34,11 @@ from cube.run.layout import Layout
 from cube.run.storage import open_folder
 from cube.run.tasks import Tasks
 from cube.run.thread_engine import ThreadEngine
+from cube.scenes.plan import SensorPlan
 from cube.store.open import open_cube
+from cube.testing.cubes import plan_from_times, write_cube
 from cube.windows.grid import Bounds
-from release import ReleaseError, make_release
+from release import ReleaseError, chip_arrays, make_release, open_release, verify
 
 BOX = Bounds(480_000, 5_990_400, 481_920, 5_992_320)
 SERIES = ("s2l2a", "s1rtc", "lc2l2")
@@ -115,7 +119,7 @@ def test_float_files_hold_what_open_cube_shows(tmp_path: Path) -> None:
                 .isel(time=0)
                 .sel(x=slice(box.left, box.right), y=slice(box.top, box.bottom))
             )
-            assert (file.read(3) == shown.values).all()
+            assert (file.read(3) == shown.to_numpy()).all()
 
 
 @pytest.mark.parametrize("fill", [False, True])
@@ -525,3 +529,152 @@ def test_a_contact_sheet_of_what_is_not_there_is_one_clear_line(tmp_path: Path) 
     next((version_folder(config) / "chips").glob("*/s1rtc_20230203.png")).unlink()
     with pytest.raises(StoreError, match=r"s1rtc_20230203\.png: is missing; run chip\.py again"):
         contact_sheet(config, per_class=99)
+
+
+def test_masks_follow_the_bands_as_the_cube_has_them(tmp_path: Path) -> None:
+    make_config(tmp_path, masks=True, min_purity=0.5, min_valid=0.0, min_clear=0.0)
+    config = load_config(tmp_path / "config.yaml", ["s2l2a.fill_na=true", "s2l2a.na_value=-999"])
+    rng = np.random.default_rng(5)
+    arrays = clean_arrays(config, BOX, rng)
+    arrays["s2l2a"]["SCL"][:] = rng.integers(0, 12, arrays["s2l2a"]["SCL"].shape)
+    arrays["lc2l2"]["qa_pixel"][:] = rng.integers(0, 65_536, arrays["lc2l2"]["qa_pixel"].shape)
+    arrays["lc2l2"]["red"][..., :3, :] = 0
+    put_cube(config, BOX, arrays)
+    assert chip(config).chips > 0
+    with rasterio.open(
+        version_folder(config) / "chips" / "32632_480000_5992320" / "s2l2a_20230809.tif"
+    ) as file:
+        assert file.descriptions == ("B02", "B03", "B04", "SCL")
+        assert (file.read(4) == arrays["s2l2a"]["SCL"][1][:48, :48]).all()
+        assert file.scales == (1e-4, 1e-4, 1e-4, 1.0)
+        assert file.tags(4)["flag_meanings"].split()[4] == "vegetation"
+    with rasterio.open(
+        version_folder(config) / "chips" / "32632_480000_5992320" / "lc2l2_20230203.tif"
+    ) as file:
+        assert file.descriptions == ("blue", "green", "red", "qa_pixel")
+        assert (file.read(4).astype("u2") == arrays["lc2l2"]["qa_pixel"][0][:16, :16]).all()
+        assert np.isnan(file.read(3)[:3]).all()
+        assert file.tags(4)["flag_masks"].split(",")[4] == "16"
+
+
+def test_a_mask_that_its_dtype_cannot_hold_is_refused(tmp_path: Path) -> None:
+    make_config(tmp_path, masks=True)
+    with pytest.raises(
+        ConfigError, match=r"lc2l2\.dtype: int16 cannot hold every number of qa_pixel \(uint16\)"
+    ):
+        load_config(tmp_path / "config.yaml", ["lc2l2.dtype=int16"])
+
+
+# Of the sample archive's kinds: what the Planetary Computer's items say of each sensor.
+VIEWS = {
+    "s2l2a": {"s2:mean_solar_zenith": 62.5, "s2:mean_solar_azimuth": 161.25, "sat:orbit_state": "descending"},
+    "s1rtc": {"sat:orbit_state": "ascending", "view:incidence_angle": "steep"},
+    "lc2l2": {"view:sun_elevation": -3, "view:sun_azimuth": 400, "view:off_nadir": 0},
+}
+
+
+def put_seen_cube(config: Config, arrays: Any) -> None:
+    """Write a cube whose items say how they were taken."""
+    plan = plan_from_times(config, BOX, 32632, TIMES)
+
+    def with_views(one: SensorPlan) -> SensorPlan:
+        views = VIEWS.get(one.key, {})
+        dates = [replace(d, scenes=tuple(replace(s, properties=views) for s in d.scenes)) for d in one.dates]
+        return replace(one, dates=tuple(dates))
+
+    write_cube(cubes_folder(config), replace(plan, sensors=tuple(map(with_views, plan.sensors))), arrays)
+
+
+def test_the_table_says_how_scenes_were_taken(tmp_path: Path) -> None:
+    config = make_config(tmp_path, min_clear=0.0)
+    arrays = clean_arrays(config, BOX, np.random.default_rng(0))
+    arrays["s2l2a"]["SCL"][1, :12, :48] = 9
+    put_seen_cube(config, arrays)
+    chip(config)
+    row = rows_of(config)[0]
+    assert row["cell"] == "32632_480000_5992320"
+    assert row["s2l2a_orbit_states"] == "descending,descending"
+    assert row["s2l2a_sun_elevations"] == "27.5,27.5"
+    assert row["s2l2a_sun_azimuths"] == "161.25,161.25"
+    assert row["s2l2a_view_off_nadirs"] == ""
+    assert row["s2l2a_cloud_shares"] == "0,0.25"  # 12 of 48 rows
+    assert row["s1rtc_orbit_states"] == "ascending,ascending"
+    assert row["s1rtc_view_incidences"] == row["s1rtc_cloud_shares"] == ""
+    assert row["lc2l2_sun_elevations"] == "-3,-3"
+    assert row["lc2l2_sun_azimuths"] == ""  # 400 degrees is none
+    assert row["lc2l2_view_off_nadirs"] == "0,0"
+
+
+def test_a_release_with_masks_is_verified_and_opened(tmp_path: Path) -> None:
+    make_config(tmp_path, masks=True, classes=[5], sample_size=480, chip_size=480)
+    config = load_config(tmp_path / "config.yaml", ["chips.min_clear={s2l2a: 0.7, lc2l2: 0.7}"])
+    arrays = clean_arrays(config, BOX, np.random.default_rng(0))
+    arrays["s2l2a"]["SCL"][1, :12, :48] = 9
+    arrays["lc2l2"]["qa_pixel"][0, 2, 2] = 8
+    put_seen_cube(config, arrays)
+    chip(config)
+    folder = Path(make_release(config).folder)
+    assert verify(folder) == []
+    opened = open_release(folder)
+    assert opened.chip(0)["s2l2a"].sel(band="SCL").to_numpy()[1, 0, 0] == 9
+    assert opened.chip(0)["s2l2a"]["cloud_share"].to_numpy().tolist() == [0, 0.25]
+    sample = chip_arrays(opened, 0, ["s2l2a", "lc2l2"])
+    assert sample["image_s2l2a"].shape == (2, 3, 48, 48)
+    assert (sample["mask_s2l2a"] == arrays["s2l2a"]["SCL"][:, :48, :48]).all()
+    assert sample["mask_lc2l2"].dtype == np.uint16
+    assert sample["mask_lc2l2"][0, 2, 2] == 8
+    taken = opened.acquisitions(0).set_index(["sensor", "date"])
+    assert taken.loc[("s2l2a", "2023-08-09"), "sun_elevation"] == 27.5
+    assert taken.loc[("lc2l2", "2023-02-03"), "cloud_share"] == pytest.approx(9 / 256)  # and its neighbours
+    assert np.isnan(taken.loc[("s1rtc", "2023-02-03"), "cloud_share"])
+    assert taken.loc[("s1rtc", "2023-02-03"), "orbit_state"] == "ascending"
+
+
+def test_verify_checks_how_scenes_were_taken(tmp_path: Path) -> None:
+    config = make_config(tmp_path, masks=True, classes=[5], min_clear={"s2l2a": 0.5, "lc2l2": 0.95})
+    put_seen_cube(config, clean_arrays(config, BOX, np.random.default_rng(0)))
+    chip(config)
+    table = pd.read_csv(version_folder(config) / "chip_metadata.csv", dtype=str, keep_default_na=False)
+    wrong = [
+        ("s2l2a_cloud_shares", "0.1,0", "its cloud share is 0.0000, the tracker says 0.1000"),
+        ("s2l2a_cloud_shares", "0,0,0", "s2l2a_cloud_shares has 3 entries for 2 dates"),
+        ("lc2l2_cloud_shares", "0,0.9", "lc2l2_cloud_shares 0.9 is more than min_clear 0.95 lets through"),
+        ("s2l2a_sun_elevations", "27.5,127.5", "s2l2a_sun_elevations '127.5' is none"),
+        ("s1rtc_orbit_states", "sideways,", "s1rtc_orbit_states 'sideways' is none"),
+    ]
+    for row, (column, value, _) in enumerate(wrong):
+        table.loc[row, column] = value
+    table.to_csv(version_folder(config) / "chip_metadata.csv", index=False)
+    found = "\n".join(map(str, verify(make_release(config).folder)))
+    for _, _, said in wrong:
+        assert said in found
+
+
+def test_verify_checks_the_codes_of_masks(tmp_path: Path) -> None:
+    config = make_config(tmp_path, masks=True, classes=[5], min_clear=0.0)
+    arrays = clean_arrays(config, BOX, np.random.default_rng(0))
+    arrays["s2l2a"]["SCL"][0, 0, 0] = 77
+    put_seen_cube(config, arrays)
+    chip(config)
+    [fault] = verify(make_release(config).folder)
+    assert (fault.file, fault.message) == (
+        "s2l2a_000000_20230203.tif",
+        "SCL holds 77, which is no code of it",
+    )
+
+
+def test_verify_tells_of_a_cloud_rule_that_is_none(tmp_path: Path) -> None:
+    config = make_config(tmp_path, masks=True, classes=[5], sample_size=960, chip_size=960)
+    put_seen_cube(config, clean_arrays(config, BOX, np.random.default_rng(0)))
+    chip(config)
+    folder = Path(make_release(config).folder)
+    recipe = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(recipe.replace('"clear": [\n', '"clear": ["é",\n', 1))
+    names = sorted(path.name for path in folder.iterdir() if path.name != "SHA256SUMS")
+    sums = (f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    found = [str(fault) for fault in verify(folder) if fault.file.endswith(".tif")]
+    assert found
+    assert all(
+        "cannot be compared with its cloud rule: config.json has none for s2l2a" in one for one in found
+    )

@@ -1,4 +1,7 @@
-"""Folders on a local disk: temporary file, ``fsync`` and rename, for files and whole folders."""
+"""Folders on a local disk: temporary file, ``fsync`` and rename, for files and whole folders.
+
+What is made has the modes that the process's umask leaves, and the group of a set-gid folder.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.config.reading import load_config
-from cube.errors import AoiError
+from cube.errors import AoiError, ConfigError
 
 SQUARE = {"type": "Polygon", "coordinates": [[[10, 50], [10.1, 50], [10.1, 50.1], [10, 50.1], [10, 50]]]}
 
@@ -61,6 +61,11 @@ def test_a_broken_feature_that_is_excluded_does_no_harm(tmp_path: Path) -> None:
         ("Polygon", "AOI 1: its geometry cannot be read"),
         ({"type": "Blob", "coordinates": []}, "AOI 1: its geometry cannot be read"),
         ({"type": "Polygon", "coordinates": [[["a", 0], [1, 1], [1, 0], ["a", 0]]]}, "cannot be read"),
+        (
+            {"type": "Polygon", "coordinates": [[[None, 0], [1, 1], [1, 0], [0, 0]]]},
+            "read; expected a Polygon",
+        ),
+        ({"coordinates": [[[0, 0], [1, 1], [1, 0], [0, 0]]]}, "read; expected a Polygon of rings"),
     ],
 )
 def test_broken_geometry_names_the_aoi(tmp_path: Path, geometry: object, words: str) -> None:
@@ -109,3 +114,8 @@ def test_an_index_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_gelos_own_file_loads(shared: Path, tmp_path: Path) -> None:
     text = (shared / "reference" / "aois" / "map_v0.40.geojson").read_text()
     assert len(load_aois(config_for(tmp_path, text))) == 641
+
+
+def test_a_path_that_no_file_can_have_is_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the AOI file is nowhere"):
+        load_aois(config_for(tmp_path, collection(SQUARE), path="x" * 5000))

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from cube.config.aoi import load_aois
 from cube.config.fields import TimeRange
 from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
+CONFIG_FOLDER = Path(__file__).parents[3] / "configs"
+CONFIGS = sorted(CONFIG_FOLDER.glob("*.yaml"))
 
 
 def gelos_form() -> dict[str, Any]:
@@ -138,6 +140,25 @@ def test_our_own_configs_load(path: Path) -> None:
     assert isinstance(load_config(path), Config)
 
 
+def test_gelos_version_is_gelos_own() -> None:
+    config = load_config(CONFIG_FOLDER / "lc-v0.50.1.yaml")
+    for section in ("s2l2a", "s1rtc", "lc2l2", "dem", "lulc"):
+        for key, value in gelos_form()[section].items():
+            found = getattr(config.sensors[section], key)
+            assert (list(found) if isinstance(found, tuple) else found) == value, (section, key)
+    assert (config.dataset.version, config.aoi.version, len(load_aois(config))) == ("v0.50.1", "v0.40", 641)
+    assert config.chips.sample_size == config.chips.chip_size == 960
+    assert len(load_aois(load_config(CONFIG_FOLDER / "world-240.yaml"))) == 240
+
+
+def test_a_year_of_another_archive_is_not_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, gelos_form())
+    for other in ("catalog.url=items.json", "lulc.collection=another"):
+        assert load_config(path, ['lulc.year="2024-01-02/2024-12-31"', other]).land_cover.year.startswith(
+            "2024"
+        )
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -221,6 +242,7 @@ def test_bad_values_give_one_line_that_names_them(tmp_path: Path, override: str,
     ("text", "word"),
     [
         ("a: [", "not valid YAML"),
+        ("a: \0", r"not valid YAML: unacceptable character #x0000[^\n]*$"),
         ("", "no keys"),
         ("dataset: {}\ndataset: {}\n", "given twice"),
         ("[1]", "no keys"),

@@ -104,6 +104,17 @@ def test_outside_the_file_is_nodata(tmp_path: Path) -> None:
     assert (read((scene(tmp_path / "far.tif", "s2l2a", "B02"),), "s2l2a", "B02", GRID_10) == 0).all()
 
 
+@pytest.mark.parametrize("west", [1e25, 1e300])
+def test_a_place_beyond_all_bounds_is_told_of_the_file(tmp_path: Path, west: float) -> None:
+    with rasterio.open(
+        tmp_path / "b.tif", "w", driver="GTiff", width=96, height=96, count=1, dtype="uint16", nodata=0,
+        crs="EPSG:32633", transform=rasterio.transform.from_origin(west, 5_491_200, 10, 10),
+    ) as file:  # fmt: skip
+        file.write(np.ones((1, 96, 96), "uint16"))
+    with pytest.raises(ReadError, match="asset B02: its georeferencing lies beyond all bounds"):
+        read((scene(tmp_path / "b.tif", "s2l2a", "B02"),), "s2l2a", "B02", GRID_10)
+
+
 def test_landsat_is_gdals_cubic_warp_and_its_quality_bits_are_copied_whole(tmp_path: Path) -> None:
     grid = utm_geobox(32633, (299_985, 5_489_985, 305_985, 5_493_975), 30)
     yy, xx = np.mgrid[: grid.shape[0], : grid.shape[1]]

@@ -27,7 +27,7 @@ from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import CubePlan
 from cube.store.open import open_cube
 from cube.store.resume import keep_blocks, reopen_cube
-from cube.store.sealed import read_seal
+from cube.store.sealed import read_cube_info, read_seal
 from cube.store.template import make_template
 from cube.store.write import write_block, write_template
 from cube.testing.cubes import plan_from_times, write_cube
@@ -266,6 +266,30 @@ def test_other_layouts_are_refused(
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
     with pytest.raises(StoreError, match="has schema_version 99; this version reads 1"):
         open_cube(cubes / "aoi_000007.zarr")
+
+
+@pytest.mark.parametrize("damage", ["cut", "no groups", "no grid", "no time"])
+def test_damaged_metadata_are_told_in_one_line(
+    cubes: Folder, config: Config, tmp_path: Path, damage: str
+) -> None:
+    shutil.copytree(f"{cubes}/aoi_000007.zarr", tmp_path / "aoi_000007.zarr")
+    path = tmp_path / "aoi_000007.zarr" / "zarr.json"
+    seal = json.loads(path.read_text())
+    groups = seal["consolidated_metadata"]["metadata"]
+    if damage == "no groups":
+        del seal["consolidated_metadata"]["metadata"]
+    elif damage == "no grid":
+        groups["lulc/x"]["chunk_grid"] = {"name": "regular"}
+    elif damage == "no time":
+        del groups["s2l2a/time"]["data_type"]
+    path.write_text(json.dumps(seal)[: 5000 if damage == "cut" else None])
+    with pytest.raises(
+        StoreError, match=r"aoi_000007\.zarr: its metadata cannot be understood; .* build it again$"
+    ):
+        open_cube(tmp_path / "aoi_000007.zarr")
+    if damage in ("cut", "no groups"):
+        with pytest.raises(StoreError, match="its metadata cannot be understood"):
+            read_cube_info(open_folder(str(tmp_path)), 7, config.table)
 
 
 def test_every_exported_band_has_a_row() -> None:
