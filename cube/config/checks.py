@@ -8,7 +8,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
-from .fields import LATTICE_M, TimeRange
+from .fields import LATTICE_M, PC_STAC_URL, TimeRange
 from .models import Config
 from .profiles import DEFAULT_PROFILE
 from .sensor_models import PeriodConfig, SensorConfig, Sentinel2Config, SeriesConfig
@@ -123,6 +123,8 @@ def _year_problems(config: Config) -> Iterator[str]:
     for key, settings in config.sensors.items():
         years, collection = config.table[key].years, config.table[key].collection
         if years is None or settings.collection != collection or not isinstance(settings, PeriodConfig):
+            continue
+        if config.source(key).url != PC_STAC_URL:  # who knows what another catalog has
             continue
         (first, last), period = years, TimeRange.parse(settings.year)
         if period.start.year > last or period.end.year < first:

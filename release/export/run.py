@@ -93,6 +93,7 @@ def export_release(
     folder = open_folder(out)
     about = _about(plan, to, asked)
     statistics = opened.read_file(STATISTICS_NAME)
+    _check_is_export(folder)  # before anything is put there
     folder.make()
     with hold(folder):
         folder.sweep()
@@ -128,13 +129,18 @@ def _about(plan: ExportPlan, to: str, request: ExportRequest) -> bytes:
     return (json.dumps(data) + "\n").encode()
 
 
+def _check_is_export(folder: Folder) -> None:
+    names = set(folder.files()) - _OWN
+    if names and EXPORT_NAME not in names:
+        raise ReleaseError(f"{folder}: holds files, and is no export; name an empty folder with --out")
+
+
 def _make_room(folder: Folder, about: bytes, *, force: bool) -> bool:
     """Tell whether this very export is there, whole; refuse or remove another."""
     names = set(folder.files()) - _OWN
     if not names:
         return False
-    if EXPORT_NAME not in names:
-        raise ReleaseError(f"{folder}: holds files, and is no export; name an empty folder with --out")
+    _check_is_export(folder)
     if folder.read(EXPORT_NAME) == about:
         return SUMS_NAME in names
     if not force:

@@ -102,4 +102,4 @@ def test_by_two_workers_whatever_the_time_zone_locale_umask_home_and_folder(
     build(config, *workers, environment=surroundings, umask=0o077, folder=home)
     assert_same_cube(config, demo)
     cube = Layout.of(config).cubes.path / f"aoi_{AOI:06}.zarr"
-    assert {oct(path.stat().st_mode & 0o777) for path in cube.rglob("zarr.json")} == {"0o644"}
+    assert {oct(path.stat().st_mode & 0o777) for path in cube.rglob("zarr.json")} == {"0o600"}

@@ -140,6 +140,8 @@ def test_no_other_folder_is_touched(folder: Path, tmp_path: Path) -> None:
         export_release(folder, "webdataset", tmp_path / "mine", SMALL, force=True)
     with pytest.raises(ReleaseError, match="holds files, and is no export"):
         export_release(folder, "webdataset", folder, SMALL, force=True)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    assert not (folder / ".lock").exists()
     out = tmp_path / "out"
     export_release(folder, "webdataset", out, SMALL)
     with pytest.raises(ReleaseError, match="another export is there; give --force"):
