@@ -157,9 +157,11 @@ def scenes_of_the_land_cover(folder: Path) -> Expected:
 def a_class(folder: Path) -> Expected:
     before = value_of(folder, 6, "lulc")
     after, name, color = ("1", "Water", "#419bdf") if before != "1" else ("2", "Trees", "#397d49")
+    codes = sorted(json.loads((folder / "config.json").read_text())["config"]["chips"]["classes"])
 
     def another(table: gpd.GeoDataFrame) -> None:
         table.loc[6, ["lulc", "category", "color"]] = [after, name, color]
+        table.loc[6, "label"] = codes.index(int(after))
 
     rewrite_tracker(folder, another)
     facts = {"cell": cell_of(folder, 6), "field": "lulc", "a": before, "b": after, "id_a": 6, "id_b": 6}
@@ -208,10 +210,10 @@ def a_setting(folder: Path) -> Expected:
 
 def a_setting_that_one_lacks(folder: Path) -> Expected:
     recipe = json.loads((folder / "config.json").read_text())
-    recipe["config"]["chips"]["masks"] = False
+    del recipe["config"]["chips"]["masks"]  # as a release of an earlier program
     (folder / "config.json").write_text(json.dumps(recipe))
     reseal(folder)
-    facts = {"key": "chips.masks", "a": None, "b": False, "sides": "b"}
+    facts = {"key": "chips.masks", "a": False, "b": None, "sides": "a"}
     return {"settings": [facts], "files": [("config.json", "")]}
 
 
