@@ -18,6 +18,7 @@ from cube.run.status import record_chips
 from cube.run.storage import Folder
 from cube.run.tasks import Engine, Tasks
 from cube.store.sealed import CubeInfo
+from cube.store.takeover import take_over
 from cube.windows.lattice import WindowGeometry
 
 from .choose import ScoreSet, choose
@@ -100,6 +101,7 @@ def chip(config: Config, engine: Engine | None = None, progress: OnProgress | No
     with hold(root), engine_for(config, engine) as running:
         running.wait_for_earlier_tasks(root.url)
         layout.sweep()
+        take_over(layout)
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
         # A power cut can leave empty files beside a good record: after one, read chips before
@@ -151,7 +153,10 @@ def score_cubes(config: Config, engine: Engine, report: OnProgress = lambda *_: 
     layout = Layout.of(config)
     cubes = sealed_cubes(config)
     if not cubes:
-        raise CubeNotSealedError(f"{layout.cubes}: no finished cube here; build some with build_cubes.py")
+        raise CubeNotSealedError(
+            f"{layout.root}: no finished cube here; build some with build_cubes.py "
+            "(it takes those that other versions have made)"
+        )
     tasks = [_score_task(config, layout, info) for info in cubes]
     tables: list[ScoreTable] = []
     for outcome in engine.run(load_or_make_scores, Tasks(tasks), layout.root.url):

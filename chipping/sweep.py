@@ -23,6 +23,7 @@ from cube.errors import ConfigError
 from cube.run.layout import Layout
 from cube.run.lock import hold
 from cube.run.tasks import Engine
+from cube.store.takeover import take_over
 
 from .chip import engine_for, score_cubes
 from .choose import ScoreSet, choose
@@ -229,10 +230,12 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
     ConfigError
         If a value of the grid is not allowed, or a cube was built with other settings.
     """
-    folder = Layout.of(config).root
+    layout = Layout.of(config)
+    folder = layout.root
     folder.make()
     with hold(folder), engine_for(config, engine) as running:
         running.wait_for_earlier_tasks(folder.url)
+        take_over(layout)
         scores = score_cubes(config, running)
         result = sweep_scores(scores, config.chips, grid, config.release.seed)
         folder.write(SWEEP_CSV, result.to_csv())

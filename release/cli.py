@@ -17,6 +17,7 @@ COMMANDS = {
     "verify": "release.commands:verify_command",
     "sweep": "chipping.commands:sweep_command",
     "sheet": "chipping.commands:sheet_command",
+    "prune": "cube.build.commands:prune_command",
 }
 """Where each subcommand is, as ``module:name``, in the order of the help."""
 

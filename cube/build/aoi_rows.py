@@ -53,6 +53,11 @@ class AoiRows:
         if self._progress is not None:
             self._progress(aoi_index, row)
 
+    def note(self, aoi_index: int, **changes: Any) -> None:
+        """Change facts of an AOI's row that are no news."""
+        if any(getattr(self._board[aoi_index], name) != value for name, value in changes.items()):
+            self._board.update(aoi_index, **changes)
+
     def fail(self, aoi_index: int, error: Exception, **changes: Any) -> None:
         """Say why an AOI is given up; a fault of the program is logged with its traceback."""
         reason = error_in_one_line(error)

@@ -26,6 +26,8 @@ class BlockTask:
     """One block, with all that a worker needs to read and write it."""
 
     cubes: Folder
+    cube: str
+    """Name of the cube."""
     markers: Folder
     aoi_index: int
     block: Block
@@ -59,12 +61,13 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     Raises
     ------
     StoreError
-        If the cube is sealed: the block was made, and is made again only because its worker died
-        since.
+        If the cube is sealed with this block: it was made, and is made again only because its
+        worker died since.
     """
     if (record := _record_of(task)) is not None:
         return record
-    if read_seal(task.cubes, task.aoi_index) is not None:
+    sealed = read_seal(task.cubes, task.cube)
+    if sealed is not None and task.block.name not in sealed["attributes"].get("not_fetched", ()):
         raise StoreError(f"block {task.block.name}: its cube is sealed already")
     digests = {}
     bands = read_bands(
@@ -81,7 +84,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         # A worker that was cut off from its scheduler may have made the same block meanwhile.
         if (record := _record_of(task)) is not None:
             return record
-        digests[band] = write_block(task.cubes, task.aoi_index, task.block, band, values)
+        digests[band] = write_block(task.cubes, task.cube, task.block, band, values)
     record = {"fingerprint": task.fingerprint, "digests": digests}
     task.markers.write(task.marker, canonical_json(record))
     return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
@@ -13,25 +14,29 @@ from cube.config.aoi import Aoi
 from cube.config.models import Config
 from cube.errors import DiskFullError, ReadError
 from cube.pixels.access import Access, check_access
-from cube.run.layout import Layout, aoi_stem
+from cube.run.layout import Layout
+from cube.run.lock import NamedLocks
 from cube.run.logs import event
 from cube.run.status import AoiState
 from cube.run.tasks import Outcome
 from cube.scenes.estimate import estimate_cost
 from cube.scenes.explain import Skipped
 from cube.scenes.plan import CubePlan
+from cube.store.borrow import borrow_blocks
 from cube.store.open import read_array
-from cube.store.resume import BlockRecords, close_cube, keep_blocks, reopen_cube
+from cube.store.resume import BlockRecords, close_cube, keep_blocks
 from cube.store.sealed import describes, read_seal
 from cube.store.write import write_template
 from cube.windows.grid import Block
 
 from .aoi_rows import AoiRows, error_in_one_line
 from .block import BlockTask
-from .plans import AoiPlanner
+from .plans import AoiPlanner, plan_name
 from .prefilter import candidate_classes, needed_blocks
 
 _LOG = logging.getLogger(__name__)
+_LOOK_AGAIN_S = 1.0
+"""Between two looks at a cube that another run is building."""
 
 
 @dataclass
@@ -69,10 +74,17 @@ class BlockQueue:
     def __init__(self, config: Config, layout: Layout, planner: AoiPlanner, rows: AoiRows) -> None:
         self._config, self._layout, self._planner, self._rows = config, layout, planner, rows
         self._cubes: dict[int, _OpenCube] = {}
+        self._locks = NamedLocks(layout.locks)
+        self._elsewhere: deque[tuple[Aoi, Future[CubePlan]]] = deque()
+        """AOIs whose cubes another run is building."""
         self._ready: deque[BlockTask] = deque()
         self._in_flight = 0
         self.fetched = 0
         """Blocks that were read and written."""
+
+    def close(self) -> None:
+        """Let go of the cubes that are not finished."""
+        self._locks.release_all()
 
     def take(self, count: int) -> Sequence[BlockTask]:
         """Return up to `count` blocks; waits for a plan only where nothing is in flight."""
@@ -81,10 +93,8 @@ class BlockQueue:
             if not self._ready:
                 if taken:  # they need not wait for further plans
                     break
-                planned = self._planner.take(wait_for_it=self._in_flight == 0)
-                if planned is None:
+                if not self._begin_another():
                     break
-                self._begin(*planned)
                 continue
             taken.append(self._ready.popleft())
             self._in_flight += 1
@@ -114,42 +124,77 @@ class BlockQueue:
         except Exception as error:  # noqa: BLE001  as when it was begun
             self._give_up(task.aoi_index, error)
 
-    def _begin(self, aoi: Aoi, planned: Future[CubePlan]) -> None:
+    def _begin_another(self) -> bool:
+        """Begin an AOI, or return False; waits only where nothing is in flight."""
+        idle = self._in_flight == 0
+        planned = self._planner.take(wait_for_it=idle and not self._elsewhere)
+        if planned is not None:
+            self._begin(*planned)
+            return True
+        waiting = len(self._elsewhere)
+        for _ in range(waiting):
+            self._begin(*self._elsewhere.popleft(), is_first_look=False)
+        if waiting and idle and len(self._elsewhere) == waiting:
+            time.sleep(_LOOK_AGAIN_S)
+        return bool(waiting) and (idle or len(self._elsewhere) < waiting)
+
+    def _begin(self, aoi: Aoi, planned: Future[CubePlan], *, is_first_look: bool = True) -> None:
         tries = self._rows.tries(aoi.index) + 1
         try:
-            self._take_up(aoi, planned, tries)
+            plan = self._plan_of(aoi, planned)
+            if plan is None:
+                return
+            if other := self._locks.take(plan.cube):
+                self._elsewhere.append((aoi, planned))
+                if is_first_look:
+                    text = "AOI %06d: another run (%s) is at its cube, which is waited for"
+                    _LOG.info(text, aoi.index, other, extra=event("waiting", aoi=aoi.index))
+                return
+            self._take_up(plan, tries)
         except Exception as error:  # noqa: BLE001  whatever it is
             self._give_up(aoi.index, error, tries=tries)
 
     def _give_up(self, aoi_index: int, error: Exception, **changes: Any) -> None:
         """Fail an AOI that has no block in flight."""
-        self._cubes.pop(aoi_index, None)
+        cube = self._cubes.pop(aoi_index, None)
+        if cube is not None:
+            self._locks.release(cube.plan.cube)
         self._rows.fail(aoi_index, error, **changes)
 
-    def _take_up(self, aoi: Aoi, planned: Future[CubePlan], tries: int) -> None:
-        """Find what is on disk already, and line the rest up."""
+    def _plan_of(self, aoi: Aoi, planned: Future[CubePlan]) -> CubePlan | None:
+        """Return an AOI's plan; one that is skipped has none, and uses no cube."""
+        name = plan_name(aoi, self._config)
         try:
             plan = planned.result()
         except Skipped as skipped:
-            reopen_cube(self._layout, aoi.index)  # another config's cube is not wanted
-            self._rows.update(aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0)
-            return
+            self._rows.update(
+                aoi.index, status=AoiState.SKIPPED, reason=skipped.reason, done=0.0, cube="", plan=name
+            )
+            return None
+        self._rows.note(aoi.index, cube=plan.cube, plan=name)
+        return plan
+
+    def _take_up(self, plan: CubePlan, tries: int) -> None:
+        """Find what is on disk already of a cube that is locked, and line the rest up."""
+        aoi_index = plan.aoi_index
         size = {"epsg": plan.epsg, "width_m": plan.bounds.width, "height_m": plan.bounds.height}
         if self._is_current(plan):
-            self._layout.building.remove_folder(aoi_stem(aoi.index))
-            self._rows.update(aoi.index, status=AoiState.BUILT, reason="", done=1.0, **size)
+            self._layout.building.remove_folder(plan.cube)
+            self._rows.update(aoi_index, status=AoiState.BUILT, reason="", done=1.0, **size)
+            self._locks.release(plan.cube)
             return
         _check_access(plan, self._planner.access)
-        self._rows.update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **size)
+        self._rows.update(aoi_index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **size)
         cube = _OpenCube(plan, keep_blocks(self._layout, plan))
+        cube.records |= borrow_blocks(self._layout, plan, cube.records, self._locks)
         self._check_room(cube)
         write_template(self._layout.cubes, plan)
-        self._cubes[aoi.index] = cube
+        self._cubes[aoi_index] = cube
         if cube.records:
-            self._rows.update(aoi.index, done=cube.share_done)
+            self._rows.update(aoi_index, done=cube.share_done)
         self._line_up(cube, plan.blocks("lulc"))
         if self._config.aoi.fetch == "all" or not cube.waiting:
-            self._ask_for_imagery(aoi.index)
+            self._ask_for_imagery(aoi_index)
 
     def _line_up(self, cube: _OpenCube, blocks: Iterable[Block]) -> None:
         """Let the blocks be made that are not on disk."""
@@ -174,12 +219,12 @@ class BlockQueue:
     def _wanted_blocks(self, plan: CubePlan) -> Collection[str]:
         if self._config.aoi.fetch == "all":
             return {block.name for block in plan.all_blocks}
-        lulc = read_array(self._layout.cubes, plan.aoi_index, "lulc/lulc")
+        lulc = read_array(self._layout.cubes, plan.cube, "lulc/lulc")
         return needed_blocks(candidate_classes(lulc, plan, self._config), plan, self._config)
 
     def _is_current(self, plan: CubePlan) -> bool:
         """Tell whether a sealed cube is the plan's, and holds every block that is wanted."""
-        sealed = read_seal(self._layout.cubes, plan.aoi_index)
+        sealed = read_seal(self._layout.cubes, plan.cube)
         if sealed is None or not describes(sealed, plan):
             return False
         left_out = set(sealed["attributes"].get("not_fetched", ()))
@@ -199,7 +244,8 @@ class BlockQueue:
         sensor_plan = plan.sensor(block.sensor)
         return BlockTask(
             cubes=self._layout.cubes,
-            markers=self._layout.markers(plan.aoi_index),
+            cube=plan.cube,
+            markers=self._layout.markers(plan.cube),
             aoi_index=plan.aoi_index,
             block=block,
             geobox=plan.geobox(block.sensor)[block.roi],
@@ -215,11 +261,14 @@ class BlockQueue:
     def _close(self, aoi_index: int) -> None:
         """Seal a cube whose blocks are all on disk, or say why it cannot be."""
         cube = self._cubes.pop(aoi_index)
-        if cube.error:
-            self._rows.update(aoi_index, status=AoiState.FAILED, reason=cube.error)
-            return
-        close_cube(self._layout, cube.plan, cube.records, cube.left_out)
-        self._rows.update(aoi_index, status=AoiState.BUILT, reason="", done=1.0)
+        try:
+            if cube.error:
+                self._rows.update(aoi_index, status=AoiState.FAILED, reason=cube.error)
+                return
+            close_cube(self._layout, cube.plan, cube.records, cube.left_out)
+            self._rows.update(aoi_index, status=AoiState.BUILT, reason="", done=1.0)
+        finally:
+            self._locks.release(cube.plan.cube)
 
 
 def _check_access(plan: CubePlan, access: Access) -> None:

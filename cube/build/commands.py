@@ -96,6 +96,36 @@ def build_command(common: CommonOptions, options: BuildOptions) -> int:
     return run_verb("build_cubes", common, lambda config: run_build(config, options, bars=common.bars))
 
 
+@verb("prune", "gelos-lc prune -c configs/demo.yaml", "gelos-lc prune -c configs/demo.yaml --yes")
+@config_options
+@click.option("--yes", is_flag=True, help="Remove them.")
+def prune_command(common: CommonOptions, *, yes: bool) -> int:
+    """List cubes and plans that no version uses, or remove them."""
+    return run_verb("prune", common, lambda config: run_prune(config, remove=yes), keep_log=yes)
+
+
+def run_prune(config: Config, *, remove: bool) -> int:
+    """Print what no version of the working folder uses, and remove it if asked to; returns 0."""
+    from cube.run.logs import event
+
+    from .prune import cube_bytes, find_unused, remove_unused
+
+    found = find_unused(config)
+    sizes = {cube: cube_bytes(config, cube) for cube in found.cubes}
+    print_table(
+        "Used by no version", ["cube", "MB"], [[name, f"{n / 1e6:,.1f}"] for name, n in sizes.items()]
+    )
+    if remove:
+        found = remove_unused(config, lambda cube: _LOG.info("removed %s", cube, extra=event("removed")))
+    total = sum(sizes[cube] for cube in found.cubes if cube in sizes) / 1e6
+    what = f"{len(found.cubes)} cubes ({total:,.1f} MB) and {len(found.plans)} plans"
+    versions = f"no version here uses ({', '.join(found.versions) or 'there is none'})"
+    print(f"removed {what}, which {versions}" if remove else f"{what} are there that {versions}")
+    if not remove and (found.cubes or found.plans):
+        print("--yes removes them; a config that needs one again fetches it again")
+    return 0
+
+
 def run_plan(common: CommonOptions, aoi: tuple[int, ...]) -> int:
     """Print what the cubes of AOIs would take (none named: of all); returns the exit code."""
 
@@ -149,3 +179,5 @@ def _print_summary(summary: BuildSummary) -> None:
     ]
     print_table("Cubes", ["AOI", "status", "EPSG", "extent", "reason"], rows)
     print(f"{summarize_states(summary.rows)}; {summary.fetched_blocks} blocks fetched")
+    if summary.rows and not summary.fetched_blocks and summary.count(AoiState.BUILT) == len(summary.rows):
+        print("nothing was fetched: the cubes are there, of this version or another in the same folder")

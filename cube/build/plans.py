@@ -18,7 +18,7 @@ from cube.config.sensor_models import SensorConfig, Sentinel2Config
 from cube.errors import CatalogError, ConfigError, GelosError, ReadError
 from cube.pixels.access import Access
 from cube.pixels.read import read_band
-from cube.run.layout import Layout, aoi_stem
+from cube.run.layout import Layout, recipe_stem
 from cube.run.status import AoiState, StatusBoard
 from cube.scenes.catalog import Catalog, catalog_file, open_catalog
 from cube.scenes.explain import Skipped
@@ -106,7 +106,7 @@ def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog
     kept = _kept_plan(aoi, config, layout)
     if kept is not None:
         return kept
-    name = f"{aoi_stem(aoi.index)}.json"
+    name = f"{plan_name(aoi, config)}.json"
     try:
         plan = plan_aoi(aoi, config, catalog, _clear_share(config, access))
     except Skipped as skipped:
@@ -120,12 +120,17 @@ def _kept_or_new_plan(aoi: Aoi, config: Config, layout: Layout, catalog: Catalog
 
 def _kept_plan(aoi: Aoi, config: Config, layout: Layout) -> CubePlan | None:
     try:
-        record = json.loads(layout.plans.read(f"{aoi_stem(aoi.index)}.json"))
+        record = json.loads(layout.plans.read(f"{plan_name(aoi, config)}.json"))
         if record["question"] == _planning_digest(aoi, config):
             return CubePlan.from_json(record["plan"], config.table)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     return None
+
+
+def plan_name(aoi: Aoi, config: Config) -> str:
+    """Return what an AOI's plan is called, which belongs to its question, not to a version."""
+    return recipe_stem(aoi.index, _planning_digest(aoi, config))
 
 
 def _clear_share(config: Config, access: Access) -> ClearShare | None:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.run.layout import Layout
-from cube.run.lock import hold
+from cube.run.lock import hold, share
 from cube.run.status import AoiState, AoiStatus, StatusBoard
 from cube.run.tasks import Engine
 from cube.scenes.catalog import Catalog, open_catalog
+from cube.store.takeover import take_over
 
 from .aoi_rows import AoiCallback, AoiRows
 from .block import build_block
@@ -79,13 +80,14 @@ def build_cubes(
     ConfigError, AoiError
         If nothing can be begun.
     BusyError
-        If another run holds the working folder.
+        If another run holds the version's folder, or is clearing the working folder away.
     """
     layout = Layout.of(config)
     layout.make(config)
-    with hold(layout.root):
+    with hold(layout.root), share(layout.working, if_alone=layout.sweep_shared):
         engine.wait_for_earlier_tasks(layout.root.url)
         layout.sweep()
+        take_over(layout)
         wanted = wanted_aois(config, only=only, retry_failed=retry_failed)
         board = StatusBoard(layout.root, load_aois(config))
         board.write()
@@ -95,5 +97,6 @@ def build_cubes(
                 for outcome in engine.run(build_block, blocks, layout.root.url):
                     blocks.finish(outcome)
             finally:
+                blocks.close()
                 board.write()
         return BuildSummary({aoi.index: board[aoi.index] for aoi in wanted}, blocks.fetched)

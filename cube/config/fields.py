@@ -20,6 +20,9 @@ LATTICE_M = 960
 """Side of a cell of the lattice that every cube's edges lie on, metres (10, 20, 30 and 60 m divide
 it)."""
 
+SHARED_FOLDERS = ("cubes", "plans", "blocks", "building", "locks")
+"""Folders beside those of the versions in ``directory.working``."""
+
 
 class TimeRange(NamedTuple):
     """A closed interval of whole days in UTC, such as ``2023-01-01/2023-03-31``."""

@@ -26,6 +26,7 @@ from .extra_sensors import SensorRow, sensor_rows
 from .fields import (
     LATTICE_M,
     PC_STAC_URL,
+    SHARED_FOLDERS,
     FolderName,
     IndexList,
     Metres,
@@ -49,6 +50,14 @@ class DatasetConfig(Section):
     """Version of the dataset; names the folders under working and output."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "gelos-lc"
     """Name of the dataset; the zip is called {name}_{version}.zip."""
+
+    @field_validator("version")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        if value in SHARED_FOLDERS:
+            msg = f"{value!r} is the name of a folder that versions share; call the version otherwise"
+            raise ValueError(msg)
+        return value
 
 
 class Extent(StrEnum):

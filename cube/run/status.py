@@ -46,6 +46,10 @@ class AoiStatus:
     height_m: int | None = None
     chips: Mapping[str, int] = field(default_factory=dict)
     """Windows by verdict, once phase two has run."""
+    cube: str = ""
+    """The cube that this version has of the AOI, or is building: ``aoi_000003_0123456789ab``."""
+    plan: str = ""
+    """The plan that it follows, or the record of why it was skipped."""
 
 
 class StatusBoard:
