@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from cube.config.models import ChipsConfig, Config
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.config.yaml_text import load_yaml
 from cube.errors import ConfigError
 from cube.run.layout import Layout
 from cube.run.lock import hold
@@ -125,7 +126,7 @@ def parse_grid(options: Sequence[str], sensors: Collection[str]) -> dict[str, li
     for option in options:
         key, separator, text = option.partition("=")
         try:
-            values = yaml.safe_load(f"[{text}]") if separator else None
+            values = load_yaml(f"[{text}]") if separator else None
         except yaml.YAMLError:
             values = None
         if not values:

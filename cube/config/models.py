@@ -38,6 +38,7 @@ from .fields import (
     number_to_text,
     one_or_many,
 )
+from .paths import PathText
 from .sensor_models import LandCoverConfig, SensorConfig, Sentinel2Config, SeriesConfig
 from .sensors import CLASS_NAMES, SENSORS, SensorTable
 from .shipped import CONFIGS
@@ -72,7 +73,7 @@ class AoiConfig(Section):
 
     version: str = ""
     """map_{version}.geojson is looked for beside the config, in configs/aois and in data/."""
-    path: str = ""
+    path: PathText = ""
     """A GeoJSON file, relative to the config file; wins over aoi.version."""
     include_indices: IndexList = ()
     """Only these AOIs (empty: all)."""
@@ -111,12 +112,12 @@ class DirectoryConfig(Section):
 class CatalogConfig(Section):
     """Where scenes are searched."""
 
-    url: str = PC_STAC_URL
+    url: PathText = PC_STAC_URL
     """A STAC API, or the path of a STAC ItemCollection (.json) or stac-geoparquet (.parquet),
     relative to the config."""
     sign: Literal["planetary-computer", "none"] = "planetary-computer"
     """Who signs hrefs before they are read."""
-    cache: str = ""
+    cache: PathText = ""
     """A folder where answers are kept, so that a rerun asks nothing twice."""
     timeout_s: Annotated[float, Field(gt=0)] = 60
     """Seconds before a search request is given up, and tried again."""

@@ -53,6 +53,19 @@ class CommonOptions:
         return not self.json_logs
 
 
+class UserPath(click.Path):
+    """A path of the command line; ``~`` and variables in it are expanded, as by a shell."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Expand a path, or refuse it."""
+        from cube.config.paths import expand_path
+
+        try:
+            return super().convert(expand_path(str(value)), param, ctx)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Severals(click.Option):
     """A repeatable option that takes several values at once, too: ``--aoi 3 7 --aoi 9``."""
 
@@ -106,7 +119,7 @@ def verb(name: str, *examples: str) -> Callable[[Callable[..., int]], Verb]:
 def config_options(function: Callable[..., int]) -> Callable[..., int]:
     """Give a command the options of all commands on a config; its first argument holds them."""
 
-    @click.option("-c", "--config", required=True, type=click.Path(), help="The dataset version's YAML file.")
+    @click.option("-c", "--config", required=True, type=UserPath(), help="The dataset version's YAML file.")
     @click.option(
         "--set",
         "settings",
