@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.errors import CubeNotSealedError
 from cube.run.engine import open_engine
@@ -21,7 +22,7 @@ from cube.store.sealed import CubeInfo
 from cube.store.takeover import take_over
 from cube.windows.lattice import WindowGeometry
 
-from .choose import ScoreSet, choose
+from .choose import ScoreSet, choose, table_footprints
 from .export import (
     CHIP_RECORD,
     ChipWindow,
@@ -32,6 +33,7 @@ from .export import (
     group_windows,
 )
 from .finished import check_cube, sealed_cubes
+from .footprints import outside
 from .masks import mask_settings
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
 from .scores import ScoreTable, ScoreTask, load_or_make_scores
@@ -110,7 +112,7 @@ def chip(config: Config, engine: Engine | None = None, progress: OnProgress | No
         root.write(EXPORTING, b"")
         removed, written, kept = _export(config, scores, verdicts, settings, running, report, verify=verify)
         with root.stream(CHIP_METADATA) as file:
-            file.writelines(chip_metadata_csv(scores, verdicts))
+            file.writelines(chip_metadata_csv(scores, verdicts, load_aois(config)))
         by_aoi = count_verdicts(scores, verdicts)
         record_chips(root, by_aoi)
         root.remove(EXPORTING)
@@ -162,7 +164,17 @@ def score_cubes(config: Config, engine: Engine, report: OnProgress = lambda *_: 
     for outcome in engine.run(load_or_make_scores, Tasks(tasks), layout.root.url):
         tables.append(outcome.get())
         report("score", len(tables), len(tasks))
-    return ScoreSet(sorted(tables, key=lambda table: table.cube.aoi_index), config.table)
+    tables.sort(key=lambda table: table.cube.aoi_index)
+    return ScoreSet(tables, config.table, _clipped(config, tables))
+
+
+def _clipped(config: Config, tables: Iterable[ScoreTable]) -> list[NDArray[np.bool_]]:
+    """Return, per table, the windows that ``aoi.clip`` rejects; nothing if it rejects none."""
+    clip = config.aoi.clip
+    if clip == "none":
+        return []
+    polygons = {aoi.index: aoi.geometry for aoi in load_aois(config)}
+    return [outside(polygons[table.cube.aoi_index], table_footprints(table), clip) for table in tables]
 
 
 def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:

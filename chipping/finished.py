@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from cube.config.aoi import load_aois
+from cube.config.aoi import aoi_label, load_aois
 from cube.config.models import Config
 from cube.config.sensor_models import SensorConfig
 from cube.errors import ConfigError, StoreError
@@ -42,12 +42,13 @@ def sealed_cubes(config: Config) -> list[CubeInfo]:
         if index not in wanted:
             continue
         info = read_cube_info(layout.cubes, row["cube"], config.table)
+        label = aoi_label(index, row.get("name") or row.get("id", ""))
         if info is None and row["status"] == AoiState.BUILT:
-            text = "AOI %06d: its cube %s is gone, and passed over; build it again"
-            _LOG.warning(text, index, row["cube"])
+            text = "AOI %s: its cube %s is gone, and passed over; build it again"
+            _LOG.warning(text, label, row["cube"])
         elif info is not None and row["status"] != AoiState.BUILT:
-            text = "AOI %06d: its cube is passed over: %s does not call it built"
-            _LOG.warning(text, index, AOI_METADATA)
+            text = "AOI %s: its cube is passed over: %s does not call it built"
+            _LOG.warning(text, label, AOI_METADATA)
         elif info is not None:
             cubes.append(info)
     return cubes

@@ -112,7 +112,7 @@ class BlockQueue:
         else:
             reason = f"block {task.block.name}: {error_in_one_line(outcome.error)}"
             facts = {"aoi": task.aoi_index, "block": task.block.name}
-            _LOG.error("AOI %06d: %s", task.aoi_index, reason, extra=event("block", **facts))
+            _LOG.error("AOI %s: %s", self._rows.label(task.aoi_index), reason, extra=event("block", **facts))
             cube.error = cube.error or reason
         if cube.waiting:
             return
@@ -147,8 +147,8 @@ class BlockQueue:
             if other := self._locks.take(plan.cube):
                 self._elsewhere.append((aoi, planned))
                 if is_first_look:
-                    text = "AOI %06d: another run (%s) is at its cube, which is waited for"
-                    _LOG.info(text, aoi.index, other, extra=event("waiting", aoi=aoi.index))
+                    text = "AOI %s: another run (%s) is at its cube, which is waited for"
+                    _LOG.info(text, self._rows.label(aoi.index), other, extra=event("waiting", aoi=aoi.index))
                 return
             self._take_up(plan, tries)
         except Exception as error:  # noqa: BLE001  whatever it is

@@ -31,9 +31,8 @@ _AOI_OPTION = click.option(
     "--aoi",
     cls=Severals,
     multiple=True,
-    type=int,
-    metavar="INDEX...",
-    help="Only these AOIs (several, or repeated).",
+    metavar="INDEX|NAME...",
+    help="Only these AOIs, by index, name or id (several, or repeated).",
 )
 
 
@@ -41,8 +40,8 @@ _AOI_OPTION = click.option(
 class BuildOptions:
     """What a build is told beside its config."""
 
-    aoi: tuple[int, ...] = ()
-    """Indices of the AOIs (empty: all)."""
+    aoi: tuple[str, ...] = ()
+    """Indices, names or ids of the AOIs (empty: all)."""
     retry_failed: bool = False
     """Only AOIs that failed in an earlier run."""
     scheduler: str = ""
@@ -61,7 +60,7 @@ def build_options(function: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(function)
     def with_options(
         common: CommonOptions,
-        aoi: tuple[int, ...],
+        aoi: tuple[str, ...],
         scheduler: str,
         *,
         retry_failed: bool,
@@ -76,7 +75,7 @@ def build_options(function: Callable[..., int]) -> Callable[..., int]:
 @verb("plan", "gelos-lc plan -c configs/demo.yaml", "gelos-lc plan -c configs/demo.yaml --aoi 0 1")
 @config_options
 @_AOI_OPTION
-def plan_command(common: CommonOptions, aoi: tuple[int, ...]) -> int:
+def plan_command(common: CommonOptions, aoi: tuple[str, ...]) -> int:
     """Show scenes, sizes and time of every AOI."""
     return run_plan(common, aoi)
 
@@ -126,7 +125,7 @@ def run_prune(config: Config, *, remove: bool) -> int:
     return 0
 
 
-def run_plan(common: CommonOptions, aoi: tuple[int, ...]) -> int:
+def run_plan(common: CommonOptions, aoi: tuple[str, ...]) -> int:
     """Print what the cubes of AOIs would take (none named: of all); returns the exit code."""
 
     def show(config: Config) -> int:
@@ -167,12 +166,19 @@ def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
 
 
 def _print_summary(summary: BuildSummary) -> None:
+    from cube.config.aoi import aoi_label
     from cube.run.status import AoiState
 
     from .plan_table import extent_text
 
     rows = [
-        [f"{index:06}", row.status, row.epsg or "", extent_text(row.width_m, row.height_m), row.reason]
+        [
+            aoi_label(index, row.name or row.id),
+            row.status,
+            row.epsg or "",
+            extent_text(row.width_m, row.height_m),
+            row.reason,
+        ]
         for state in (AoiState.FAILED, AoiState.SKIPPED, AoiState.BUILDING, AoiState.BUILT)
         for index, row in summary.rows.items()
         if row.status is state

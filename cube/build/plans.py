@@ -12,10 +12,10 @@ from typing import Self
 
 import numpy as np
 
-from cube.config.aoi import Aoi, load_aois
+from cube.config.aoi import Aoi, load_aois, pick_aois
 from cube.config.models import Config
 from cube.config.sensor_models import SensorConfig, Sentinel2Config
-from cube.errors import CatalogError, ConfigError, GelosError, ReadError
+from cube.errors import CatalogError, GelosError, ReadError
 from cube.pixels.access import Access
 from cube.pixels.read import read_band
 from cube.run.layout import Layout, recipe_stem
@@ -44,7 +44,7 @@ def access_of(config: Config) -> Access:
 
 
 def plan_cubes(
-    config: Config, *, only: Collection[int] = (), catalog: Catalog | None = None
+    config: Config, *, only: Collection[int | str] = (), catalog: Catalog | None = None
 ) -> Iterator[tuple[Aoi, CubePlan | Skipped | GelosError]]:
     """Plan AOIs without building or keeping anything: what a dry run shows."""
     catalog = catalog or open_catalog(config)
@@ -57,22 +57,16 @@ def plan_cubes(
             yield aoi, outcome
 
 
-def wanted_aois(config: Config, *, only: Collection[int] = (), retry_failed: bool = False) -> list[Aoi]:
+def wanted_aois(config: Config, *, only: Collection[int | str] = (), retry_failed: bool = False) -> list[Aoi]:
     """Return the AOIs that a run is to build: those in `only`, or all if it is empty.
 
     Raises
     ------
     ConfigError
-        If there is no AOI of an index.
+        If there is no AOI of an index, name or id.
     """
     aois = load_aois(config)
-    known = {aoi.index for aoi in aois}
-    if unknown := sorted(set(only) - known):
-        raise ConfigError(
-            f"--aoi {unknown[0]}: there is no such AOI in {config.aoi_path} as the config cuts it; "
-            f"indices go from {min(known)} to {max(known)}"
-        )
-    named = [aoi for aoi in aois if not only or aoi.index in only]
+    named = pick_aois(aois, only, config.aoi_path) if only else aois
     if not retry_failed:
         return named
     board = StatusBoard(Layout.of(config).root, aois)

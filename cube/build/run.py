@@ -48,7 +48,7 @@ def build_cubes(
     config: Config,
     engine: Engine,
     *,
-    only: Collection[int] = (),
+    only: Collection[int | str] = (),
     retry_failed: bool = False,
     progress: AoiCallback | None = None,
     catalog: Catalog | None = None,
@@ -62,7 +62,7 @@ def build_cubes(
     engine
         Where blocks are read and written.
     only
-        Indices of the AOIs to build (empty: all).
+        Indices, names or ids of the AOIs to build (empty: all).
     retry_failed
         Only those AOIs that failed in an earlier run.
     progress

@@ -229,10 +229,11 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stdout; wide cells are wrapped, long tables say what they leave out."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns, title=title, title_justify="left")
     for row in rows[:_SHOWN_ROWS]:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # brackets in names are no markup
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     if len(rows) > _SHOWN_ROWS:

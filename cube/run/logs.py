@@ -51,7 +51,7 @@ STDERR = Console(file=_STDERR)
 """Where lines and bars go alike, so that neither breaks the other."""
 
 _PACKAGES = ("cube", "chipping", "release")
-_ALWAYS_SHOWN = frozenset({"aois", "dashboard", "interrupted", "stopped"})
+_ALWAYS_SHOWN = frozenset({"aois", "dashboard", "interrupted", "stopped", "taken_over", "waiting"})
 """Events that people see whatever their level."""
 _SHOWN_BY_BARS = frozenset({"aoi", "block"})
 """Events that people see as progress bars."""

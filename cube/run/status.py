@@ -50,6 +50,9 @@ class AoiStatus:
     """The cube that this version has of the AOI, or is building: ``aoi_000003_0123456789ab``."""
     plan: str = ""
     """The plan that it follows, or the record of why it was skipped."""
+    name: str = ""
+    """The AOI's own, from its file."""
+    id: str = ""
 
 
 class StatusBoard:
@@ -64,11 +67,15 @@ class StatusBoard:
     def __init__(self, folder: Folder, aois: Iterable[Aoi]) -> None:
         self._folder = folder
         found = _read_rows(folder)
-        mine = {aoi.index: mapping(aoi.geometry) for aoi in aois}
-        self._outlines = {index: outline for index, (_, outline) in found.items()} | mine
+        mine = {aoi.index: aoi for aoi in aois}
+        self._outlines = {index: outline for index, (_, outline) in found.items()} | {
+            index: mapping(aoi.geometry) for index, aoi in mine.items()
+        }
         self._rows = {index: AoiStatus() for index in mine} | {
             index: row for index, (row, _) in found.items()
         }
+        for index, aoi in mine.items():
+            self._rows[index] = replace(self._rows[index], name=aoi.name, id=aoi.id)
         self._written_at = 0.0
 
     def __getitem__(self, index: int) -> AoiStatus:

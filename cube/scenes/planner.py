@@ -31,6 +31,7 @@ from .choose import SceneSet, SensorChoice, choose_orbit, choose_path, choose_pe
 from .explain import SceneOutcome, Skipped
 from .items import Scene, parse_item, wanted_fields
 from .plan import CubePlan, plan_cube
+from .swapped import suspecting_swapped
 
 ClearShare = Callable[[Acquisition, BaseGeometry], float]
 """Measures the clear share (0 to 1) of a Sentinel-2 acquisition over an AOI."""
@@ -57,7 +58,8 @@ def plan_aoi(aoi: Aoi, config: Config, catalog: Catalog, clear_share: ClearShare
     CatalogError
         If a search failed for good.
     """
-    return _Planner(aoi, config, catalog, clear_share).plan()
+    with suspecting_swapped(aoi, config, catalog):
+        return _Planner(aoi, config, catalog, clear_share).plan()
 
 
 @dataclass

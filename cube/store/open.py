@@ -27,7 +27,7 @@ def read_array(cubes: Folder, cube: str, path: str) -> NDArray[Any]:
     return np.asarray(array[...])
 
 
-def find_cube(version: str | os.PathLike[str] | Folder, aoi: int, **options: Any) -> Folder:
+def find_cube(version: str | os.PathLike[str] | Folder, aoi: int | str, **options: Any) -> Folder:
     """Return the folder of the cube that a version of a dataset has of an AOI.
 
     Parameters
@@ -35,7 +35,7 @@ def find_cube(version: str | os.PathLike[str] | Folder, aoi: int, **options: Any
     version
         The version's folder, ``{working}/{version}``, local or in an object store.
     aoi
-        Index of the AOI.
+        Index, name or id of the AOI.
     **options
         fsspec options of an object store.
 
@@ -50,12 +50,14 @@ def find_cube(version: str | os.PathLike[str] | Folder, aoi: int, **options: Any
     if folder.exists(AOI_METADATA):
         rows = [feature["properties"] for feature in json.loads(folder.read(AOI_METADATA))["features"]]
     for row in rows:
-        if row.get("cube") and row["aoi_index"] == aoi:
+        if row.get("cube") and aoi in (row["aoi_index"], row.get("name"), row.get("id")):
             return working / "cubes" / cube_folder(row["cube"])
     raise CubeNotSealedError(f"{folder}: no cube of AOI {aoi} here; build it with build_cubes.py")
 
 
-def open_cube(path: str | os.PathLike[str] | Folder, aoi: int | None = None, **options: Any) -> xr.DataTree:
+def open_cube(
+    path: str | os.PathLike[str] | Folder, aoi: int | str | None = None, **options: Any
+) -> xr.DataTree:
     """Open a cube lazily, in physical units.
 
     Parameters
@@ -64,7 +66,7 @@ def open_cube(path: str | os.PathLike[str] | Folder, aoi: int | None = None, **o
         A cube's folder, ``.../cubes/aoi_000003_0123456789ab.zarr``, local or in an object store;
         with `aoi`, the folder of a dataset's version, ``{working}/{version}``.
     aoi
-        Index of the AOI whose cube the version has.
+        Index, name or id of the AOI whose cube the version has.
     **options
         fsspec options of an object store.
 

@@ -35,6 +35,7 @@ from cube.run.tasks import Outcome, TaskSource
 from cube.run.thread_engine import ThreadEngine
 from cube.scenes.catalog import open_catalog
 from cube.scenes.estimate import estimate_cost
+from cube.scenes.explain import Skipped
 from cube.scenes.plan import CubePlan
 from cube.scenes.planner import plan_aoi
 from cube.store.open import open_cube
@@ -192,6 +193,20 @@ class TestChoice:
         assert plan.bounds == aoi_bounds(across, 32632)
         assert [s.id for s in plan.sensor("lulc").scenes] == ["32U-2023", "33U-2023"]
         assert len(list(plan.sensor("dem").scenes)) == 4
+
+    def test_latitude_first_is_suspected_aloud(self, demo: Config) -> None:
+        def reason(area: Any) -> str:
+            with pytest.raises(Skipped) as caught:
+                plan_aoi(Aoi(0, area), demo, open_catalog(demo))
+            return caught.value.reason
+
+        swapped = reason(box(49.98, 12.35, 50.02, 12.42))
+        assert (
+            "nothing at all is found at longitude 50, latitude 12.38, but there is at longitude 12.38"
+            in swapped
+        )
+        assert "are they swapped in map_sample.geojson? Longitude comes first" in swapped
+        assert "swapped" not in reason(box(-60.1, -3.1, -60, -3))  # nor is anything there
 
     def test_losers_are_on_record_with_their_reason(self, demo: Config) -> None:
         lost = {c.id: c.reason for i in (0, 1, 2, 4, 5) for c in plan_of(demo, i).scenes_seen if not c.chosen}
