@@ -76,6 +76,8 @@ class StatusBoard:
         }
         for index, aoi in mine.items():
             self._rows[index] = replace(self._rows[index], name=aoi.name, id=aoi.id)
+        self._lines: dict[int, str] = {}
+        """Rows as they are written; of thousands, a change makes one anew."""
         self._written_at = 0.0
 
     def __getitem__(self, index: int) -> AoiStatus:
@@ -90,22 +92,25 @@ class StatusBoard:
     def update(self, index: int, **changes: Any) -> None:
         """Change an AOI's row; the file follows at once, or in 1 s if only ``done`` moves."""
         self._rows[index] = replace(self._rows[index], **changes)
+        self._lines.pop(index, None)
         if set(changes) != {"done"} or time.monotonic() - self._written_at > _WRITE_EVERY_S:
             self.write()
 
     def write(self) -> None:
         """Write the file."""
-        features = [
-            {
-                "type": "Feature",
-                "properties": {"aoi_index": index, **asdict(row)},
-                "geometry": self._outlines[index],
-            }
-            for index, row in self.rows.items()
-        ]
-        document = {"type": "FeatureCollection", "features": features}
-        self._folder.write(AOI_METADATA, _compact_json(document))
+        for index in self._rows.keys() - self._lines.keys():
+            self._lines[index] = _compact_json(self._feature(index)).decode()
+        lines = ",".join(line for _, line in sorted(self._lines.items()))
+        text = f'{{"type":"FeatureCollection","features":[{lines}]}}'
+        self._folder.write(AOI_METADATA, text.encode())
         self._written_at = time.monotonic()
+
+    def _feature(self, index: int) -> dict[str, Any]:
+        return {
+            "type": "Feature",
+            "properties": {"aoi_index": index, **asdict(self._rows[index])},
+            "geometry": self._outlines[index],
+        }
 
 
 def record_chips(folder: Folder, verdicts: Mapping[int, Mapping[str, int]]) -> None:
