@@ -19,10 +19,12 @@ from pydantic import ValidationError
 
 from cube.config.models import ChipsConfig, Config
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.config.yaml_text import load_yaml
 from cube.errors import ConfigError
 from cube.run.layout import Layout
 from cube.run.lock import hold
 from cube.run.tasks import Engine
+from cube.store.takeover import take_over
 
 from .chip import engine_for, score_cubes
 from .choose import ScoreSet, choose
@@ -124,7 +126,7 @@ def parse_grid(options: Sequence[str], sensors: Collection[str]) -> dict[str, li
     for option in options:
         key, separator, text = option.partition("=")
         try:
-            values = yaml.safe_load(f"[{text}]") if separator else None
+            values = load_yaml(f"[{text}]") if separator else None
         except yaml.YAMLError:
             values = None
         if not values:
@@ -229,10 +231,12 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
     ConfigError
         If a value of the grid is not allowed, or a cube was built with other settings.
     """
-    folder = Layout.of(config).root
+    layout = Layout.of(config)
+    folder = layout.root
     folder.make()
     with hold(folder), engine_for(config, engine) as running:
         running.wait_for_earlier_tasks(folder.url)
+        take_over(layout)
         scores = score_cubes(config, running)
         result = sweep_scores(scores, config.chips, grid, config.release.seed)
         folder.write(SWEEP_CSV, result.to_csv())

@@ -13,6 +13,7 @@ from cube.errors import GelosError
 from cube.run.command import (
     EXIT_USAGE,
     CommonOptions,
+    UserPath,
     config_options,
     run_verb,
     terminated_as_interrupted,
@@ -93,7 +94,7 @@ def run_command(common: CommonOptions, options: BuildOptions, *, force: bool) ->
     "gelos-lc verify data/demo/processed/demo",
     "gelos-lc verify data/demo/processed/gelos-lc-demo_demo.zip --workers 4",
 )
-@click.argument("release", type=click.Path())
+@click.argument("release", type=UserPath())
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes (default: one per core).")
 def verify_command(release: str, workers: int | None) -> int:
     """Check a release: a line for each fault.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from chip_cubes import TIMES, clean_arrays, contents, cubes_folder, make_config, put_cube, write_aois
+from chip_cubes import TIMES, clean_arrays, contents, cube_path, make_config, put_cube, write_aois
 from PIL import Image
 from shapely import wkt
 
@@ -106,7 +106,7 @@ def test_float_files_hold_what_open_cube_shows(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     write_clean_cube(config)
     chip(config)
-    tree = open_cube(cubes_folder(config) / "aoi_000000.zarr")
+    tree = open_cube(cube_path(config))
     for path in (version_folder(config) / "chips").glob("*/lc2l2_20230203.tif"):
         with rasterio.open(path) as file:
             box = file.bounds
@@ -437,9 +437,10 @@ def test_only_cubes_of_aois_that_are_wanted_and_built_are_read(tmp_path: Path) -
     write_aois(tmp_path / "aoi.geojson", 2)
     assert chip(config).windows == 8
     status = {0: "failed", 1: "built", 2: "built"}
-    rows = [{"properties": {"aoi_index": index, "status": state}} for index, state in status.items()]
     metadata = version_folder(config) / "aoi_metadata.geojson"
-    metadata.write_text(json.dumps({"features": rows}))
+    rows = [feature["properties"] for feature in json.loads(metadata.read_text())["features"]]
+    changed = [{"properties": {**row, "status": status[row["aoi_index"]]}} for row in rows]
+    metadata.write_text(json.dumps({"features": changed}))
     chip(config)
     assert {row["aoi_index"] for row in rows_of(config)} == {"1"}
     metadata.write_text("[1]")
@@ -495,7 +496,7 @@ def test_tasks_travel_to_other_processes(tmp_path: Path) -> None:
 def test_unfinished_cubes_are_not_read(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     write_clean_cube(config)
-    (version_folder(config) / "cubes" / "aoi_000000.zarr" / "zarr.json").unlink()
+    (cube_path(config) / "zarr.json").unlink()
     with pytest.raises(CubeNotSealedError, match="no finished cube"):
         chip(config)
 
