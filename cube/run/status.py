@@ -53,7 +53,7 @@ class AoiStatus:
     name: str = ""
     """The AOI's own, from its file."""
     id: str = ""
-    lost: Sequence[Mapping[str, str]] = ()
+    lost: Sequence[Mapping[str, str]] = field(default_factory=list)
     """Scenes that the AOI does without, since their files are missing or broken for good: item,
     asset, cause."""
 

@@ -23,7 +23,7 @@ _EXIT_DIFFERENT = 1
 @verb(
     "compare",
     "gelos-lc compare processed/v0.50.1 processed/v0.51.0 --html compare.html",
-    "gelos-lc compare gelos-lc_v0.50.1.zip gelos-lc_v0.51.0.zip --json > differences.json",
+    "gelos-lc compare gelos-lc_v0.50.1.zip gelos-lc_v0.51.0.zip --json",
 )
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
