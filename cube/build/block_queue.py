@@ -193,7 +193,11 @@ class BlockQueue:
                     text = "AOI %s: another run (%s) is at its cube, which is waited for"
                     _LOG.info(text, self._rows.label(aoi.index), other, extra=event("waiting", aoi=aoi.index))
                 return
-            self._take_up(aoi, plan, tries)
+            try:
+                self._take_up(aoi, plan, tries)
+            except BaseException:
+                self._locks.release(plan.cube)  # others that wait for the cube may try
+                raise
         except ServiceError:
             raise
         except UnusableError as error:

@@ -278,9 +278,9 @@ def test_every_exported_band_has_a_row() -> None:
 
 @pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
 def test_cubes_are_read_in_workers_of_a_process_that_has_read_some(
-    cubes: Folder, arrays: dict[str, dict[str, NDArray[np.generic]]], context: str
+    cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], context: str
 ) -> None:
-    array = open_cube(cubes / "aoi_000007.zarr")["s2l2a/SCL"]
+    array = open_cube(cubes / f"{plan.cube}.zarr")["s2l2a/SCL"]
     array.compute()  # dask's and zarr's threads are there now, and in no fork
     with multiprocessing.get_context(context).Pool(1) as pool:
         computed = pool.apply_async(xr.DataArray.to_numpy, [array]).get(60)
