@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.errors import CubeNotSealedError
 from cube.run.engine import open_engine
@@ -18,9 +19,10 @@ from cube.run.status import record_chips
 from cube.run.storage import Folder
 from cube.run.tasks import Engine, Tasks
 from cube.store.sealed import CubeInfo
+from cube.store.takeover import take_over
 from cube.windows.lattice import WindowGeometry
 
-from .choose import ScoreSet, choose
+from .choose import ScoreSet, choose, table_footprints
 from .export import (
     CHIP_RECORD,
     ChipWindow,
@@ -31,6 +33,7 @@ from .export import (
     group_windows,
 )
 from .finished import check_cube, sealed_cubes
+from .footprints import outside
 from .masks import mask_settings
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
 from .scores import ScoreTable, ScoreTask, load_or_make_scores
@@ -100,6 +103,7 @@ def chip(config: Config, engine: Engine | None = None, progress: OnProgress | No
     with hold(root), engine_for(config, engine) as running:
         running.wait_for_earlier_tasks(root.url)
         layout.sweep()
+        take_over(layout)
         scores = score_cubes(config, running, report)
         verdicts = choose(scores, config.chips, config.release.seed)
         # A power cut can leave empty files beside a good record: after one, read chips before
@@ -108,7 +112,7 @@ def chip(config: Config, engine: Engine | None = None, progress: OnProgress | No
         root.write(EXPORTING, b"")
         removed, written, kept = _export(config, scores, verdicts, settings, running, report, verify=verify)
         with root.stream(CHIP_METADATA) as file:
-            file.writelines(chip_metadata_csv(scores, verdicts))
+            file.writelines(chip_metadata_csv(scores, verdicts, load_aois(config)))
         by_aoi = count_verdicts(scores, verdicts)
         record_chips(root, by_aoi)
         root.remove(EXPORTING)
@@ -151,13 +155,26 @@ def score_cubes(config: Config, engine: Engine, report: OnProgress = lambda *_: 
     layout = Layout.of(config)
     cubes = sealed_cubes(config)
     if not cubes:
-        raise CubeNotSealedError(f"{layout.cubes}: no finished cube here; build some with build_cubes.py")
+        raise CubeNotSealedError(
+            f"{layout.root}: no finished cube here; build some with build_cubes.py "
+            "(it takes those that other versions have made)"
+        )
     tasks = [_score_task(config, layout, info) for info in cubes]
     tables: list[ScoreTable] = []
     for outcome in engine.run(load_or_make_scores, Tasks(tasks), layout.root.url):
         tables.append(outcome.get())
         report("score", len(tables), len(tasks))
-    return ScoreSet(sorted(tables, key=lambda table: table.cube.aoi_index), config.table)
+    tables.sort(key=lambda table: table.cube.aoi_index)
+    return ScoreSet(tables, config.table, _clipped(config, tables))
+
+
+def _clipped(config: Config, tables: Iterable[ScoreTable]) -> list[NDArray[np.bool_]]:
+    """Return, per table, the windows that ``aoi.clip`` rejects; nothing if it rejects none."""
+    clip = config.aoi.clip
+    if clip == "none":
+        return []
+    polygons = {aoi.index: aoi.geometry for aoi in load_aois(config)}
+    return [outside(polygons[table.cube.aoi_index], table_footprints(table), clip) for table in tables]
 
 
 def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:

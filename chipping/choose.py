@@ -13,9 +13,11 @@ verdict:
 6.  ``{sensor}_missing``: on some date less than ``chips.min_valid`` of the chip is valid, or the
     cube lacks the sensor or one of its dates.
 7.  ``{sensor}_cloudy``: on some date less than ``chips.min_clear`` of the sample window is clear.
-8.  ``duplicate``: a chip of an AOI with a lower index has the same cell or, in another UTM zone,
+8.  ``outside_aoi``: ``aoi.clip`` asks that the chip's centre, or all of it, lies in the AOI's
+    polygon, and it does not.
+9.  ``duplicate``: a chip of an AOI with a lower index has the same cell or, in another UTM zone,
     overlaps by more than a tenth.
-9.  ``capped``: its class has ``chips.max_per_class`` chips in its AOI already. Who stays is decided
+10. ``capped``: its class has ``chips.max_per_class`` chips in its AOI already. Who stays is decided
     by lot: by the SHA-256 of seed and cell, which does not depend on the order of anything.
 
 All others are ``success``. Shares are compared as whole numbers of pixels: 0.95 of 1024 is 973.
@@ -51,6 +53,7 @@ class Verdict(StrEnum):
 
     SUCCESS = "success"
     NOT_FETCHED = "not_fetched"
+    OUTSIDE_AOI = "outside_aoi"
     DUPLICATE = "duplicate"
     CAPPED = "capped"
 
@@ -73,6 +76,7 @@ def verdict_names(sensors: SensorTable) -> tuple[str, ...]:
         Verdict.NOT_FETCHED,
         *(missing(key) for key in sensors),
         *(cloudy(key) for key, sensor in sensors.items() if sensor.mask is not MaskRule.NONE),
+        Verdict.OUTSIDE_AOI,
         Verdict.DUPLICATE,
         Verdict.CAPPED,
     )
@@ -85,6 +89,8 @@ class ScoreSet:
     tables: Sequence[ScoreTable]
     sensors: SensorTable
     """Of the config."""
+    outside: Sequence[NDArray[np.bool_]] = ()
+    """Per table, the windows that ``aoi.clip`` rejects (none: it rejects none)."""
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -162,12 +168,13 @@ def _across_zones(scores: ScoreSet) -> Iterator[tuple[int, int]]:
             continue
         for number in pair:
             if number not in chips:
-                chips[number] = _table_footprints(scores.tables[number])
+                chips[number] = table_footprints(scores.tables[number])
         for one, two in overlapping(*(chips[number] for number in pair)):
             yield scores.starts[pair[0]] + one, scores.starts[pair[1]] + two
 
 
-def _table_footprints(table: ScoreTable) -> NDArray[np.object_]:
+def table_footprints(table: ScoreTable) -> NDArray[np.object_]:
+    """Return the outlines of a table's chips, EPSG:4326."""
     return footprints(table.geometry, table.cube.epsg, table.columns["left_m"], table.columns["top_m"])
 
 
@@ -180,6 +187,9 @@ def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
     assert all(table.geometry == WindowGeometry.from_config(chips) for table in scores.tables)
     judged = [_judge(table, chips, scores.verdicts) for table in scores.stacks]
     verdicts = np.concatenate([*judged, np.zeros(0, np.int8)])
+    if scores.outside:
+        outside = np.concatenate(scores.outside) & (verdicts == 0)
+        verdicts[outside] = scores.verdicts.index(Verdict.OUTSIDE_AOI)
     _reject_duplicates(verdicts, scores)
     if chips.max_per_class is not None:
         _reject_over_cap(verdicts, scores, chips.max_per_class, seed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cube.run.command import CommonOptions, Severals, config_options, run_verb, verb
+from cube.run.command import CommonOptions, Severals, UserPath, config_options, run_verb, verb
 
 if TYPE_CHECKING:
     from cube.config.models import Config
@@ -114,7 +114,7 @@ def _named(setting: Setting) -> str:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     default="contact_sheet.png",
     show_default=True,
     help="The PNG to write.",

@@ -223,7 +223,7 @@ class _Patch:
 
 
 def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
-    root = open_arrays(task.cubes, task.cube.aoi_index)
+    root = open_arrays(task.cubes, task.cube.name)
     cube = _Patch(task.cube.bounds, {})
     sensors = {}
     for settings in task.settings.rasters:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterator
+from typing import Any
 
-from cube.config.aoi import load_aois
+from cube.config.aoi import aoi_label, load_aois
 from cube.config.models import Config
 from cube.config.sensor_models import SensorConfig
 from cube.errors import ConfigError, StoreError
@@ -19,13 +19,12 @@ from cube.store.sealed import CubeInfo, SensorInfo, read_cube_info
 _LOG = logging.getLogger(__name__)
 
 
-_CUBE_NAME = re.compile(r"aoi_(\d{6,})\.zarr")
-
-
 def sealed_cubes(config: Config) -> list[CubeInfo]:
     """Return the finished cubes of the AOIs that a config wants, by AOI index.
 
-    Cubes of AOIs that phase one does not call built are passed over, with a warning.
+    They are those that the rows of the version name, since other versions' lie beside them. Cubes
+    of AOIs that phase one does not call built, and cubes that are gone, are passed over, with a
+    warning.
 
     Raises
     ------
@@ -37,24 +36,31 @@ def sealed_cubes(config: Config) -> list[CubeInfo]:
         If a cube, or the record of what became of the AOIs, cannot be read.
     """
     layout = Layout.of(config)
-    names = layout.cubes.names(".zarr")
-    there = sorted(int(found[1]) for name in names if (found := _CUBE_NAME.fullmatch(name)))
     wanted = {aoi.index for aoi in load_aois(config)}
-    built = _built_aois(layout.root)
-    for index in there:
-        if index in wanted and built is not None and index not in built:
-            _LOG.warning("AOI %06d: its cube is passed over: %s does not call it built", index, AOI_METADATA)
-    chosen = [index for index in there if index in wanted and (built is None or index in built)]
-    return [info for index in chosen if (info := read_cube_info(layout.cubes, index, config.table))]
+    cubes: list[CubeInfo] = []
+    for index, row in sorted(_rows_with_cubes(layout.root).items()):
+        if index not in wanted:
+            continue
+        info = read_cube_info(layout.cubes, row["cube"], config.table)
+        label = aoi_label(index, row.get("name") or row.get("id", ""))
+        if info is None and row["status"] == AoiState.BUILT:
+            text = "AOI %s: its cube %s is gone, and passed over; build it again"
+            _LOG.warning(text, label, row["cube"])
+        elif info is not None and row["status"] != AoiState.BUILT:
+            text = "AOI %s: its cube is passed over: %s does not call it built"
+            _LOG.warning(text, label, AOI_METADATA)
+        elif info is not None:
+            cubes.append(info)
+    return cubes
 
 
-def _built_aois(root: Folder) -> set[int] | None:
-    """Return the AOIs that phase one calls built, or None where it has left no record."""
+def _rows_with_cubes(root: Folder) -> dict[int, dict[str, Any]]:
+    """Return the rows of AOIs that have a cube, or one in the making, by AOI index."""
     try:
         rows = [feature["properties"] for feature in json.loads(root.read(AOI_METADATA))["features"]]
-        return {row["aoi_index"] for row in rows if row["status"] == AoiState.BUILT}
+        return {row["aoi_index"]: row for row in rows if row["status"] and row.get("cube")}
     except FileNotFoundError:
-        return None
+        return {}
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{root}/{AOI_METADATA}: cannot be read ({type(error).__name__}: {error}); run build_cubes.py again"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from cube.windows.lattice import WindowGeometry
 from cube.windows.projection import eastward, to_lonlat
@@ -34,6 +37,21 @@ def footprints(
     crossing = np.ptp(lon, axis=-1, keepdims=True) > 180 if len(left) else False
     lon = np.where(crossing & (lon < 0), lon + 360, lon)
     return np.asarray(shapely.polygons(np.stack([lon, lat], axis=-1)), np.object_)
+
+
+def outside(
+    aoi: BaseGeometry, chips: NDArray[np.object_], clip: Literal["centre", "whole"]
+) -> NDArray[np.bool_]:
+    """Return which chips do not lie in an AOI's polygon (EPSG:4326) by their centre, or as a whole.
+
+    What lies on its edge lies in it. `chips` are outlines such as :func:`footprints` returns.
+    """
+    if len(chips) and shapely.total_bounds(chips)[2] > 180:
+        chips, aoi = eastward(chips), shapely.union_all([eastward(aoi)])
+    shapely.prepare(aoi)
+    if clip == "whole":
+        return np.asarray(~shapely.covers(aoi, chips), np.bool_)
+    return np.asarray(~shapely.covers(aoi, shapely.centroid(chips)), np.bool_)
 
 
 def may_overlap(epsg: int, other: int) -> bool:

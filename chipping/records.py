@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from cube.config.aoi import Aoi
 from cube.config.sensors import SensorTable
 
 from .choose import ScoreSet
@@ -22,20 +23,34 @@ _WKT_DECIMALS = 9
 """A tenth of a millimetre."""
 
 
-def chip_metadata_csv(scores: ScoreSet, verdicts: NDArray[np.int8]) -> Iterator[bytes]:
+def chip_metadata_csv(
+    scores: ScoreSet, verdicts: NDArray[np.int8], aois: Collection[Aoi] = ()
+) -> Iterator[bytes]:
     """Yield the table of all windows: by AOI index, then from north to south and west to east.
 
     ``chip_index`` numbers the rows. Dates, and scene ids date by date, are joined by commas; the
     scenes of one date's mosaic by ``+``. ``chip_footprint`` is the chip's outline (WKT, EPSG:4326);
     ``left_m`` and ``top_m`` are edges of the sample window in ``epsg``. ``{sensor}_min_valid`` and
     ``{sensor}_min_clear`` are the worst date's shares. How scenes were taken, and the cloud shares
-    of every date, follow at last (:mod:`chipping.views`).
+    of every date, follow (:mod:`chipping.views`), then ``aoi_name`` and ``aoi_id`` if any of `aois`
+    has one.
     """
-    yield _csv([_header(scores.sensors)])
+    called = _called(aois)
+    yield _csv([[*_header(scores.sensors), *called]])
     for number, table in enumerate(scores.tables):
         start = scores.starts[number]
         status = [scores.verdicts[code] for code in verdicts[start : start + len(table)].tolist()]
-        yield _csv(_window_rows(table, start, status, scores.sensors))
+        own = [names.get(table.cube.aoi_index, "") for names in called.values()]
+        yield _csv((*row, *own) for row in _window_rows(table, start, status, scores.sensors))
+
+
+def _called(aois: Collection[Aoi]) -> dict[str, dict[int, str]]:
+    """Return names and ids by AOI index, under the columns that they go into."""
+    columns = {
+        "aoi_name": {aoi.index: aoi.name for aoi in aois if aoi.name},
+        "aoi_id": {aoi.index: aoi.id for aoi in aois if aoi.id},
+    }
+    return {column: names for column, names in columns.items() if names}
 
 
 def _csv(rows: Iterable[Sequence[object]]) -> bytes:

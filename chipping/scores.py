@@ -174,8 +174,8 @@ def _score(task: ScoreTask) -> dict[str, NDArray[Any]]:
     lattice = WindowLattice(task.geometry, task.cube.bounds, task.cube.epsg)
     left, top = lattice.corners()
     columns: dict[str, NDArray[Any]] = {"left_m": left.astype(np.int32), "top_m": top.astype(np.int32)}
-    tree = open_raw(task.cubes, task.cube.aoi_index)
-    digests = read_block_digests(task.blocks, task.cube.aoi_index)
+    tree = open_raw(task.cubes, task.cube.name)
+    digests = read_block_digests(task.blocks, task.cube)
     for masks in task.masks:
         if masks.sensor not in task.cube.sensors:
             continue

@@ -21,11 +21,13 @@ from pydantic import ValidationError
 
 from cube.config.models import ChipsConfig, Config
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.config.yaml_text import load_yaml
 from cube.errors import ConfigError
 from cube.run.layout import Layout
 from cube.run.lock import hold
 from cube.run.tasks import Engine
 from cube.store.sealed import CubeInfo
+from cube.store.takeover import take_over
 
 from .chip import engine_for, score_cubes
 from .choose import ScoreSet, choose, drop_counts
@@ -156,7 +158,7 @@ def parse_grid(options: Sequence[str], sensors: Collection[str]) -> dict[str, li
     for option in options:
         key, separator, text = option.partition("=")
         try:
-            values = yaml.safe_load(f"[{text}]") if separator else None
+            values = load_yaml(f"[{text}]") if separator else None
         except yaml.YAMLError:
             values = None
         if not values:
@@ -347,10 +349,12 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
     ConfigError
         If a value of the grid is not allowed, or a cube was built with other settings.
     """
-    folder = Layout.of(config).root
+    layout = Layout.of(config)
+    folder = layout.root
     folder.make()
     with hold(folder), engine_for(config, engine) as running:
         running.wait_for_earlier_tasks(folder.url)
+        take_over(layout)
         scores = score_cubes(config, running)
         limits = SceneLimits.of(config, sealed_cubes(config) if any(map(_is_scene_limit, grid)) else ())
         result = sweep_scores(scores, config.chips, grid, config.release.seed, limits)

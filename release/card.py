@@ -25,6 +25,8 @@ SPLIT_NOTE = (
 _FIELD_NOTES = {
     "original_id": "`chip_index` of the window among all that were scored",
     "aoi_index": "the area of interest that the chip comes from",
+    "aoi_name": "what the list of areas calls it",
+    "aoi_id": "its id there",
     "lulc": "class code of the majority class, as text",
     "epsg": "UTM zone of every raster of the chip",
     "status": "`success`",
@@ -116,5 +118,5 @@ def _field_rows(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[Row]:
     views = {field.column(key): field.note for key in recipe.series for field in VIEW_FIELDS}
     for name in tracker.columns:
         if name not in (*fields, "geometry"):
-            yield f"`{name}`", views.get(name, "as recorded when the chip was scored")
+            yield f"`{name}`", {**views, **_FIELD_NOTES}.get(name, "as recorded when the chip was scored")
     yield "`geometry`", "the chip's footprint, EPSG:4326"

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "release.compare.commands:compare_command",
     "sweep": "chipping.commands:sweep_command",
     "sheet": "chipping.commands:sheet_command",
+    "prune": "cube.build.commands:prune_command",
 }
 """Where each subcommand is, as ``module:name``, in the order of the help."""
 

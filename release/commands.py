@@ -17,6 +17,7 @@ from cube.errors import GelosError
 from cube.run.command import (
     EXIT_USAGE,
     CommonOptions,
+    UserPath,
     config_options,
     run_verb,
     terminated_as_interrupted,
@@ -118,7 +119,7 @@ def run_command(common: CommonOptions, options: BuildOptions, *, force: bool) ->
     "gelos-lc verify data/demo/processed/gelos-lc-demo_demo.zip --workers 4",
     "gelos-lc verify data/demo/processed/demo --json",
 )
-@click.argument("release", type=click.Path())
+@click.argument("release", type=UserPath())
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes (default: one per core).")
 @click.option("--json", "as_json", is_flag=True, help="What is wrong as JSON, in place of lines.")
 def verify_command(release: str, workers: int | None, *, as_json: bool) -> int:

@@ -39,7 +39,18 @@ if TYPE_CHECKING:
     from chipping.chip import OnProgress
 
 AOIS_NAME = "aois.geojson"
-_AOI_FACTS = ("aoi_index", "status", "reason", "epsg", "width_m", "height_m", "chips", "lost")
+_AOI_FACTS = (
+    "aoi_index",
+    "name",
+    "id",
+    "status",
+    "reason",
+    "epsg",
+    "width_m",
+    "height_m",
+    "chips",
+    "lost",
+)
 """What a release says of an AOI: what became of it, not how many tries it took."""
 
 
@@ -221,7 +232,9 @@ def _read_aois(working: Folder) -> dict[str, Any]:
             {
                 "type": "Feature",
                 "properties": {
-                    name: one["properties"][name] for name in _AOI_FACTS if name in one["properties"]
+                    name: value
+                    for name in _AOI_FACTS
+                    if (value := one["properties"].get(name, "")) != "" or name == "reason"
                 },
                 "geometry": one["geometry"],
             }

@@ -196,7 +196,14 @@ def _aoi_outlines(aois: Mapping[str, Any] | None) -> Iterator[tuple[shapely.Geom
             continue
         facts = feature.get("properties") or {}
         css = "aoi" if facts.get("status") in ("built", "building", "pending", None) else "aoi bad"
-        yield shape(feature["geometry"]), css, f"AOI {facts.get('aoi_index', '?')}: {facts.get('status', '')}"
+        yield shape(feature["geometry"]), css, f"AOI {_aoi_called(facts)}: {facts.get('status', '')}"
+
+
+def _aoi_called(facts: Mapping[str, Any]) -> str:
+    """Return an AOI's number and, if its file gives it one, its name or id."""
+    name = facts.get("name") or facts.get("id")
+    index = facts.get("aoi_index", "?")
+    return f"{index} ({name})" if name else str(index)
 
 
 def _chip_marks(tracker: gpd.GeoDataFrame, frame: svg.Frame) -> Iterator[tuple[float, float, str, str]]:
@@ -398,9 +405,7 @@ def _areas(aois: Mapping[str, Any] | None) -> Values:
         return {}
     counts = Counter(str(one.get("status", "unknown")) for one in facts)
     fallen = [one for one in facts if one.get("status") in ("skipped", "failed")]
-    rows = [
-        (one.get("aoi_index", ""), one["status"], one.get("reason") or "") for one in fallen[:_MAX_AOI_ROWS]
-    ]
+    rows = [(_aoi_called(one), one["status"], one.get("reason") or "") for one in fallen[:_MAX_AOI_ROWS]]
     return {
         "total": len(facts),
         "states": [f"{count} {status}" for status, count in sorted(counts.items())],
@@ -420,7 +425,9 @@ def _gallery(tracker: gpd.GeoDataFrame, recipe: Recipe, thumbnails: Thumbnails) 
         chips = [
             {
                 "id": row["id"],
-                "aoi": row["aoi_index"],
+                "aoi": _aoi_called(
+                    {"aoi_index": row["aoi_index"], "name": row.get("aoi_name") or row.get("aoi_id")}
+                ),
                 "lat": row["lat"],
                 "lon": row["lon"],
                 "rows": list(_picture_rows(row, recipe, thumbnails)),

@@ -77,6 +77,10 @@ def _text_columns(sensors: SensorTable) -> tuple[str, ...]:
     return ("cell", "status", *dates, *scenes)
 
 
+NAMES = ("aoi_name", "aoi_id")
+"""What an AOI's file calls it; columns that are there if it calls any of them something."""
+
+
 def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
     """Return ``chip_metadata.csv`` as a table with typed columns and footprints.
 
@@ -109,7 +113,7 @@ def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
                 shapes.append(shapely.from_wkt([text if chip else None for text, chip in outlines]))
                 parts.append(part)
         table = pd.concat(parts, ignore_index=True)
-        for name in table.columns.difference([*texts, *views], sort=False):
+        for name in table.columns.difference([*texts, *NAMES, *views], sort=False):
             table[name] = _typed(table[name], required=name in _INTEGERS)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ReleaseError(

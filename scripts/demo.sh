@@ -7,7 +7,7 @@ setup requirements.lock
 "$venv/bin/python" scripts/run.py -c configs/demo.yaml "$@"
 "$venv/bin/python" scripts/verify.py data/demo/processed/demo
 
-cube=$(ls -d data/demo/interim/demo/cubes/*.zarr | head -n 1)
+cube=$(ls -d data/demo/interim/cubes/*.zarr | head -n 1)
 cat <<TEXT
 
 release   data/demo/processed/demo

@@ -180,7 +180,7 @@ def grid_of(group: Any, resolution: int) -> GeoBox:
 
 
 def test_the_map_is_in_the_cube(made: Made) -> None:
-    group = open_cube(Layout.of(made.config).cubes / f"aoi_{AOI:06}.zarr")["worldcover"]
+    group = open_cube(Layout.of(made.config).root, AOI)["worldcover"]
     assert group["map"].dtype == np.uint8
     assert group["map"].attrs["flag_values"][:2] == [10, 20]
     assert group["map"].attrs["flag_meanings"].split()[:2] == ["tree_cover", "shrubland"]
@@ -191,7 +191,7 @@ def test_the_map_is_in_the_cube(made: Made) -> None:
 
 
 def test_the_series_is_in_the_cube(made: Made) -> None:
-    group = open_cube(Layout.of(made.config).cubes / f"aoi_{AOI:06}.zarr")["landsat7"]
+    group = open_cube(Layout.of(made.config).root, AOI)["landsat7"]
     assert set(group.data_vars) >= {"blue", "green", "red", "nir08", "qa_pixel"}
     assert group.sizes["time"] == 4
     items = {item["id"]: item for item in json.loads((made.archive / "items.json").read_text())["features"]}
@@ -327,7 +327,7 @@ def test_two_configs_build_at_once_in_one_process(archive: Path, tmp_path: Path)
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(build, configs)) == [0, 0]
-    one, two = (open_cube(Layout.of(config).cubes / f"aoi_{AOI:06}.zarr") for config in configs)
+    one, two = (open_cube(Layout.of(config).root, AOI) for config in configs)
     assert set(np.unique(one["worldcover/map"])) == {10, 30, 40, 50, 80}
     np.testing.assert_array_equal(two["worldcover/map"], two["lulc/lulc"])
 

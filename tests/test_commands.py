@@ -94,7 +94,6 @@ def test_bad_input_is_one_line_and_exit_2(
         (["build", "--retry-faild"], "Did you mean '--retry-failed'?"),
         (["build"], "Missing option '-c'"),
         (["build", "-c", "nowhere.yaml"], "nowhere.yaml: no such config file"),
-        (["build", "-c", "configs/demo.yaml", "--aoi", "0", "some"], "'some' is not a valid integer"),
         (["verify"], "Missing argument 'RELEASE'"),
         (["verify", "nowhere"], "error: nowhere"),
     ],
@@ -134,7 +133,7 @@ def test_several_values_stand_together_or_apart() -> None:
         "c=2",
     ]
     values = subcommand("build").make_context("build", words).params
-    assert values["aoi"] == (3, 7, 9)
+    assert values["aoi"] == ("3", "7", "9")
     assert values["retry_failed"]
     assert values["settings"] == ("a.b=1", "c=2")
 
@@ -200,7 +199,8 @@ def test_a_build_with_nothing_to_do_imports_no_library_for_reading(
 ) -> None:
     config = demo_config(tmp_path)
     # Files are replaced and never written into, so names of the same ones will do.
-    shutil.copytree(Layout.of(demo).root.path, Layout.of(config).root.path, copy_function=os.link)
+    working, lock = Layout.of(config).working.path, shutil.ignore_patterns(".lock")
+    shutil.copytree(Layout.of(demo).working.path, working, copy_function=os.link, ignore=lock)
     command = ["build", "-c", "configs/demo.yaml", *overrides(config)]
     code = f"import sys; from release.cli import main; main({command!r}, standalone_mode=False)"
     done = run("-c", f"{code}; print(*sys.modules)")
@@ -240,7 +240,7 @@ def test_a_dry_run_builds_nothing(demo_config: Callable[..., Config], tmp_path: 
     done = run("scripts/build_cubes.py", "-c", "configs/demo.yaml", *overrides(config), "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "no scene for 2023-07-01/2023-09-30" in " ".join(done.stdout.split())
-    assert not (Path(config.directory.working) / "demo" / "cubes").exists()
+    assert not (Path(config.directory.working) / "cubes").exists()
 
 
 def test_ctrl_c_and_a_batch_system_stop_in_seconds_and_the_next_run_goes_on(
@@ -250,7 +250,7 @@ def test_ctrl_c_and_a_batch_system_stop_in_seconds_and_the_next_run_goes_on(
     command = ["scripts/build_cubes.py", "-c", "configs/demo.yaml", *overrides(config), "--aoi", "0", "5"]
     for setting in ("compute.workers=1", "s2l2a.bands=[B02, B03, B04]", "lc2l2=", "s1rtc.bands=[vv]"):
         command += ["--set", setting]
-    working = Path(config.directory.working) / "demo"
+    working = Path(config.directory.working)
     # A terminal interrupts all processes, a batch system terminates the one that it started.
     for number, (stop, kind) in enumerate([(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], start=1):
         before = len(list((working / "building").glob("*/*.json")))
@@ -273,7 +273,7 @@ def test_ctrl_c_and_a_batch_system_stop_in_seconds_and_the_next_run_goes_on(
         assert "stopped: " in stderr
         assert "Traceback" not in stderr, stderr
         assert not list(Path(config.directory.working).rglob("zarr.json.partial"))
-        logs = sorted((working / "logs").iterdir())
+        logs = sorted((working / "demo" / "logs").iterdir())
         assert len(logs) == number
         assert "build_cubes ended with 130" in logs[-1].read_text()
     done = run(*command)

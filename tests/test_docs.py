@@ -123,7 +123,7 @@ def demo_ran(demo: Config, sample_archive: Archive, tmp_path_factory: pytest.Tem
         "directory.output": folder / "data" / "demo" / "processed",
     }
     config = load_config(folder / "configs" / "demo.yaml", [f"{key}={value}" for key, value in here.items()])
-    shutil.copytree(Layout.of(demo).root.path, Layout.of(config).root.path)
+    shutil.copytree(Layout.of(demo).working.path, Layout.of(config).working.path)
     build_cubes(config, ThreadEngine())  # nothing is left to build; its records are of the two AOIs
     chip(config)
     make_release(config)

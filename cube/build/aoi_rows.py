@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from cube.config.aoi import aoi_label
 from cube.errors import DiskFullError, GelosError, StoreError
 from cube.redaction import without_signature
 from cube.run.logs import event
@@ -33,6 +34,11 @@ class AoiRows:
         """Return how many runs have begun to build an AOI."""
         return self._board[aoi_index].tries
 
+    def label(self, aoi_index: int) -> str:
+        """Return what people are shown of an AOI."""
+        row = self._board[aoi_index]
+        return aoi_label(aoi_index, row.name or row.id)
+
     def update(self, aoi_index: int, **changes: Any) -> None:
         """Change an AOI's row; a new status is logged.
 
@@ -53,12 +59,17 @@ class AoiRows:
         if self._progress is not None:
             self._progress(aoi_index, row)
 
+    def note(self, aoi_index: int, **changes: Any) -> None:
+        """Change facts of an AOI's row that are no news."""
+        if any(getattr(self._board[aoi_index], name) != value for name, value in changes.items()):
+            self._board.update(aoi_index, **changes)
+
     def fail(self, aoi_index: int, error: Exception, **changes: Any) -> None:
         """Say why an AOI is given up; a fault of the program is logged with its traceback."""
         reason = error_in_one_line(error)
         if not isinstance(error, GelosError):
             facts = event("fault", aoi=aoi_index)
-            _LOG.error("AOI %06d: %s", aoi_index, reason, exc_info=error, extra=facts)
+            _LOG.error("AOI %s: %s", self.label(aoi_index), reason, exc_info=error, extra=facts)
         self.update(aoi_index, status=AoiState.FAILED, reason=reason, **changes)
 
 
@@ -66,4 +77,11 @@ def _log_status(aoi_index: int, row: AoiStatus) -> None:
     level = logging.ERROR if row.status is AoiState.FAILED else logging.INFO
     text = f"{row.status}: {row.reason}" if row.reason else str(row.status)
     facts = {"status": str(row.status), "reason": row.reason, "done": row.done, "tries": row.tries}
-    _LOG.log(level, "AOI %06d: %s", aoi_index, text, extra=event("aoi", aoi=aoi_index, **facts))
+    facts |= {key: value for key, value in (("name", row.name), ("id", row.id)) if value}
+    _LOG.log(
+        level,
+        "AOI %s: %s",
+        aoi_label(aoi_index, row.name or row.id),
+        text,
+        extra=event("aoi", aoi=aoi_index, **facts),
+    )

@@ -27,6 +27,8 @@ class BlockTask:
     """One block, with all that a worker needs to read and write it."""
 
     cubes: Folder
+    cube: str
+    """Name of the cube."""
     markers: Folder
     aoi_index: int
     block: Block
@@ -61,12 +63,13 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     Raises
     ------
     StoreError
-        If the cube is sealed: the block was made, and is made again only because its worker died
-        since.
+        If the cube is sealed with this block: it was made, and is made again only because its
+        worker died since.
     """
     if (made := _record_of(task)) is not None:
         return made
-    if read_seal(task.cubes, task.aoi_index) is not None:
+    sealed = read_seal(task.cubes, task.cube)
+    if sealed is not None and task.block.name not in sealed["attributes"].get("not_fetched", ()):
         raise StoreError(f"block {task.block.name}: its cube is sealed already")
     digests, valid, placed = {}, {}, PlacedByItem()
     bands = read_bands(
@@ -85,7 +88,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         if (made := _record_of(task)) is not None:
             return made
         valid[band] = int(np.count_nonzero(~task.sensor.band(band).is_nodata(values)))
-        digests[band] = write_block(task.cubes, task.aoi_index, task.block, band, values)
+        digests[band] = write_block(task.cubes, task.cube, task.block, band, values)
     record: dict[str, Any] = {"fingerprint": task.fingerprint, "digests": digests, "valid": valid}
     if placed:
         record["placed_by_item"] = sorted(map(list, placed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
@@ -13,7 +14,8 @@ from cube.config.aoi import Aoi
 from cube.config.models import Config
 from cube.errors import DiskFullError, LostSceneError, ServiceError, UnusableError
 from cube.pixels.access import check_access
-from cube.run.layout import Layout, aoi_stem
+from cube.run.layout import Layout
+from cube.run.lock import NamedLocks
 from cube.run.logs import event
 from cube.run.status import AoiState
 from cube.run.tasks import Outcome
@@ -21,8 +23,9 @@ from cube.scenes.estimate import estimate_cost
 from cube.scenes.explain import Skipped
 from cube.scenes.lost import LostScene
 from cube.scenes.plan import CubePlan
+from cube.store.borrow import borrow_blocks
 from cube.store.open import read_array
-from cube.store.resume import BlockRecords, close_cube, keep_blocks, reopen_cube
+from cube.store.resume import BlockRecords, close_cube, keep_blocks
 from cube.store.sealed import describes, read_seal
 from cube.store.write import write_template
 from cube.windows.grid import Block
@@ -30,11 +33,13 @@ from cube.windows.grid import Block
 from .aoi_rows import AoiRows, error_in_one_line
 from .block import BlockTask
 from .losses import LossWatch
-from .plans import AoiPlanner, access_of
+from .plans import AoiPlanner, access_of, plan_name
 from .prefilter import candidate_classes, needed_blocks
 from .shortfalls import shortfalls_of
 
 _LOG = logging.getLogger(__name__)
+_LOOK_AGAIN_S = 1.0
+"""Between two looks at a cube that another run is building."""
 
 _SHORTFALLS = "shortfalls"
 _PLACED_BY_ITEM = "placed_by_item"
@@ -84,11 +89,18 @@ class BlockQueue:
         self._losses = losses
         self._tries: dict[int, int] = {}
         self._cubes: dict[int, _OpenCube] = {}
+        self._locks = NamedLocks(layout.locks)
+        self._elsewhere: deque[tuple[Aoi, Future[CubePlan]]] = deque()
+        """AOIs whose cubes another run is building."""
         self._ready: deque[BlockTask] = deque()
         self._in_flight = 0
         self._any_planned = False
         self.fetched = 0
         """Blocks that were read and written."""
+
+    def close(self) -> None:
+        """Let go of the cubes that are not finished."""
+        self._locks.release_all()
 
     def take(self, count: int) -> Sequence[BlockTask]:
         """Return up to `count` blocks; waits for a plan only where nothing is in flight."""
@@ -97,10 +109,8 @@ class BlockQueue:
             if not self._ready:
                 if taken:  # they need not wait for further plans
                     break
-                planned = self._planner.take(wait_for_it=self._in_flight == 0)
-                if planned is None:
+                if not self._begin_another():
                     break
-                self._begin(*planned)
                 continue
             taken.append(self._ready.popleft())
             self._in_flight += 1
@@ -154,13 +164,40 @@ class BlockQueue:
                 return
             reason += f" ({task.sensor.title} has no other choice)"
         facts = {"aoi": task.aoi_index, "block": task.block.name}
-        _LOG.error("AOI %06d: %s", task.aoi_index, reason, extra=event("block", **facts))
+        _LOG.error("AOI %s: %s", self._rows.label(task.aoi_index), reason, extra=event("block", **facts))
         cube.error = cube.error or reason
 
-    def _begin(self, aoi: Aoi, planned: Future[CubePlan]) -> None:
+    def _begin_another(self) -> bool:
+        """Begin an AOI, or return False; waits only where nothing is in flight."""
+        idle = self._in_flight == 0
+        planned = self._planner.take(wait_for_it=idle and not self._elsewhere)
+        if planned is not None:
+            self._begin(*planned)
+            return True
+        waiting = len(self._elsewhere)
+        for _ in range(waiting):
+            self._begin(*self._elsewhere.popleft(), is_first_look=False)
+        if waiting and idle and len(self._elsewhere) == waiting:
+            time.sleep(_LOOK_AGAIN_S)
+        return bool(waiting) and (idle or len(self._elsewhere) < waiting)
+
+    def _begin(self, aoi: Aoi, planned: Future[CubePlan], *, is_first_look: bool = True) -> None:
         tries = self._tries.setdefault(aoi.index, self._rows.tries(aoi.index) + 1)
         try:
-            self._take_up(aoi, planned, tries)
+            plan = self._plan_of(aoi, planned)
+            if plan is None:
+                return
+            if other := self._locks.take(plan.cube):
+                self._elsewhere.append((aoi, planned))
+                if is_first_look:
+                    text = "AOI %s: another run (%s) is at its cube, which is waited for"
+                    _LOG.info(text, self._rows.label(aoi.index), other, extra=event("waiting", aoi=aoi.index))
+                return
+            try:
+                self._take_up(aoi, plan, tries)
+            except BaseException:
+                self._locks.release(plan.cube)  # others that wait for the cube may try
+                raise
         except ServiceError:
             raise
         except UnusableError as error:
@@ -172,37 +209,51 @@ class BlockQueue:
 
     def _give_up(self, aoi_index: int, error: Exception, **changes: Any) -> None:
         """Fail an AOI that has no block in flight."""
-        self._cubes.pop(aoi_index, None)
+        cube = self._cubes.pop(aoi_index, None)
+        if cube is not None:
+            self._locks.release(cube.plan.cube)
         self._rows.fail(aoi_index, error, **changes)
 
-    def _take_up(self, aoi: Aoi, planned: Future[CubePlan], tries: int) -> None:
-        """Find what is on disk already, and line the rest up."""
+    def _plan_of(self, aoi: Aoi, planned: Future[CubePlan]) -> CubePlan | None:
+        """Return an AOI's plan; one that is skipped has none, and uses no cube."""
+        name = plan_name(aoi, self._config)
         try:
             plan = planned.result()
         except Skipped as skipped:
-            reopen_cube(self._layout, aoi.index)  # another config's cube is not wanted
-            facts: dict[str, Any] = {"reason": skipped.reason, "lost": self._planner.lost_scenes(aoi)}
-            self._rows.update(aoi.index, status=AoiState.SKIPPED, done=0.0, **facts)
-            return
+            facts = {"reason": skipped.reason, "lost": self._planner.lost_scenes(aoi)}
+            self._rows.update(aoi.index, status=AoiState.SKIPPED, done=0.0, cube="", plan=name, **facts)
+            return None
         self._any_planned = True
-        facts = {"epsg": plan.epsg, "width_m": plan.bounds.width, "height_m": plan.bounds.height}
-        facts["lost"] = self._planner.lost_scenes(aoi)
+        self._rows.note(aoi.index, cube=plan.cube, plan=name)
+        return plan
+
+    def _take_up(self, aoi: Aoi, plan: CubePlan, tries: int) -> None:
+        """Find what is on disk already of a cube that is locked, and line the rest up."""
+        aoi_index = plan.aoi_index
+        facts: dict[str, Any] = {
+            "epsg": plan.epsg,
+            "width_m": plan.bounds.width,
+            "height_m": plan.bounds.height,
+            "lost": self._planner.lost_scenes(aoi),
+        }
         if (seal := self._current_seal(plan)) is not None:
-            self._layout.building.remove_folder(aoi_stem(aoi.index))
+            self._layout.building.remove_folder(plan.cube)
             reason = "; ".join(seal["attributes"].get(_SHORTFALLS, ()))
-            self._rows.update(aoi.index, status=AoiState.BUILT, reason=reason, done=1.0, **facts)
+            self._rows.update(aoi_index, status=AoiState.BUILT, reason=reason, done=1.0, **facts)
+            self._locks.release(plan.cube)
             return
         _check_access(plan, self._config)
-        self._rows.update(aoi.index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **facts)
+        self._rows.update(aoi_index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **facts)
         cube = _OpenCube(aoi, plan, keep_blocks(self._layout, plan))
+        cube.records |= borrow_blocks(self._layout, plan, cube.records, self._locks)
         self._check_room(cube)
         write_template(self._layout.cubes, plan)
-        self._cubes[aoi.index] = cube
+        self._cubes[aoi_index] = cube
         if cube.records:
-            self._rows.update(aoi.index, done=cube.share_done)
+            self._rows.update(aoi_index, done=cube.share_done)
         self._line_up(cube, plan.blocks("lulc"))
         if self._config.aoi.fetch == "all" or not cube.waiting:
-            self._ask_for_imagery(aoi.index)
+            self._ask_for_imagery(aoi_index)
 
     def _line_up(self, cube: _OpenCube, blocks: Iterable[Block]) -> None:
         """Let the blocks be made that are not on disk."""
@@ -227,12 +278,12 @@ class BlockQueue:
     def _wanted_blocks(self, plan: CubePlan) -> Collection[str]:
         if self._config.aoi.fetch == "all":
             return {block.name for block in plan.all_blocks}
-        lulc = read_array(self._layout.cubes, plan.aoi_index, "lulc/lulc")
+        lulc = read_array(self._layout.cubes, plan.cube, "lulc/lulc")
         return needed_blocks(candidate_classes(lulc, plan, self._config), plan, self._config)
 
     def _current_seal(self, plan: CubePlan) -> dict[str, Any] | None:
         """Return the root of a sealed cube if it is the plan's, and holds every block wanted."""
-        sealed = read_seal(self._layout.cubes, plan.aoi_index)
+        sealed = read_seal(self._layout.cubes, plan.cube)
         if sealed is None or not describes(sealed, plan):
             return None
         left_out = set(sealed["attributes"].get("not_fetched", ()))
@@ -252,7 +303,8 @@ class BlockQueue:
         sensor_plan = plan.sensor(block.sensor)
         return BlockTask(
             cubes=self._layout.cubes,
-            markers=self._layout.markers(plan.aoi_index),
+            cube=plan.cube,
+            markers=self._layout.markers(plan.cube),
             aoi_index=plan.aoi_index,
             block=block,
             geobox=plan.geobox(block.sensor)[block.roi],
@@ -272,18 +324,21 @@ class BlockQueue:
         files alone, not from which was read first.
         """
         cube = self._cubes.pop(aoi_index)
-        if cube.lost and not cube.error:
-            self._planner.plan_again(cube.aoi, cube.lost)
-            return
-        if cube.error:
-            self._planner.record_lost(cube.aoi, cube.lost)
-            lost = self._planner.lost_scenes(cube.aoi)
-            self._rows.update(aoi_index, status=AoiState.FAILED, reason=cube.error, lost=lost)
-            return
-        shortfalls = shortfalls_of(cube.plan, cube.records)
-        notes = {_SHORTFALLS: shortfalls, _PLACED_BY_ITEM: _placed_by_item(cube.records)}
-        close_cube(self._layout, cube.plan, cube.records, cube.left_out, **notes)
-        self._rows.update(aoi_index, status=AoiState.BUILT, reason="; ".join(shortfalls), done=1.0)
+        try:
+            if cube.lost and not cube.error:
+                self._planner.plan_again(cube.aoi, cube.lost)
+                return
+            if cube.error:
+                self._planner.record_lost(cube.aoi, cube.lost)
+                lost = self._planner.lost_scenes(cube.aoi)
+                self._rows.update(aoi_index, status=AoiState.FAILED, reason=cube.error, lost=lost)
+                return
+            shortfalls = shortfalls_of(cube.plan, cube.records)
+            notes = {_SHORTFALLS: shortfalls, _PLACED_BY_ITEM: _placed_by_item(cube.records)}
+            close_cube(self._layout, cube.plan, cube.records, cube.left_out, **notes)
+            self._rows.update(aoi_index, status=AoiState.BUILT, reason="; ".join(shortfalls), done=1.0)
+        finally:
+            self._locks.release(cube.plan.cube)
 
 
 def _placed_by_item(records: BlockRecords) -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ from cube.run.command import (
 if TYPE_CHECKING:
     from cube.config.models import Config
     from cube.doctor.check import Check
+    from cube.run.status import AoiStatus
 
     from .run import BuildSummary
 
@@ -33,9 +34,8 @@ _AOI_OPTION = click.option(
     "--aoi",
     cls=Severals,
     multiple=True,
-    type=int,
-    metavar="INDEX...",
-    help="Only these AOIs (several, or repeated).",
+    metavar="INDEX|NAME...",
+    help="Only these AOIs, by index, name or id (several, or repeated).",
 )
 
 
@@ -43,8 +43,8 @@ _AOI_OPTION = click.option(
 class BuildOptions:
     """What a build is told beside its config."""
 
-    aoi: tuple[int, ...] = ()
-    """Indices of the AOIs (empty: all)."""
+    aoi: tuple[str, ...] = ()
+    """Indices, names or ids of the AOIs (empty: all)."""
     retry_failed: bool = False
     """Only AOIs that failed in an earlier run; the catalog is asked again for them."""
     recheck_lost: bool = False
@@ -70,7 +70,7 @@ def build_options(function: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(function)
     def with_options(
         common: CommonOptions,
-        aoi: tuple[int, ...],
+        aoi: tuple[str, ...],
         scheduler: str,
         *,
         retry_failed: bool,
@@ -86,7 +86,7 @@ def build_options(function: Callable[..., int]) -> Callable[..., int]:
 @verb("plan", "gelos-lc plan -c configs/demo.yaml", "gelos-lc plan -c configs/demo.yaml --aoi 0 1")
 @config_options
 @_AOI_OPTION
-def plan_command(common: CommonOptions, aoi: tuple[int, ...]) -> int:
+def plan_command(common: CommonOptions, aoi: tuple[str, ...]) -> int:
     """Show scenes, sizes and time of every AOI."""
     return run_plan(common, aoi)
 
@@ -152,7 +152,37 @@ def _checks(path: str, settings: tuple[str, ...]) -> Iterator[Check]:
     yield from examine(config, functools.partial(access_of, config))
 
 
-def run_plan(common: CommonOptions, aoi: tuple[int, ...]) -> int:
+@verb("prune", "gelos-lc prune -c configs/demo.yaml", "gelos-lc prune -c configs/demo.yaml --yes")
+@config_options
+@click.option("--yes", is_flag=True, help="Remove them.")
+def prune_command(common: CommonOptions, *, yes: bool) -> int:
+    """List cubes and plans that no version uses, or remove them."""
+    return run_verb("prune", common, lambda config: run_prune(config, remove=yes), keep_log=yes)
+
+
+def run_prune(config: Config, *, remove: bool) -> int:
+    """Print what no version of the working folder uses, and remove it if asked to; returns 0."""
+    from cube.run.logs import event
+
+    from .prune import cube_bytes, find_unused, remove_unused
+
+    found = find_unused(config)
+    sizes = {cube: cube_bytes(config, cube) for cube in found.cubes}
+    print_table(
+        "Used by no version", ["cube", "MB"], [[name, f"{n / 1e6:,.1f}"] for name, n in sizes.items()]
+    )
+    if remove:
+        found = remove_unused(config, lambda cube: _LOG.info("removed %s", cube, extra=event("removed")))
+    total = sum(sizes[cube] for cube in found.cubes if cube in sizes) / 1e6
+    what = f"{len(found.cubes)} cubes ({total:,.1f} MB) and {len(found.plans)} plans"
+    versions = f"no version here uses ({', '.join(found.versions) or 'there is none'})"
+    print(f"removed {what}, which {versions}" if remove else f"{what} are there that {versions}")
+    if not remove and (found.cubes or found.plans):
+        print("--yes removes them; a config that needs one again fetches it again")
+    return 0
+
+
+def run_plan(common: CommonOptions, aoi: tuple[str, ...]) -> int:
     """Print what the cubes of AOIs would take (none named: of all); returns the exit code."""
 
     def show(config: Config) -> int:
@@ -208,13 +238,21 @@ def _print_summary(summary: BuildSummary) -> None:
     from .plan_table import extent_text
 
     rows = [
-        [f"{index:06}", row.status, row.epsg or "", extent_text(row.width_m, row.height_m), row.reason]
+        [
+            _label(index, row),
+            row.status,
+            row.epsg or "",
+            extent_text(row.width_m, row.height_m),
+            row.reason,
+        ]
         for state in (AoiState.FAILED, AoiState.SKIPPED, AoiState.BUILDING, AoiState.BUILT)
         for index, row in summary.rows.items()
         if row.status is state
     ]
     print_table("Cubes", ["AOI", "status", "EPSG", "extent", "reason"], rows)
     print(f"{summarize_states(summary.rows)}; {summary.fetched_blocks} blocks fetched")
+    if summary.rows and not summary.fetched_blocks and summary.count(AoiState.BUILT) == len(summary.rows):
+        print("nothing was fetched: the cubes are there, of this version or another in the same folder")
     for line in _findings(summary):
         print(line)
 
@@ -223,13 +261,19 @@ def _findings(summary: BuildSummary) -> Iterator[str]:
     """Say of cubes what their state does not: scenes that were lost, pixels that are not there."""
     from cube.run.status import AoiState
 
-    without = {index: len(row.lost) for index, row in summary.rows.items() if row.lost}
+    without = {_label(index, row): len(row.lost) for index, row in summary.rows.items() if row.lost}
     if without:
-        areas = ", ".join(f"{index:06}" for index in without)
+        areas = ", ".join(without)
         yield (
             f"{sum(without.values())} scenes are lost, their files missing or broken; AOI {areas} does "
             "without (aoi_metadata.geojson names them; --recheck-lost asks again)"
         )
     for index, row in summary.rows.items():
         if row.status is AoiState.BUILT and row.reason:
-            yield f"warning: AOI {index:06} holds fewer pixels than its scenes promise: {row.reason}"
+            yield f"warning: AOI {_label(index, row)} holds fewer pixels than its scenes promise: {row.reason}"
+
+
+def _label(aoi_index: int, row: AoiStatus) -> str:
+    from cube.config.aoi import aoi_label
+
+    return aoi_label(aoi_index, row.name or row.id)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from cube.config.aoi import load_aois
+from cube.config.aoi import aoi_label
 from cube.config.models import Config, Extent
 from cube.errors import GelosError, ReadError
 from cube.run.command import EXIT_FAILED, print_table
@@ -15,7 +15,7 @@ from cube.run.progress import draw_steps
 from cube.scenes.estimate import MODEL, Cost, estimate_cost
 from cube.scenes.plan import CubePlan
 
-from .plans import candidates_of, plan_cubes
+from .plans import candidates_of, plan_cubes, wanted_aois
 
 _COLUMNS = [
     "AOI",
@@ -28,7 +28,7 @@ _COLUMNS = [
 ]
 
 
-def print_plans(config: Config, only: Sequence[int] = (), *, bars: bool = True) -> int:
+def print_plans(config: Config, only: Sequence[int | str] = (), *, bars: bool = True) -> int:
     """Plan AOIs (none named: all), and print what their cubes would take; nothing is built or kept.
 
     Returns
@@ -38,10 +38,10 @@ def print_plans(config: Config, only: Sequence[int] = (), *, bars: bool = True) 
     """
     rows: list[list[object]] = []
     total, candidates, failed = Cost(), Counter[str](), False
-    count = len(set(only)) or len(load_aois(config))
+    count = len(wanted_aois(config, only=only))
     with draw_steps(bars=bars) as report:
         for aoi, outcome in plan_cubes(config, only=only):
-            name = f"{aoi.index:06}"
+            name = aoi_label(aoi.index, aoi.name or aoi.id)
             found = _candidates_or_error(outcome, config) if isinstance(outcome, CubePlan) else outcome
             if isinstance(outcome, CubePlan) and isinstance(found, dict):
                 cost = estimate_cost(outcome)

@@ -15,15 +15,15 @@ from typing import Any, Self
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
-from cube.config.aoi import Aoi, load_aois
+from cube.config.aoi import Aoi, aoi_label, load_aois, pick_aois
 from cube.config.models import Config
 from cube.config.profiles import DEFAULT_PROFILE
 from cube.config.sensor_models import SensorConfig, Sentinel2Config
-from cube.errors import CatalogError, ConfigError, GelosError, LostSceneError, ReadError, UnusableError
+from cube.errors import CatalogError, GelosError, LostSceneError, ReadError, UnusableError
 from cube.pixels.access import Access
 from cube.pixels.read import read_band
 from cube.retry import heed
-from cube.run.layout import Layout, aoi_stem
+from cube.run.layout import Layout, recipe_stem
 from cube.run.logs import event
 from cube.run.status import AoiState, StatusBoard
 from cube.scenes.acquisition import Acquisition
@@ -67,7 +67,7 @@ def access_of(config: Config, key: str, catalog: str = "") -> Access:
 
 
 def plan_cubes(
-    config: Config, *, only: Collection[int] = (), catalog: Catalog | None = None
+    config: Config, *, only: Collection[int | str] = (), catalog: Catalog | None = None
 ) -> Iterator[tuple[Aoi, CubePlan | Skipped | GelosError]]:
     """Plan AOIs without building or keeping anything: what a dry run shows."""
     catalog = catalog or open_catalog(config)
@@ -75,7 +75,7 @@ def plan_cubes(
     clear_share, any_planned = _clear_share(config, LossWatch()), False
     for aoi in wanted_aois(config, only=only):
         try:
-            lost = LostRecord(layout.lost, aoi).read()
+            lost = LostRecord(layout.lost, plan_name(aoi, config)).read()
             kept = _kept_plan(aoi, config, layout, lost)
             yield aoi, kept or _plan_without(lost, aoi, config, catalog, clear_share, lambda _: None)[0]
             any_planned = True
@@ -87,22 +87,16 @@ def plan_cubes(
             yield aoi, outcome
 
 
-def wanted_aois(config: Config, *, only: Collection[int] = (), retry_failed: bool = False) -> list[Aoi]:
+def wanted_aois(config: Config, *, only: Collection[int | str] = (), retry_failed: bool = False) -> list[Aoi]:
     """Return the AOIs that a run is to build: those in `only`, or all if it is empty.
 
     Raises
     ------
     ConfigError
-        If there is no AOI of an index.
+        If there is no AOI of an index, name or id.
     """
     aois = load_aois(config)
-    known = {aoi.index for aoi in aois}
-    if unknown := sorted(set(only) - known):
-        raise ConfigError(
-            f"--aoi {unknown[0]}: there is no such AOI in {config.aoi_path} as the config cuts it; "
-            f"indices go from {min(known)} to {max(known)}"
-        )
-    named = [aoi for aoi in aois if not only or aoi.index in only]
+    named = pick_aois(aois, only, config.aoi_path) if only else aois
     if not retry_failed:
         return named
     board = StatusBoard(Layout.of(config).root, aois)
@@ -154,7 +148,7 @@ def _plan_without(
 
 def _kept_plan(aoi: Aoi, config: Config, layout: Layout, lost: tuple[LostScene, ...]) -> CubePlan | None:
     try:
-        record = json.loads(layout.plans.read(_plan_name(aoi)))
+        record = json.loads(layout.plans.read(f"{plan_name(aoi, config)}.json"))
         if record["question"] == _planning_digest(aoi, config, lost):
             return CubePlan.from_json(record["plan"], config.table)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -162,8 +156,13 @@ def _kept_plan(aoi: Aoi, config: Config, layout: Layout, lost: tuple[LostScene, 
     return None
 
 
-def _plan_name(aoi: Aoi) -> str:
-    return f"{aoi_stem(aoi.index)}.json"
+def plan_name(aoi: Aoi, config: Config) -> str:
+    """Return what an AOI's plan is called, which belongs to its question, not to a version.
+
+    The scenes that are lost are no part of the name, but of the question that a plan answers: their
+    record, which has the same name, says which plan holds.
+    """
+    return recipe_stem(aoi.index, _planning_digest(aoi, config))
 
 
 def _clear_share(config: Config, losses: LossWatch) -> ClearShare | None:
@@ -304,7 +303,12 @@ class AoiPlanner:
         """Put lost scenes on record, and say so."""
         for scene in sorted(set(lost)):
             facts = {"item": scene.item, "asset": scene.asset, "cause": scene.cause}
-            _LOG.warning("AOI %06d: lost: %s", aoi.index, scene, extra=event("lost", aoi=aoi.index, **facts))
+            _LOG.warning(
+                "AOI %s: lost: %s",
+                aoi_label(aoi.index, aoi.name or aoi.id),
+                scene,
+                extra=event("lost", aoi=aoi.index, **facts),
+            )
         self._recorded[aoi.index] = aoi
         self._record(aoi).add(lost)
 
@@ -316,7 +320,7 @@ class AoiPlanner:
         ]
 
     def _record(self, aoi: Aoi) -> LostRecord:
-        return LostRecord(self._layout.lost, aoi)
+        return LostRecord(self._layout.lost, plan_name(aoi, self._config))
 
     def _plan_first(self, aoi: Aoi) -> CubePlan:
         """Plan an AOI for the first time in this run."""
@@ -326,7 +330,10 @@ class AoiPlanner:
             record.withdraw(scene.item for scene in lost)
             for scene in lost:
                 _LOG.info(
-                    "AOI %06d: asked again: %s", aoi.index, scene, extra=event("replanned", aoi=aoi.index)
+                    "AOI %s: asked again: %s",
+                    aoi_label(aoi.index, aoi.name or aoi.id),
+                    scene,
+                    extra=event("replanned", aoi=aoi.index),
                 )
         return self._plan(aoi, ask_again=self._ask_again)
 
@@ -338,6 +345,7 @@ class AoiPlanner:
         about again.
         """
         config, plans = self._config, self._layout.plans
+        name = f"{plan_name(aoi, config)}.json"
         lost = self._record(aoi).read()
         kept = _kept_plan(aoi, config, self._layout, lost)
         if kept is not None and not ask_again:
@@ -349,13 +357,18 @@ class AoiPlanner:
         except Skipped as skipped:
             scenes_seen = [scene.to_json() for scene in skipped.scenes_seen]
             record = {"skipped": skipped.reason, "candidates": scenes_seen}
-            plans.write(_plan_name(aoi), canonical_json(record))
+            plans.write(name, canonical_json(record))
             raise
         question = _planning_digest(aoi, config, lost)
-        plans.write(_plan_name(aoi), canonical_json({"question": question, "plan": plan.to_json()}))
+        plans.write(name, canonical_json({"question": question, "plan": plan.to_json()}))
         if ask_again:
             text = what_changed(kept, plan)
-            _LOG.info("AOI %06d: %s", aoi.index, text, extra=event("replanned", aoi=aoi.index))
+            _LOG.info(
+                "AOI %s: %s",
+                aoi_label(aoi.index, aoi.name or aoi.id),
+                text,
+                extra=event("replanned", aoi=aoi.index),
+            )
         return plan
 
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.run.layout import Layout
-from cube.run.lock import hold
+from cube.run.lock import hold, share
 from cube.run.status import AoiState, AoiStatus, StatusBoard
 from cube.run.tasks import Engine
 from cube.scenes.catalog import open_catalog
 from cube.scenes.query import Catalog
+from cube.store.takeover import take_over
 
 from .aoi_rows import AoiCallback, AoiRows
 from .block import build_block
@@ -50,7 +51,7 @@ def build_cubes(
     config: Config,
     engine: Engine,
     *,
-    only: Collection[int] = (),
+    only: Collection[int | str] = (),
     retry_failed: bool = False,
     recheck_lost: bool = False,
     progress: AoiCallback | None = None,
@@ -65,7 +66,7 @@ def build_cubes(
     engine
         Where blocks are read and written.
     only
-        Indices of the AOIs to build (empty: all).
+        Indices, names or ids of the AOIs to build (empty: all).
     retry_failed
         Only those AOIs that failed in an earlier run; the catalog is asked again for them.
     recheck_lost
@@ -85,15 +86,16 @@ def build_cubes(
     ConfigError, AoiError
         If nothing can be begun.
     BusyError
-        If another run holds the working folder.
+        If another run holds the version's folder, or is clearing the working folder away.
     ServiceError
         If a service or store cannot be used at all.
     """
     layout = Layout.of(config)
     layout.make(config)
-    with hold(layout.root):
+    with hold(layout.root), share(layout.working, if_alone=layout.sweep_shared):
         engine.wait_for_earlier_tasks(layout.root.url)
         layout.sweep()
+        take_over(layout)
         wanted = wanted_aois(config, only=only, retry_failed=retry_failed)
         board = StatusBoard(layout.root, load_aois(config))
         board.write()
@@ -107,5 +109,6 @@ def build_cubes(
                     for outcome in outcomes:
                         blocks.finish(outcome)
             finally:
+                blocks.close()
                 board.write()
         return BuildSummary({aoi.index: board[aoi.index] for aoi in wanted}, blocks.fetched)

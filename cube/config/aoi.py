@@ -1,19 +1,18 @@
-"""Areas of interest: polygons by index, read from a plain GeoJSON file and checked once."""
+"""Areas of interest: polygons by index and name, read from a file and checked once."""
 
 from __future__ import annotations
 
-import json
+import difflib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from shapely import is_valid_reason
-from shapely.errors import ShapelyError
-from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from cube.errors import AoiError
+from cube.errors import AoiError, ConfigError
 
+from .aoi_files import Feature, read_features
 from .models import Config
 
 
@@ -25,6 +24,21 @@ class Aoi:
     """Position in the file, from 0; never changes with include or exclude lists."""
     geometry: BaseGeometry
     """Polygon or MultiPolygon, EPSG:4326."""
+    name: str = ""
+    """The feature's ``name``, if it has one."""
+    id: str = ""
+    """The feature's ``id``, if it has one."""
+
+
+def aoi_label(index: int, name: str = "") -> str:
+    """Return what people are shown of an AOI: its number and, if it has one, its name.
+
+    Examples
+    --------
+    >>> aoi_label(3, "Paris"), aoi_label(4)
+    ('000003 (Paris)', '000004')
+    """
+    return f"{index:06} ({name})" if name else f"{index:06}"
 
 
 def load_aois(config: Config) -> list[Aoi]:
@@ -33,15 +47,60 @@ def load_aois(config: Config) -> list[Aoi]:
     Raises
     ------
     AoiError
-        If the file is not GeoJSON, or a wanted feature has no valid polygon within longitude and
+        If the file cannot be read, or a wanted feature has no valid polygon within longitude and
         latitude.
     ConfigError
         If the file is nowhere.
     """
     path = config.aoi_path
-    features = _read_features(path)
-    wanted = _wanted(config, path, len(features))
-    return [Aoi(index, _geometry(features[index], f"{path}: AOI {index}")) for index in wanted]
+    features = read_features(path)
+    return [_aoi(index, features[index], path) for index in _wanted(config, path, len(features))]
+
+
+def pick_aois(aois: Collection[Aoi], wanted: Iterable[int | str], path: Path) -> list[Aoi]:
+    """Return the AOIs that are wanted by index, name or id (case does not count), in their order.
+
+    Parameters
+    ----------
+    wanted
+        An index, or a text that is one; else a name or an id, which several AOIs may share.
+    path
+        The file, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such AOI; names the nearest, or the indices there are.
+    """
+    picked: set[int] = set()
+    for one in wanted:
+        found = _called(aois, str(one))
+        if not found:
+            raise ConfigError(
+                f"--aoi {one}: there is no such AOI in {path} as the config cuts it; {_near(aois, one)}"
+            )
+        picked |= found
+    return [aoi for aoi in aois if aoi.index in picked]
+
+
+def _called(aois: Collection[Aoi], text: str) -> set[int]:
+    by_index = {aoi.index for aoi in aois if text.isdecimal() and aoi.index == int(text)}
+    folded = text.casefold()
+    return by_index or {aoi.index for aoi in aois if folded in (aoi.name.casefold(), aoi.id.casefold())}
+
+
+def _near(aois: Collection[Aoi], text: int | str) -> str:
+    indices = [aoi.index for aoi in aois]
+    names = [name for aoi in aois for name in (aoi.name, aoi.id) if name]
+    near = difflib.get_close_matches(str(text), names, n=1, cutoff=0.5)
+    span = f"indices go from {min(indices)} to {max(indices)}"
+    return f"did you mean {near[0]}? ({span})" if near else span
+
+
+def _aoi(index: int, feature: Feature, path: Path) -> Aoi:
+    name = feature.name or feature.id
+    where = f"{path}: AOI {index} ({name})" if name else f"{path}: AOI {index}"
+    return Aoi(index, _geometry(feature, where), feature.name, feature.id)
 
 
 def _wanted(config: Config, path: Path, count: int) -> list[int]:
@@ -55,39 +114,10 @@ def _wanted(config: Config, path: Path, count: int) -> list[int]:
     return sorted(included)
 
 
-def _read_features(path: Path) -> list[Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AoiError(f"{path}: cannot be read as GeoJSON ({error})") from None
-    features = data.get("features") if isinstance(data, dict) else None
-    if not isinstance(features, list) or not features:
-        raise AoiError(f"{path}: found no features; expected a GeoJSON FeatureCollection of polygons")
-    crs = _crs_name(data.get("crs"))
-    if not crs.endswith(("CRS84", "4326")):
-        raise AoiError(f"{path}: is in {crs}; expected longitude and latitude (EPSG:4326)")
-    return features
-
-
-def _crs_name(crs: Any) -> str:
-    """Return the name in a ``crs`` member (GeoJSON of 2008, or bare), or else GeoJSON's own CRS."""
-    if not crs:
-        return "CRS84"
-    properties = crs.get("properties") if isinstance(crs, dict) else {"name": crs}
-    name = properties.get("name") if isinstance(properties, dict) else None
-    return name if isinstance(name, str) else f"the unnamed crs {json.dumps(crs)}"
-
-
-def _geometry(feature: Any, where: str) -> BaseGeometry:
-    record = feature.get("geometry") if isinstance(feature, dict) else None
-    if not record:
-        raise AoiError(f"{where}: has no geometry; expected a Polygon")
-    try:
-        geometry = shape(record)
-    except (ShapelyError, AttributeError, KeyError, IndexError, TypeError, ValueError):
-        raise AoiError(
-            f"{where}: its geometry cannot be read; expected a Polygon of rings of [longitude, latitude]"
-        ) from None
+def _geometry(feature: Feature, where: str) -> BaseGeometry:
+    geometry = feature.geometry
+    if geometry is None:
+        raise AoiError(f"{where}: {feature.problem}")
     if geometry.geom_type not in ("Polygon", "MultiPolygon"):
         raise AoiError(f"{where}: is a {geometry.geom_type}; expected a Polygon")
     if not geometry.is_valid:
@@ -96,8 +126,10 @@ def _geometry(feature: Any, where: str) -> BaseGeometry:
         raise AoiError(f"{where}: is empty; expected a Polygon with an area")
     left, bottom, right, top = geometry.bounds
     if left < -180 or right > 180 or bottom < -90 or top > 90:
+        is_swapped = left >= -90 and right <= 90 and bottom >= -180 and top <= 180
+        hint = "; latitude seems to come first, where GeoJSON writes longitude first" if is_swapped else ""
         raise AoiError(
-            f"{where}: lies outside longitude and latitude ({left:g}, {bottom:g}, {right:g}, {top:g})"
+            f"{where}: lies outside longitude and latitude ({left:g}, {bottom:g}, {right:g}, {top:g}){hint}"
         )
     if geometry.geom_type == "Polygon" and right - left > 180:
         raise AoiError(

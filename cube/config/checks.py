@@ -8,7 +8,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
-from .fields import LATTICE_M, PC_STAC_URL, TimeRange
+from .fields import LATTICE_M, PC_STAC_URL, SHARED_FOLDERS, TimeRange
 from .models import Config
 from .profiles import DEFAULT_PROFILE
 from .sensor_models import PeriodConfig, SensorConfig, Sentinel2Config, SeriesConfig
@@ -136,8 +136,10 @@ def _year_problems(config: Config) -> Iterator[str]:
 
 def _folder_problems(config: Config) -> Iterator[str]:
     version = config.dataset.version
-    cubes, release = (_place(f"{f}/{version}") for f in (config.directory.working, config.directory.output))
-    if cubes.is_relative_to(release) or release.is_relative_to(cubes):
+    working, release = config.directory.working, _place(f"{config.directory.output}/{version}")
+    for cubes in (_place(f"{working}/{name}") for name in (version, *SHARED_FOLDERS)):
+        if not (cubes.is_relative_to(release) or release.is_relative_to(cubes)):
+            continue
         yield (
             f"directory.working and directory.output put the cubes into {cubes} and the release into "
             f"{release}; neither may hold the other, or a release would replace the cubes"

@@ -15,10 +15,15 @@ from pydantic import (
     WrapValidator,
 )
 
+from .paths import PathText
+
 PC_STAC_URL = "https://planetarycomputer.microsoft.com/api/stac/v1"
 LATTICE_M = 960
 """Side of a cell of the lattice that every cube's edges lie on, metres (10, 20, 30 and 60 m divide
 it)."""
+
+SHARED_FOLDERS = ("cubes", "plans", "lost", "blocks", "building", "locks")
+"""Folders beside those of the versions in ``directory.working``."""
 
 
 class TimeRange(NamedTuple):
@@ -77,7 +82,7 @@ IndexList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(o
 Share = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Metres = Annotated[int, Field(gt=0)]
-FolderName = Annotated[str, Field(min_length=1)]
+FolderName = Annotated[PathText, Field(min_length=1)]
 Shares = Share | tuple[Share, ...]
 """One share for every date, or one per time range."""
 

@@ -30,6 +30,7 @@ from cube.redaction import unsigned_record
 from .extra_sensors import SensorRow, sensor_rows
 from .fields import (
     LATTICE_M,
+    SHARED_FOLDERS,
     FolderName,
     IndexList,
     Metres,
@@ -41,6 +42,7 @@ from .fields import (
     number_to_text,
     one_or_many,
 )
+from .paths import PathText
 from .profiles import DEFAULT_PROFILE, PROFILES, Profile, Signer, Source, find_profile
 from .sensor_models import LandCoverConfig, SensorConfig, Sentinel2Config, SeriesConfig
 from .sensors import SENSORS, SensorTable, class_codes
@@ -57,6 +59,14 @@ class DatasetConfig(Section):
     published: date | None = None
     """Day of publication, YYYY-MM-DD, for catalogs of datasets; none says nothing."""
 
+    @field_validator("version")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        if value in SHARED_FOLDERS:
+            msg = f"{value!r} is the name of a folder that versions share; call the version otherwise"
+            raise ValueError(msg)
+        return value
+
 
 class Extent(StrEnum):
     """How much of an AOI a cube covers."""
@@ -69,9 +79,11 @@ class AoiConfig(Section):
     """Which AOIs are covered, and how far a cube reaches around them."""
 
     version: str = ""
-    """map_{version}.geojson is looked for beside the config, in configs/aois and in data/."""
-    path: str = ""
-    """A GeoJSON file, relative to the config file; wins over aoi.version."""
+    """map_{version}.geojson is looked for beside the config, in configs/aois, data/ and
+    data/raw/."""
+    path: PathText = ""
+    """A file of polygons (GeoJSON, GeoPackage, GeoParquet, Shapefile, FlatGeobuf, KML; any CRS),
+    relative to the config file; wins over aoi.version."""
     include_indices: IndexList = ()
     """Only these AOIs (empty: all)."""
     exclude_indices: IndexList = ()
@@ -80,6 +92,8 @@ class AoiConfig(Section):
     """overlap: all that the chosen scenes share; aoi: the AOI's bounding box."""
     max_side_m: Metres | None = None
     """Caps an overlap extent, centred on the AOI, metres."""
+    clip: Literal["none", "centre", "whole"] = "none"
+    """centre, whole: only chips whose centre, or all of which, lies in the AOI's polygon."""
     fetch: Literal["all", "candidates"] = "all"
     """candidates: land cover is read first, and imagery only where a window could be chosen."""
     candidate_purity: Share | None = None
@@ -88,7 +102,7 @@ class AoiConfig(Section):
     @model_validator(mode="after")
     def _named(self) -> Self:
         if not self.version and not self.path:
-            msg = "give aoi.version (a map_{version}.geojson) or aoi.path (a GeoJSON file)"
+            msg = "give aoi.version (a map_{version}.geojson) or aoi.path (a file of polygons)"
             raise ValueError(msg)
         return self
 
@@ -111,13 +125,13 @@ class CatalogConfig(Section):
 
     profile: str = DEFAULT_PROFILE
     """The service: planetary-computer, earth-search, cdse, or one of the config's profiles."""
-    url: str = ""
+    url: PathText = ""
     """A STAC API, or the path of a STAC ItemCollection (.json) or stac-geoparquet (.parquet),
     relative to the config (empty: the profile's API)."""
     sign: Signer | None = None
     """Who signs hrefs before they are read: planetary-computer or none (empty: as the profile
     says)."""
-    cache: str = ""
+    cache: PathText = ""
     """A folder where answers are kept, so that a rerun asks nothing twice."""
     timeout_s: Annotated[float, Field(gt=0)] = 60
     """Seconds before a search request is given up, and tried again."""
@@ -376,7 +390,7 @@ class Config(Section):
             If it is nowhere; names the places tried.
         """
         if self.aoi.path:
-            places = [self.path.parent / self.aoi.path]
+            places = [self.path.parent / name for name in _spellings(self.aoi.path)]
         else:
             name = f"map_{self.aoi.version}.geojson"
             places = [
@@ -385,10 +399,25 @@ class Config(Section):
                 CONFIGS / "aois" / name,
                 Path("configs/aois") / name,
                 Path("data") / name,
+                Path("data/raw") / name,
             ]
         for place in places:
             if os.path.isfile(place):  # noqa: PTH113  to a name that no file can have it says no
                 return place
         tried = ", ".join(dict.fromkeys(str(place) for place in places))
         key = "aoi.path" if self.aoi.path else "aoi.version"
-        raise ConfigError(f"{self.path}: {key}: the AOI file is nowhere; tried {tried}")
+        near = next((found for place in places if (found := _other_case(place))), None)
+        hint = f"; there is {near}, and here upper and lower case are different names" if near else ""
+        raise ConfigError(f"{self.path}: {key}: the AOI file is nowhere; tried {tried}{hint}")
+
+
+def _spellings(path: str) -> list[str]:
+    """Return a path, and what it would be if it was written on Windows."""
+    return list(dict.fromkeys([path, path.replace("\\", "/")]))
+
+
+def _other_case(place: Path) -> Path | None:
+    """Return a file that is called like a place but for upper and lower case."""
+    if not place.parent.is_dir():
+        return None
+    return next((one for one in place.parent.iterdir() if one.name.lower() == place.name.lower()), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Any, get_args
 
 import yaml
@@ -17,8 +17,10 @@ from cube.errors import ConfigError
 from .checks import problems_of
 from .extra_sensors import SensorRow, sensor_rows
 from .models import Config
+from .paths import expand_path
 from .sensor_models import SensorConfig, sensor_model
 from .sensors import SENSORS, BandKind, Sensor
+from .yaml_text import load_yaml, plain_texts
 
 _FORMER_NAMES = {
     "sentinel_2": "s2l2a",
@@ -28,30 +30,7 @@ _FORMER_NAMES = {
     "working_dir": "directory.working",
     "output_dir": "directory.output",
 }
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, and one that is no text."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  PyYAML's own
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"key {key!r} is no text; expected a name, or quotes around it",
-                    key_node.start_mark,
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+_YAML_KINDS = {int: "number", float: "number", bool: "truth value"}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -75,23 +54,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     ConfigError
         Names the file, the key, the value and what is allowed.
     """
-    path = Path(path)
-    data = _read_yaml(path)
+    try:
+        path = Path(expand_path(str(path)))
+    except ValueError as error:
+        raise ConfigError(f"-c: {error}") from None
+    data, texts = _read_yaml(path)
     further = data.get("extra_sensors")
     sensors = {*SENSORS, *(further if isinstance(further, dict) else ())}
     data = {key: {} if value is None and key in sensors else value for key, value in data.items()}
     for override in overrides:
-        _apply_override(data, override)
+        _apply_override(data, override, texts)
     data = {key: value for key, value in data.items() if value is not None}
     try:
-        return _parse(data, path)
+        return _parse(data, path, texts)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error, Config)}") from None
+        raise ConfigError(f"{path}: {_explain(error, Config, texts=texts)}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _parse(data: Mapping[str, Any], path: Path) -> Config:
+def _parse(data: Mapping[str, Any], path: Path, texts: Mapping[str, str]) -> Config:
     known = Config.model_fields.keys() - {"path", "sensors"}
     table = SENSORS.extended(_further_rows(data.get("extra_sensors", {}), Config.model_fields.keys()))
     sections = {
@@ -100,7 +82,9 @@ def _parse(data: Mapping[str, Any], path: Path) -> Config:
     for name in sections:
         if name not in known:
             raise ConfigError(_unknown(name, [*sorted(known), *table]))
-    sensors = {key: _parse_section(key, sensor, data[key]) for key, sensor in table.items() if key in data}
+    sensors = {
+        key: _parse_section(key, sensor, data[key], texts) for key, sensor in table.items() if key in data
+    }
     config = Config(**{**sections, "sensors": sensors, "path": path})
     config = config.model_copy(update={"sensors": dict(_with_collections(config, data))})
     if problem := next(problems_of(config), None):
@@ -132,7 +116,7 @@ def _further_rows(section: object, known: Iterable[str]) -> Iterator[Sensor]:
             raise ConfigError(f"extra_sensors.{error}") from None
 
 
-def _parse_section(key: str, sensor: Sensor, section: object) -> SensorConfig:
+def _parse_section(key: str, sensor: Sensor, section: object, texts: Mapping[str, str]) -> SensorConfig:
     model = sensor_model(sensor)
     if not isinstance(section, Mapping):
         raise ConfigError(f"{key}: found {section!r}; expected a section of keys")
@@ -145,7 +129,7 @@ def _parse_section(key: str, sensor: Sensor, section: object) -> SensorConfig:
     try:
         return model(**given)
     except ValidationError as error:
-        raise ConfigError(_explain(error, model, key)) from None
+        raise ConfigError(_explain(error, model, key, texts)) from None
 
 
 def _dtype(sensor: Sensor) -> dict[str, str]:
@@ -169,9 +153,11 @@ def _empty_is_value(field: FieldInfo) -> bool:
     return NoneType in get_args(field.annotation)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a file's keys, and how its numbers, booleans and nulls are written."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  a SafeLoader
+        text = path.read_text(encoding="utf-8")
+        data, texts = load_yaml(text), plain_texts(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -185,17 +171,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid YAML{where}: {problem}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: found no keys; expected sections such as dataset, aoi, directory, lulc")
-    return data
+    return data, texts
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+def _apply_override(data: dict[str, Any], override: str, texts: dict[str, str]) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override!r}: expected key=value, such as chips.min_purity=0.9")
     try:
-        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  a SafeLoader
-    except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+        value = load_yaml(text)
+        texts |= {".".join(filter(None, (key.strip(), at))): word for at, word in plain_texts(text).items()}
+    except (yaml.YAMLError, ValueError) as error:
+        why = getattr(error, "problem", None) or "the value is not valid YAML"
+        raise ConfigError(f"--set {override!r}: {why}") from None
     *parents, last = key.strip().split(".")
     node = data
     for parent in parents:
@@ -213,7 +201,12 @@ def _unknown(key: str, known: Sequence[str], prefix: str = "") -> str:
     return f"unknown key {full}; did you mean {f'{prefix}.{near[0]}' if prefix else near[0]}?"
 
 
-def _explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+def _explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    prefix: str = "",
+    texts: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Put pydantic's findings into one line that names keys as the user writes them."""
     parts = []
     found = error.errors()
@@ -229,6 +222,12 @@ def _explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -
             parts.append(_unknown(location[-1], [*owner.model_fields], parent))
         elif problem["type"] == "missing":
             parts.append(f"{key} is missing")
+        elif problem["type"] == "string_type" and key in texts:
+            kind = "nothing" if problem["input"] is None else f"a {_YAML_KINDS[type(problem['input'])]}"
+            parts.append(
+                f"{key}: found {texts[key]}, which YAML reads as {kind}; "
+                f'put quotes around it: {location[-1]}: "{texts[key]}"'
+            )
         elif problem["type"] == "value_error":
             text = problem["msg"].removeprefix("Value error, ")
             parts.append(text if not key or text.startswith(key.split(".")[0] + ".") else f"{key}: {text}")

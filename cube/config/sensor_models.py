@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from .fields import Metres, Percent, Section, TimeRange, one_or_many
+from .fields import Metres, Percent, Section, TimeRange, number_to_text, one_or_many
+from .paths import PathText
 from .sensors import ChoiceRule, Sensor
 
 
@@ -32,7 +33,7 @@ class SensorConfig(Section):
 
     collection: str
     """STAC collection."""
-    catalog: str | None = None
+    catalog: PathText | None = None
     """A profile, STAC API or file of its own for this sensor (empty: as catalog says)."""
     bands: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = ()
     """Bands wanted (empty: all that the sensor table lists)."""
@@ -162,7 +163,7 @@ class LandsatConfig(SeriesConfig):
 class PeriodConfig(SensorConfig):
     """A layer without dates: all items of a period, mosaicked."""
 
-    year: str
+    year: Annotated[str, BeforeValidator(number_to_text)]
     """Period whose items are used, start/end."""
 
     @field_validator("year")
@@ -177,7 +178,7 @@ class DemConfig(PeriodConfig):
 
     collection: str = "cop-dem-glo-30"
     """STAC collection."""
-    year: str = "2021-01-02/2021-12-31"
+    year: Annotated[str, BeforeValidator(number_to_text)] = "2021-01-02/2021-12-31"
     """Period whose items are used, start/end."""
     resolution: Metres = 30
     """Pixel size of the cube, metres."""

@@ -53,6 +53,19 @@ class CommonOptions:
         return not self.json_logs
 
 
+class UserPath(click.Path):
+    """A path of the command line; ``~`` and variables in it are expanded, as by a shell."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Expand a path, or refuse it."""
+        from cube.config.paths import expand_path
+
+        try:
+            return super().convert(expand_path(str(value)), param, ctx)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Severals(click.Option):
     """A repeatable option that takes several values at once, too: ``--aoi 3 7 --aoi 9``."""
 
@@ -106,7 +119,7 @@ def verb(name: str, *examples: str) -> Callable[[Callable[..., int]], Verb]:
 def config_options(function: Callable[..., int]) -> Callable[..., int]:
     """Give a command the options of all commands on a config; its first argument holds them."""
 
-    @click.option("-c", "--config", required=True, type=click.Path(), help="The dataset version's YAML file.")
+    @click.option("-c", "--config", required=True, type=UserPath(), help="The dataset version's YAML file.")
     @click.option(
         "--set",
         "settings",
@@ -221,11 +234,12 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stdout; wide cells are wrapped, long tables say what they leave out."""
     from rich.console import Console
     from rich.table import Column, Table
+    from rich.text import Text
 
     folded = (Column(column, overflow="fold") for column in columns)  # ids are long, and shown whole
     table = Table(*folded, title=title, title_justify="left")
     for row in rows[:_SHOWN_ROWS]:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # brackets in names are no markup
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     if len(rows) > _SHOWN_ROWS:

@@ -1,4 +1,4 @@
-"""Where things are in the working folder of a dataset version."""
+"""Where things are: what the versions of a dataset share in a working folder, and what each has."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from .storage import Folder, check_writable, open_folder
 
 EXPORTING = ".exporting"
 """File that is there while chips are written that may not be on the disk yet."""
+_RECIPE_DIGITS = 12
+"""Of the 64 in a SHA-256: short enough to read, and a thousand recipes of an AOI share none."""
 
 
 def aoi_stem(aoi_index: int) -> str:
@@ -18,20 +20,29 @@ def aoi_stem(aoi_index: int) -> str:
     return f"aoi_{aoi_index:06}"
 
 
+def recipe_stem(aoi_index: int, sha256: str) -> str:
+    """Return an AOI's name and a digest: a cube has its recipe's, a plan its question's."""
+    return f"{aoi_stem(aoi_index)}_{sha256[:_RECIPE_DIGITS]}"
+
+
 @dataclass(frozen=True)
 class Layout:
-    """The folders below ``{working}/{version}``."""
+    """The folders of a working folder: cubes and plans, and below a version all that is its own.
 
-    root: Folder
+    A cube belongs to its recipe and a plan to its question, so any number of versions share them.
+    """
+
+    working: Folder
+    version: str
 
     @classmethod
     def of(cls, config: Config) -> Layout:
         """Return the layout of a config's working folder."""
         working = open_folder(config.directory.working, config.directory.storage_options)
-        return cls(working.absolute() / config.dataset.version)
+        return cls(working.absolute(), config.dataset.version)
 
     def make(self, config: Config) -> None:
-        """Create the working folder, and see that it can be written to.
+        """Create the version's folder, and see that it can be written to.
 
         Raises
         ------
@@ -47,9 +58,19 @@ class Layout:
             raise ConfigError(f"{config.path}: directory.working: {error}") from None
 
     def sweep(self) -> None:
-        """Remove what a killed run left half-written; only while the folder is held."""
-        for folder in (self.root, self.plans, self.lost, self.blocks, self.cubes, self.scores, self.chips):
+        """Remove what a killed run of this version left half-written; only while it is held."""
+        for folder in (self.root, self.scores, self.chips):
             folder.sweep()
+
+    def sweep_shared(self) -> None:
+        """Remove what killed runs left half-written in shared folders; only if alone."""
+        for folder in (self.plans, self.lost, self.blocks, self.cubes):
+            folder.sweep()
+
+    @property
+    def root(self) -> Folder:
+        """The version's own folder."""
+        return self.working / self.version
 
     @property
     def logs(self) -> Folder:
@@ -58,32 +79,37 @@ class Layout:
 
     @property
     def cubes(self) -> Folder:
-        """Cubes, ``aoi_000003.zarr``."""
-        return self.root / "cubes"
+        """Cubes, ``aoi_000003_0123456789ab.zarr``."""
+        return self.working / "cubes"
 
     @property
     def plans(self) -> Folder:
-        """Plans, ``aoi_000003.json``."""
-        return self.root / "plans"
+        """Plans, ``aoi_000003_0123456789ab.json``, called by what was asked."""
+        return self.working / "plans"
 
     @property
     def lost(self) -> Folder:
-        """Records of scenes whose files are missing or broken for good, by AOI."""
-        return self.root / "lost"
+        """Records of scenes whose files are missing or broken for good, called as plans are."""
+        return self.working / "lost"
 
     @property
     def blocks(self) -> Folder:
-        """Fingerprint and digests of sealed cubes' blocks, ``aoi_000003.json``."""
-        return self.root / "blocks"
+        """Fingerprints and digests of sealed cubes' blocks, a file per cube."""
+        return self.working / "blocks"
 
     @property
     def building(self) -> Folder:
         """Folders of markers, one per unsealed cube and one marker per finished block."""
-        return self.root / "building"
+        return self.working / "building"
 
-    def markers(self, aoi_index: int) -> Folder:
+    @property
+    def locks(self) -> Folder:
+        """Locks of the cubes that are being built now."""
+        return self.working / "locks"
+
+    def markers(self, cube: str) -> Folder:
         """Return the folder of an unsealed cube's markers."""
-        return self.building / aoi_stem(aoi_index)
+        return self.building / cube
 
     @property
     def scores(self) -> Folder:

@@ -51,7 +51,9 @@ STDERR = Console(file=_STDERR)
 """Where lines and bars go alike, so that neither breaks the other."""
 
 _PACKAGES = ("cube", "chipping", "release")
-_ALWAYS_SHOWN = frozenset({"aois", "dashboard", "interrupted", "replanned", "stopped"})
+_ALWAYS_SHOWN = frozenset(
+    {"aois", "dashboard", "interrupted", "replanned", "stopped", "taken_over", "waiting"}
+)
 """Events that people see whatever their level."""
 _SHOWN_BY_BARS = frozenset({"aoi", "block"})
 """Events that people see as progress bars."""

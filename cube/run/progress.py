@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cube.config.aoi import aoi_label
 
 from .logs import STDERR, event
 from .status import AoiState, AoiStatus
@@ -72,7 +75,7 @@ class _AoiBars:
             self.pace.move(index, row.done if building else 1.0)
         if building:
             self.shares[index] = row.done
-            self._draw(index, row.done)
+            self._draw(index, row)
         else:
             self.shares.pop(index, None)
             if index in self.tasks:
@@ -81,7 +84,8 @@ class _AoiBars:
         self._draw_total()
         if not building:
             reason = f": {row.reason}" if row.reason else ""
-            text = f"[{len(self.ended)}/{self.total}] AOI {index:06} {row.status}{reason}"
+            label = aoi_label(index, row.name or row.id)
+            text = f"[{len(self.ended)}/{self.total}] AOI {label} {row.status}{reason}"
             self._log_progress("aois", text + self._pace_text())
         elif _clock() - self.logged_at > _LOG_EVERY_S:
             shares = ", ".join(f"AOI {aoi:06} {100 * self.shares[aoi]:.0f} %" for aoi in sorted(self.shares))
@@ -89,10 +93,11 @@ class _AoiBars:
                 "progress", f"{len(self.ended)} of {self.total} AOIs, and {shares}{self._pace_text()}"
             )
 
-    def _draw(self, index: int, done: float) -> None:
+    def _draw(self, index: int, row: AoiStatus) -> None:
         if index not in self.tasks:
-            self.tasks[index] = self.bars.add_task(f"AOI {index:06}", total=1.0, done="", pace="")
-        self.bars.update(self.tasks[index], completed=done, done=f"{100 * done:.0f} %")
+            title = f"AOI {aoi_label(index, row.name or row.id)}"
+            self.tasks[index] = self.bars.add_task(escape(title), total=1.0, done="", pace="")
+        self.bars.update(self.tasks[index], completed=row.done, done=f"{100 * row.done:.0f} %")
 
     def _draw_total(self) -> None:
         self.bars.update(

@@ -46,7 +46,14 @@ class AoiStatus:
     height_m: int | None = None
     chips: Mapping[str, int] = field(default_factory=dict)
     """Windows by verdict, once phase two has run."""
-    lost: Sequence[Mapping[str, str]] = ()
+    cube: str = ""
+    """The cube that this version has of the AOI, or is building: ``aoi_000003_0123456789ab``."""
+    plan: str = ""
+    """The plan that it follows, or the record of why it was skipped."""
+    name: str = ""
+    """The AOI's own, from its file."""
+    id: str = ""
+    lost: Sequence[Mapping[str, str]] = field(default_factory=list)
     """Scenes that the AOI does without, since their files are missing or broken for good: item,
     asset, cause."""
 
@@ -63,11 +70,17 @@ class StatusBoard:
     def __init__(self, folder: Folder, aois: Iterable[Aoi]) -> None:
         self._folder = folder
         found = _read_rows(folder)
-        mine = {aoi.index: mapping(aoi.geometry) for aoi in aois}
-        self._outlines = {index: outline for index, (_, outline) in found.items()} | mine
+        mine = {aoi.index: aoi for aoi in aois}
+        self._outlines = {index: outline for index, (_, outline) in found.items()} | {
+            index: mapping(aoi.geometry) for index, aoi in mine.items()
+        }
         self._rows = {index: AoiStatus() for index in mine} | {
             index: row for index, (row, _) in found.items()
         }
+        for index, aoi in mine.items():
+            self._rows[index] = replace(self._rows[index], name=aoi.name, id=aoi.id)
+        self._lines: dict[int, str] = {}
+        """Rows as they are written; of thousands, a change makes one anew."""
         self._written_at = 0.0
 
     def __getitem__(self, index: int) -> AoiStatus:
@@ -82,22 +95,25 @@ class StatusBoard:
     def update(self, index: int, **changes: Any) -> None:
         """Change an AOI's row; the file follows at once, or in 1 s if only ``done`` moves."""
         self._rows[index] = replace(self._rows[index], **changes)
+        self._lines.pop(index, None)
         if set(changes) != {"done"} or time.monotonic() - self._written_at > _WRITE_EVERY_S:
             self.write()
 
     def write(self) -> None:
         """Write the file."""
-        features = [
-            {
-                "type": "Feature",
-                "properties": {"aoi_index": index, **asdict(row)},
-                "geometry": self._outlines[index],
-            }
-            for index, row in self.rows.items()
-        ]
-        document = {"type": "FeatureCollection", "features": features}
-        self._folder.write(AOI_METADATA, _compact_json(document))
+        for index in self._rows.keys() - self._lines.keys():
+            self._lines[index] = _compact_json(self._feature(index)).decode()
+        lines = ",".join(line for _, line in sorted(self._lines.items()))
+        text = f'{{"type":"FeatureCollection","features":[{lines}]}}'
+        self._folder.write(AOI_METADATA, text.encode())
         self._written_at = time.monotonic()
+
+    def _feature(self, index: int) -> dict[str, Any]:
+        return {
+            "type": "Feature",
+            "properties": {"aoi_index": index, **asdict(self._rows[index])},
+            "geometry": self._outlines[index],
+        }
 
 
 def record_chips(folder: Folder, verdicts: Mapping[int, Mapping[str, int]]) -> None:

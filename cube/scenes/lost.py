@@ -1,20 +1,18 @@
 """Scenes that are lost: an asset is missing, or cannot be used, for good.
 
 The record of an AOI's lost scenes lies beside the plans, and is part of the question that a plan
-answers: the same record gives the same scenes. It belongs to the AOI, since a file that is broken
-in one place may serve another well, and since nothing then hangs on which AOI is built first.
+answers: the same record gives the same scenes. It belongs to the AOI and to what is asked of it, as
+its plan does, so all versions that ask the same share both; nothing hangs on which AOI, or which
+other version, is built first. A file that is broken in one place may serve another well.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from cube.config.aoi import Aoi
 from cube.errors import StoreError
-from cube.run.layout import aoi_stem
 from cube.run.storage import Folder
 
 
@@ -52,14 +50,13 @@ class LostRecord:
     Parameters
     ----------
     folder
-        Where the records of all AOIs are.
-    aoi
-        Its outline is part of the file's name: another outline is another question.
+        Where the records are.
+    name
+        What the AOI's plan is called.
     """
 
-    def __init__(self, folder: Folder, aoi: Aoi) -> None:
-        outline = hashlib.sha256(aoi.geometry.wkt.encode()).hexdigest()[:12]
-        self._folder, self._name = folder, f"{aoi_stem(aoi.index)}_{outline}.json"
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self._name = folder, f"{name}.json"
 
     def read(self) -> tuple[LostScene, ...]:
         """Return the scenes on record, in order; none where there is no record.

@@ -23,6 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from cube.config.models import Config
 from cube.config.sensors import SENSORS, Sensor, SensorTable
 from cube.html import html_facts, html_sections, html_table
+from cube.run.layout import recipe_stem
 from cube.windows.grid import BLOCK_M, CHUNK_M, Block, Bounds, blocks_of, geobox_for
 
 from .choose import SceneSet
@@ -135,6 +136,11 @@ class CubePlan:
     def fingerprint(self) -> str:
         """SHA-256 of the recipe, hexadecimal."""
         return _digest(self.recipe)
+
+    @property
+    def cube(self) -> str:
+        """Name of the cube, which belongs to its recipe: ``aoi_000003_0123456789ab``."""
+        return recipe_stem(self.aoi_index, self.fingerprint)
 
     def block_fingerprint(self, block: Block) -> str:
         """Return the SHA-256 of what makes a block's pixels; equal ones may share the block."""

@@ -35,6 +35,7 @@ from .items import Scene, parse_item, wanted_fields
 from .lost import LostScene, LostWhilePlanning
 from .plan import CubePlan, plan_cube
 from .query import Catalog, Query
+from .swapped import suspecting_swapped
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def plan_aoi(
     CatalogError
         If a search failed for good.
     """
-    return _Planner(aoi, config, catalog, clear_share, {scene.item: scene for scene in lost}).plan()
+    with suspecting_swapped(aoi, config, catalog):
+        return _Planner(aoi, config, catalog, clear_share, {scene.item: scene for scene in lost}).plan()
 
 
 @dataclass

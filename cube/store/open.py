@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,29 +12,63 @@ from numpy.typing import NDArray
 
 from cube.errors import CubeNotSealedError, StoreError
 from cube.run.forks import renew_threads_after_forks
+from cube.run.status import AOI_METADATA
 from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import SCHEMA_VERSION
 
 from .sealed import understanding
-from .template import SEAL, cube_name
+from .template import SEAL, cube_folder
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-def read_array(cubes: Folder, aoi_index: int, path: str) -> NDArray[Any]:
+def read_array(cubes: Folder, cube: str, path: str) -> NDArray[Any]:
     """Return all values of one array of a cube, sealed or not, as they are on disk."""
-    array = zarr.open_array(cubes.zarr_store(cube_name(aoi_index), read_only=True), path=path, mode="r")
+    array = zarr.open_array(cubes.zarr_store(cube_folder(cube), read_only=True), path=path, mode="r")
     return np.asarray(array[...])
 
 
-def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataTree:
+def find_cube(version: str | os.PathLike[str] | Folder, aoi: int | str, **options: Any) -> Folder:
+    """Return the folder of the cube that a version of a dataset has of an AOI.
+
+    Parameters
+    ----------
+    version
+        The version's folder, ``{working}/{version}``, local or in an object store.
+    aoi
+        Index, name or id of the AOI.
+    **options
+        fsspec options of an object store.
+
+    Raises
+    ------
+    CubeNotSealedError
+        If the version has no cube of the AOI.
+    """
+    folder = open_folder(version, options).absolute()
+    working = open_folder(folder.url.rstrip("/").rpartition("/")[0], folder.options)
+    rows: list[dict[str, Any]] = []
+    if folder.exists(AOI_METADATA):
+        rows = [feature["properties"] for feature in json.loads(folder.read(AOI_METADATA))["features"]]
+    for row in rows:
+        if row.get("cube") and aoi in (row["aoi_index"], row.get("name"), row.get("id")):
+            return working / "cubes" / cube_folder(row["cube"])
+    raise CubeNotSealedError(f"{folder}: no cube of AOI {aoi} here; build it with build_cubes.py")
+
+
+def open_cube(
+    path: str | os.PathLike[str] | Folder, aoi: int | str | None = None, **options: Any
+) -> xr.DataTree:
     """Open a cube lazily, in physical units.
 
     Parameters
     ----------
     path
-        A cube's folder, ``.../cubes/aoi_000003.zarr``, local or in an object store.
+        A cube's folder, ``.../cubes/aoi_000003_0123456789ab.zarr``, local or in an object store;
+        with `aoi`, the folder of a dataset's version, ``{working}/{version}``.
+    aoi
+        Index, name or id of the AOI whose cube the version has.
     **options
         fsspec options of an object store.
 
@@ -57,7 +92,7 @@ def open_cube(path: str | os.PathLike[str] | Folder, **options: Any) -> xr.DataT
     import xarray as xr
 
     renew_threads_after_forks()
-    folder = open_folder(path, options)
+    folder = open_folder(path, options) if aoi is None else find_cube(path, aoi, **options)
     if not folder.exists(SEAL):
         raise CubeNotSealedError(
             f"{folder}: no finished cube here; build it, or finish it, with build_cubes.py"

@@ -16,13 +16,13 @@ from shapely.geometry import mapping
 
 from cube.config.sensors import SENSORS, Sensor, SensorTable
 from cube.errors import StoreError
-from cube.run.layout import aoi_stem
+from cube.run.layout import recipe_stem
 from cube.run.storage import Folder
 from cube.scenes.items import parse_time
 from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json, row_recipe
 from cube.windows.grid import Block, Bounds
 
-from .template import SEAL, cube_name, make_template, metadata_nodes, plain_json
+from .template import SEAL, cube_folder, make_template, metadata_nodes, plain_json
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,13 +50,13 @@ def understanding(cube: str) -> Iterator[None]:
         raise StoreError(f"{cube}: its metadata cannot be understood; {_START_OVER}") from error
 
 
-def read_seal(cubes: Folder, aoi_index: int) -> dict[str, Any] | None:
+def read_seal(cubes: Folder, cube: str) -> dict[str, Any] | None:
     """Return the root document of a sealed cube, or None where there is no seal."""
     try:
-        seal = (cubes / cube_name(aoi_index)).read(SEAL)
+        seal = (cubes / cube_folder(cube)).read(SEAL)
     except FileNotFoundError:
         return None
-    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+    with understanding(f"{cubes}/{cube_folder(cube)}"):
         return cast("dict[str, Any]", json.loads(seal))
 
 
@@ -121,6 +121,11 @@ class CubeInfo:
     not_fetched: tuple[str, ...] = ()
     """Names of the blocks whose imagery was left out."""
 
+    @property
+    def name(self) -> str:
+        """What the cube is called: ``aoi_000003_0123456789ab``."""
+        return recipe_stem(self.aoi_index, self.recipe_sha256)
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
         return {
@@ -145,7 +150,7 @@ class CubeInfo:
         }
 
 
-def read_cube_info(cubes: Folder, aoi_index: int, table: SensorTable) -> CubeInfo | None:
+def read_cube_info(cubes: Folder, cube: str, table: SensorTable) -> CubeInfo | None:
     """Return what a cube's root says of a table's sensors, or None where there is no sealed cube.
 
     Raises
@@ -154,11 +159,11 @@ def read_cube_info(cubes: Folder, aoi_index: int, table: SensorTable) -> CubeInf
         If it was written in a form that this version does not know, or is damaged.
     """
     try:
-        seal = (cubes / cube_name(aoi_index)).read(SEAL)
+        seal = (cubes / cube_folder(cube)).read(SEAL)
     except FileNotFoundError:
         return None
-    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
-        return _cube_info(json.loads(seal), f"{cubes}/{cube_name(aoi_index)}", table)
+    with understanding(f"{cubes}/{cube_folder(cube)}"):
+        return _cube_info(json.loads(seal), f"{cubes}/{cube_folder(cube)}", table)
 
 
 def _cube_info(document: dict[str, Any], where: str, table: SensorTable) -> CubeInfo:
@@ -284,7 +289,7 @@ class BlockDigests:
             )
 
 
-def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
+def read_block_digests(blocks: Folder, info: CubeInfo) -> BlockDigests:
     """Return the digests that a build has left of a cube's blocks; none without a record.
 
     Raises
@@ -292,7 +297,7 @@ def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
     StoreError
         If the record cannot be read.
     """
-    name = f"{aoi_stem(aoi_index)}.json"
+    name, aoi_index = f"{info.name}.json", info.aoi_index
     try:
         records = json.loads(blocks.read(name))
         return BlockDigests(aoi_index, {block: dict(one["digests"]) for block, one in records.items()})
@@ -305,19 +310,19 @@ def read_block_digests(blocks: Folder, aoi_index: int) -> BlockDigests:
         ) from None
 
 
-def open_raw(cubes: Folder, aoi_index: int) -> xr.DataTree:
+def open_raw(cubes: Folder, cube: str) -> xr.DataTree:
     """Open a cube lazily with the numbers on disk: the archive's integers, masks beside them."""
     import xarray as xr
 
-    store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
-    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+    store = cubes.zarr_store(cube_folder(cube), read_only=True)
+    with understanding(f"{cubes}/{cube_folder(cube)}"):
         return xr.open_datatree(store, engine="zarr", chunks=None, mask_and_scale=False, consolidated=True)  # type: ignore[arg-type]
 
 
-def open_arrays(cubes: Folder, aoi_index: int) -> zarr.Group:
+def open_arrays(cubes: Folder, cube: str) -> zarr.Group:
     """Open a cube's Zarr arrays, for readers that want many small regions of them."""
     import zarr
 
-    store = cubes.zarr_store(cube_name(aoi_index), read_only=True)
-    with understanding(f"{cubes}/{cube_name(aoi_index)}"):
+    store = cubes.zarr_store(cube_folder(cube), read_only=True)
+    with understanding(f"{cubes}/{cube_folder(cube)}"):
         return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)

@@ -34,9 +34,9 @@ def codec_of(band: Band) -> BloscCodec:
     return BloscCodec(cname=band.compressor, clevel=1, shuffle="bitshuffle")
 
 
-def cube_name(aoi_index: int) -> str:
-    """Return the folder name of an AOI's cube."""
-    return f"aoi_{aoi_index:06}.zarr"
+def cube_folder(cube: str) -> str:
+    """Return the folder name of a cube, such as ``aoi_000003_0123456789ab``."""
+    return f"{cube}.zarr"
 
 
 def metadata_nodes(template: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:

@@ -24,12 +24,12 @@ from cube.run.storage import Folder, disk_errors
 from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json
 from cube.windows.grid import Block
 
-from .template import SEAL, cube_name, make_template, metadata_nodes, plain_json
+from .template import SEAL, cube_folder, make_template, metadata_nodes, plain_json
 
 
 def write_template(cubes: Folder, plan: CubePlan) -> None:
     """Write everything of a cube but its chunks and its root, where that differs on disk."""
-    target = cubes / cube_name(plan.aoi_index)
+    target = cubes / cube_folder(plan.cube)
     there = set(target.files())
     for path, data in make_template(plan).items():
         if path not in there or target.read(path) != data:
@@ -44,12 +44,12 @@ def chunk_keys(block: Block, side: int, *, is_static: bool) -> Iterator[str]:
             yield f"{prefix}{row}/{column}"
 
 
-def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: NDArray[Any]) -> str:
+def write_block(cubes: Folder, cube: str, block: Block, band: str, values: NDArray[Any]) -> str:
     """Write one band of a block into an unsealed cube, and see it on disk.
 
     Parameters
     ----------
-    aoi_index, block, band
+    cube, block, band
         Where the values go; the block covers whole chunks.
     values
         ``(y, x)`` in the band's dtype, of the block's shape.
@@ -64,7 +64,7 @@ def write_block(cubes: Folder, aoi_index: int, block: Block, band: str, values: 
     StoreError
         If the values are not of the block's shape or the band's dtype, or cannot be written.
     """
-    name = cube_name(aoi_index)
+    name = cube_folder(cube)
     store = cubes.zarr_store(name)
     array = zarr.open_array(store, path=f"{block.sensor}/{band}", mode="r+", zarr_format=3)
     if values.shape != (block.height, block.width) or values.dtype != array.dtype:
@@ -108,7 +108,7 @@ def seal(cubes: Folder, plan: CubePlan, block_digests: Mapping[str, Mapping[str,
         for path, node in metadata_nodes(make_template(plan)).items()
     }
     root = _group_document(plain_json(_root_attributes(plan, block_digests) | extra), nodes)
-    (cubes / cube_name(plan.aoi_index)).write(SEAL, json.dumps(root, indent=2).encode())
+    (cubes / cube_folder(plan.cube)).write(SEAL, json.dumps(root, indent=2).encode())
 
 
 def _group_document(attributes: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:

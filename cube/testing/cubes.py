@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely import box, transform
 
+from cube.config.aoi import Aoi
 from cube.config.models import Config
+from cube.run.layout import Layout
+from cube.run.status import AoiState, StatusBoard
 from cube.run.storage import Folder
 from cube.scenes.choose import SceneSet
 from cube.scenes.items import AssetRef, Scene
@@ -17,7 +20,7 @@ from cube.scenes.plan import CubePlan, plan_cube
 from cube.store.write import seal, write_block, write_template
 from cube.windows.grid import Bounds
 
-__all__ = ["plan_from_times", "write_cube"]
+__all__ = ["plan_from_times", "record_cube", "write_cube"]
 
 Arrays = Mapping[str, Mapping[str, NDArray[np.generic]]]
 
@@ -81,5 +84,11 @@ def write_cube(cubes: Folder, plan: CubePlan, arrays: Arrays) -> None:
             for band in sensor_plan.bands:
                 values = arrays[sensor_plan.key][band]
                 values = values if values.ndim == 2 else values[block.time]
-                digests[block.name][band] = write_block(cubes, plan.aoi_index, block, band, values[block.roi])
+                digests[block.name][band] = write_block(cubes, plan.cube, block, band, values[block.roi])
     seal(cubes, plan, digests)
+
+
+def record_cube(config: Config, plan: CubePlan) -> None:
+    """Say that a config's version has built a plan's cube, as phase one says it."""
+    board = StatusBoard(Layout.of(config).root, [Aoi(plan.aoi_index, plan.aoi)])
+    board.update(plan.aoi_index, status=AoiState.BUILT, done=1.0, cube=plan.cube)

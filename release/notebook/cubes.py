@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import geopandas as gpd
 import numpy as np
 
 from chipping.finished import sealed_cubes
+from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.config.sensors import CLASS_NAMES
@@ -18,7 +19,7 @@ from cube.run.layout import Layout
 from cube.run.storage import Folder
 from cube.store.open import open_cube, read_array
 from cube.store.sealed import CubeInfo
-from cube.store.template import cube_name
+from cube.store.template import cube_folder
 from cube.windows.grid import geobox_for
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def open_cubes(
             print(aoi, ndvi.mean(("y", "x")).compute().values)
     """
     loaded = config if isinstance(config, Config) else load_config(config, settings)
-    names, cubes = _names(loaded), Layout.of(loaded).cubes
+    names = {aoi.index: aoi.name for aoi in load_aois(loaded)}
+    cubes = Layout.of(loaded).cubes
     rows = [_row(info, cubes, names, shares=shares) for info in sealed_cubes(loaded)]
     columns = ["aoi_index", "name", "epsg", "width_m", "height_m", "cube", "geometry"]
     table = gpd.GeoDataFrame(rows, columns=None if rows else columns, geometry="geometry", crs=4326)
@@ -89,13 +91,7 @@ def open_cubes(
     return table[[*others, *found, "cube", "geometry"]].set_index("aoi_index")
 
 
-def _names(config: Config) -> list[str]:
-    """Return what the features of the AOI file are called, by their index."""
-    features = json.loads(config.aoi_path.read_text(encoding="utf-8"))["features"]
-    return [str((one.get("properties") or {}).get("name") or "") for one in features]
-
-
-def _row(info: CubeInfo, cubes: Folder, names: list[str], *, shares: bool) -> dict[str, Any]:
+def _row(info: CubeInfo, cubes: Folder, names: Mapping[int, str], *, shares: bool) -> dict[str, Any]:
     geobox = geobox_for(info.bounds, info.epsg, 10)
     row: dict[str, Any] = {
         "aoi_index": info.aoi_index,
@@ -103,7 +99,7 @@ def _row(info: CubeInfo, cubes: Folder, names: list[str], *, shares: bool) -> di
         "epsg": info.epsg,
         "width_m": info.bounds.width,
         "height_m": info.bounds.height,
-        "cube": LazyCube(cubes / cube_name(info.aoi_index)),
+        "cube": LazyCube(cubes / cube_folder(info.name)),
         "geometry": geobox.geographic_extent.geom,
     }
     for key, sensor in info.sensors.items():
@@ -115,7 +111,7 @@ def _row(info: CubeInfo, cubes: Folder, names: list[str], *, shares: bool) -> di
 
 def _shares(info: CubeInfo, cubes: Folder) -> dict[str, float]:
     """Return the share of each class among the pixels that have one."""
-    counts = np.bincount(read_array(cubes, info.aoi_index, "lulc/lulc").ravel(), minlength=256)
+    counts = np.bincount(read_array(cubes, info.name, "lulc/lulc").ravel(), minlength=256)
     known = {code: int(counts[code]) for code in CLASS_NAMES if code and counts[code]}
     total = sum(known.values())
     return {f"share_{code}": count / total for code, count in known.items()}

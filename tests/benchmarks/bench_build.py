@@ -404,6 +404,7 @@ def _write_share(share: tuple[Path, int, int, int]) -> int:
     target, number, of, threads = share
     plan, pixels = _ready
     cubes, markers = open_folder(str(target / "cubes")), open_folder(str(target / "markers"))
+    names = [replace(plan, aoi_index=cube).cube for cube in range(CUBES)]
     blocks = [block for s in plan.sensors for block in plan.blocks(s.key)]
     tasks = [(cube, block) for cube in range(CUBES) for block in blocks][number::of]
 
@@ -412,7 +413,7 @@ def _write_share(share: tuple[Path, int, int, int]) -> int:
         sensor, digests, raw = plan.sensor(block.sensor), {}, 0
         for band in sensor.bands:
             values = pixels[sensor.sensor.band(band).dtype, block.height, block.width]
-            digests[band] = write_block(cubes, cube, block, band, values)
+            digests[band] = write_block(cubes, names[cube], block, band, values)
             raw += values.nbytes
         record = {"fingerprint": plan.block_fingerprint(block), "digests": digests}
         (markers / str(cube)).write(f"{block.name}.json", canonical_json(record))

@@ -40,11 +40,10 @@ from cube.config.reading import load_config
 from cube.config.sensor_models import CloudRule
 from cube.config.sensors import SENSORS
 from cube.run.layout import Layout
-from cube.run.storage import open_folder
 from cube.run.thread_engine import ThreadEngine
 from cube.store.sealed import CubeInfo, SensorInfo
 from cube.testing import make_archive
-from cube.testing.cubes import plan_from_times, write_cube
+from cube.testing.cubes import plan_from_times, record_cube, write_cube
 from cube.windows.grid import Block, Bounds
 from cube.windows.landcover import count_classes, land_cover_columns
 from cube.windows.lattice import WindowGeometry, WindowLattice
@@ -155,7 +154,8 @@ def make_cubes(folder: Path, count: int) -> Config:
             }
             for sensor in plan.sensors
         }
-        write_cube(open_folder(config.directory.working) / "v1" / "cubes", plan, arrays)
+        write_cube(Layout.of(config).cubes, plan, arrays)
+        record_cube(config, plan)
     return config
 
 

@@ -181,7 +181,7 @@ def measure_cube(archive: Path, working: Path, found: Table) -> None:
         build_cubes(config, ThreadEngine(4))
         elapsed = time.perf_counter() - began
         requests = service.ask("requests")
-        plan = json.loads((Layout.of(config).plans.path / "aoi_000000.json").read_text())["plan"]
+        plan = json.loads(next(Layout.of(config).plans.path.glob("aoi_000000_*.json")).read_text())["plan"]
         sent = sum(r["sent"] for r in requests if r["role"] == "blob")
         asked = {r["path"] for r in requests if r["role"] == "blob"}
         tiles, headers = demanded_bytes(CubePlan.from_json(plan, SENSORS), archive / "blobs", asked)

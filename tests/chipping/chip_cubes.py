@@ -17,8 +17,10 @@ from shapely.geometry import box, mapping
 from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.config.sensors import SENSORS, BandKind
+from cube.run.layout import Layout
 from cube.run.storage import Folder, open_folder
-from cube.testing.cubes import plan_from_times, write_cube
+from cube.store.open import find_cube
+from cube.testing.cubes import plan_from_times, record_cube, write_cube
 from cube.windows.grid import Bounds
 
 RANGES = ("2023-01-01/2023-06-30", "2023-07-01/2023-12-31")
@@ -66,7 +68,12 @@ def write_aois(path: Path, count: int) -> None:
 
 def cubes_folder(config: Config) -> Folder:
     """Return where the cubes of a config go."""
-    return open_folder(config.directory.working) / config.dataset.version / "cubes"
+    return open_folder(config.directory.working) / "cubes"
+
+
+def cube_path(config: Config, aoi_index: int = 0) -> Path:
+    """Return the folder of the cube that a config's version has of an AOI."""
+    return Path(find_cube(Layout.of(config).root, aoi_index).url)
 
 
 def clean_arrays(config: Config, bounds: Bounds, rng: np.random.Generator, lulc: int = 5) -> Arrays:
@@ -103,6 +110,7 @@ def put_cube(
     """Write a sealed cube into a config's working folder."""
     plan = plan_from_times(config, bounds, epsg, TIMES, aoi_index)
     write_cube(cubes_folder(config), plan, arrays)
+    record_cube(config, plan)
 
 
 def put_block_records(config: Config, arrays: Mapping[str, Any], aoi_index: int = 0) -> None:
@@ -115,8 +123,7 @@ def put_block_records(config: Config, arrays: Mapping[str, Any], aoi_index: int 
                 for name, values in bands.items()
             }
             records[f"{key}-{date}-0-0"] = {"fingerprint": "", "digests": digests}
-    folder = open_folder(config.directory.working) / config.dataset.version / "blocks"
-    folder.write(f"aoi_{aoi_index:06}.json", json.dumps(records).encode())
+    Layout.of(config).blocks.write(f"{cube_path(config, aoi_index).stem}.json", json.dumps(records).encode())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

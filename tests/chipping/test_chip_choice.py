@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chip_cubes import clean_arrays, cubes_folder, make_config, put_cube
+from chip_cubes import clean_arrays, cube_path, make_config, put_cube
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
@@ -288,7 +288,7 @@ def test_windows_whose_cloud_buffer_was_not_fetched_are_rejected(
     arrays = clean_arrays(config, BOX, np.random.default_rng(0))
     put_cube(config, BOX, arrays)
     monkeypatch.setattr("chipping.scores.BLOCK_M", 960)
-    file = cubes_folder(config).path / "aoi_000000.zarr" / "zarr.json"
+    file = cube_path(config) / "zarr.json"
     record = json.loads(file.read_text())
     record["attributes"]["not_fetched"] = ["lc2l2-0-0-0", "lc2l2-0-0-32"]
     file.write_text(json.dumps(record))

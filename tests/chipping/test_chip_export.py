@@ -18,7 +18,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-from chip_cubes import TIMES, clean_arrays, contents, cubes_folder, make_config, put_cube, write_aois
+from chip_cubes import (
+    TIMES,
+    clean_arrays,
+    contents,
+    cube_path,
+    cubes_folder,
+    make_config,
+    put_cube,
+    write_aois,
+)
 from PIL import Image
 from shapely import wkt
 
@@ -36,7 +45,7 @@ from cube.run.tasks import Tasks
 from cube.run.thread_engine import ThreadEngine
 from cube.scenes.plan import SensorPlan
 from cube.store.open import open_cube
-from cube.testing.cubes import plan_from_times, write_cube
+from cube.testing.cubes import plan_from_times, record_cube, write_cube
 from cube.windows.grid import Bounds
 from release import ReleaseError, chip_arrays, make_release, open_release, verify
 
@@ -110,7 +119,7 @@ def test_float_files_hold_what_open_cube_shows(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     write_clean_cube(config)
     chip(config)
-    tree = open_cube(cubes_folder(config) / "aoi_000000.zarr")
+    tree = open_cube(cube_path(config))
     for path in (version_folder(config) / "chips").glob("*/lc2l2_20230203.tif"):
         with rasterio.open(path) as file:
             box = file.bounds
@@ -441,9 +450,10 @@ def test_only_cubes_of_aois_that_are_wanted_and_built_are_read(tmp_path: Path) -
     write_aois(tmp_path / "aoi.geojson", 2)
     assert chip(config).windows == 8
     status = {0: "failed", 1: "built", 2: "built"}
-    rows = [{"properties": {"aoi_index": index, "status": state}} for index, state in status.items()]
     metadata = version_folder(config) / "aoi_metadata.geojson"
-    metadata.write_text(json.dumps({"features": rows}))
+    rows = [feature["properties"] for feature in json.loads(metadata.read_text())["features"]]
+    changed = [{"properties": {**row, "status": status[row["aoi_index"]]}} for row in rows]
+    metadata.write_text(json.dumps({"features": changed}))
     chip(config)
     assert {row["aoi_index"] for row in rows_of(config)} == {"1"}
     metadata.write_text("[1]")
@@ -499,7 +509,7 @@ def test_tasks_travel_to_other_processes(tmp_path: Path) -> None:
 def test_unfinished_cubes_are_not_read(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     write_clean_cube(config)
-    (version_folder(config) / "cubes" / "aoi_000000.zarr" / "zarr.json").unlink()
+    (cube_path(config) / "zarr.json").unlink()
     with pytest.raises(CubeNotSealedError, match="no finished cube"):
         chip(config)
 
@@ -582,7 +592,9 @@ def put_seen_cube(config: Config, arrays: Any) -> None:
         dates = [replace(d, scenes=tuple(replace(s, properties=views) for s in d.scenes)) for d in one.dates]
         return replace(one, dates=tuple(dates))
 
-    write_cube(cubes_folder(config), replace(plan, sensors=tuple(map(with_views, plan.sensors))), arrays)
+    seen = replace(plan, sensors=tuple(map(with_views, plan.sensors)))
+    write_cube(cubes_folder(config), seen, arrays)
+    record_cube(config, seen)
 
 
 def test_the_table_says_how_scenes_were_taken(tmp_path: Path) -> None:

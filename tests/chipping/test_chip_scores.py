@@ -13,7 +13,7 @@ import pytest
 from chip_cubes import (
     TIMES,
     clean_arrays,
-    cubes_folder,
+    cube_path,
     make_config,
     put_block_records,
     put_cube,
@@ -292,7 +292,7 @@ def test_pixels_that_are_not_what_was_written_are_noticed(tmp_path: Path, array:
     (table,) = score_cubes(config, ThreadEngine(1)).tables
     assert len(table) == 4
     shutil.rmtree(Path(config.directory.working) / "v1" / "scores")
-    chunks = cubes_folder(config).path / "aoi_000000.zarr" / array / "c"
+    chunks = cube_path(config) / array / "c"
     shutil.rmtree(chunks / block.split("-")[1] if "time" in _dims(chunks.parent) else chunks)
     with pytest.raises(StoreError) as caught:
         score_cubes(config, ThreadEngine(1))
@@ -311,7 +311,7 @@ def test_a_chunk_that_was_cut_off_is_one_line(tmp_path: Path, array: str) -> Non
     box = Bounds(480_000, 5_990_400, 480_960, 5_991_360)
     put_cube(config, box, clean_arrays(config, box, np.random.default_rng(0)))
     score_cubes(config, ThreadEngine(1))
-    folder = cubes_folder(config).path / "aoi_000000.zarr" / array / "c"
+    folder = cube_path(config) / array / "c"
     chunk = next(path for path in sorted(folder.rglob("*")) if path.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-7])
 
@@ -331,11 +331,11 @@ def test_a_record_of_blocks_that_cannot_be_read_is_one_line(tmp_path: Path) -> N
     config = make_config(tmp_path)
     box = Bounds(480_000, 5_990_400, 480_960, 5_991_360)
     put_cube(config, box, clean_arrays(config, box, np.random.default_rng(0)))
-    blocks = Path(config.directory.working) / "v1" / "blocks"
-    blocks.mkdir()
+    record = Path(config.directory.working) / "blocks" / f"{cube_path(config).stem}.json"
+    record.parent.mkdir()
     for text in ("[1]", "{", '{"lulc-0-0-0": 1}'):
-        (blocks / "aoi_000000.json").write_text(text)
-        with pytest.raises(StoreError, match=r"AOI 0: .*aoi_000000\.json: cannot be read"):
+        record.write_text(text)
+        with pytest.raises(StoreError, match=rf"AOI 0: .*{record.name}: cannot be read"):
             score_cubes(config, ThreadEngine(1))
 
 

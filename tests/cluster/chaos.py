@@ -38,7 +38,7 @@ PATIENCE_S = 60
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Return a working folder's files, but for its lock, its logs and the count of tries.
+    """Return a working folder's files, but for its locks, its logs and the count of tries.
 
     Nor a file beside the cubes that a worker, cut off from its scheduler, was writing when it was
     killed, or writes still: the next run sweeps it.
@@ -47,13 +47,13 @@ def files(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and path.relative_to(folder).parts[0] not in {".lock", "logs", "run.log"}
+        and not {".lock", "logs", "run.log"} & set(path.relative_to(folder).parts)
         and not (path.parent.name == "cubes" and path.name.startswith(".staging-"))
     }
-    board = json.loads(found["aoi_metadata.geojson"])
+    board = json.loads(found["demo/aoi_metadata.geojson"])
     for feature in board["features"]:
         del feature["properties"]["tries"]
-    found["aoi_metadata.geojson"] = json.dumps(board).encode()
+    found["demo/aoi_metadata.geojson"] = json.dumps(board).encode()
     return found
 
 
@@ -206,14 +206,14 @@ class Storm:
             check=True,
             capture_output=True,
         )
-        return files(working / "demo")
+        return files(working)
 
     def markers(self) -> list[Path]:
-        return list((self.working / "demo").glob("building/*/*.json"))
+        return list(self.working.glob("building/*/*.json"))
 
     def done(self) -> int:
         """Return how many blocks and cubes are done."""
-        return len(self.markers()) + 100 * len(list((self.working / "demo").glob("cubes/*.zarr/zarr.json")))
+        return len(self.markers()) + 100 * len(list(self.working.glob("cubes/*.zarr/zarr.json")))
 
     def wait_for_progress(self, steps: int) -> None:
         """Wait until some more steps are done, or the client has ended."""
@@ -234,7 +234,7 @@ class Storm:
 
     def note_finished_blocks(self) -> None:
         """See that chunks of blocks that were finished at an earlier kill are the same files still, and note new ones."""
-        root = self.working / "demo" / "cubes"
+        root = self.working / "cubes"
         for path, inode in list(self.finished.items()):
             if not path.exists() or path.stat().st_ino != inode:
                 self.found.broken.append(f"{path.relative_to(root)} was written again")
@@ -285,7 +285,7 @@ class Storm:
             self.note_finished_blocks()
 
     def compare(self, expected: dict[str, bytes]) -> None:
-        made = files(self.working / "demo")
+        made = files(self.working)
         names = sorted(name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name))
         self.found.broken += [f"build {self.found.builds}: {name} is not as undisturbed" for name in names]
 

@@ -40,6 +40,7 @@ from cube.run.thread_engine import ThreadEngine
 from cube.store.open import open_cube
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+BOARD = "demo/aoi_metadata.geojson"
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
 
@@ -166,7 +167,7 @@ def build(config: Config, fatal: int = 0, death: Death = Death.KILL) -> tuple[st
     """Build in a forked process; return the step it died at, or what it did as JSON."""
 
     def work() -> dict[str, Any]:
-        root = Layout.of(config).root.path
+        root = Layout.of(config).working.path
         root.mkdir(parents=True, exist_ok=True)
         steps = Steps(root, fatal, death)
         summary = build_cubes(config, InOrder())
@@ -186,7 +187,7 @@ def look(config: Config) -> dict[str, Any]:
                 opens[name] = open_cube(layout.cubes / name).attrs["recipe_sha256"]
             except CubeNotSealedError:
                 opens[name] = ""
-        done = sum(len(layout.markers(int(name[4:])).names(".json")) for name in layout.building.names())
+        done = sum(len(layout.markers(name).names(".json")) for name in layout.building.names())
         return {"opens": opens, "done": done}
 
     text, _ = fork(work)
@@ -195,12 +196,12 @@ def look(config: Config) -> dict[str, Any]:
 
 def tree(config: Config) -> dict[str, bytes]:
     """Return all files of a working folder; the count of tries is the only thing that may differ."""
-    root = Layout.of(config).root.path
+    root = Layout.of(config).working.path
     found = {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
-    board = json.loads(found["aoi_metadata.geojson"])
+    board = json.loads(found[BOARD])
     for feature in board["features"]:
         del feature["properties"]["tries"]
-    found["aoi_metadata.geojson"] = json.dumps(board).encode()
+    found[BOARD] = json.dumps(board).encode()
     return found
 
 
@@ -211,10 +212,10 @@ def differences(a: dict[str, bytes], b: dict[str, bytes]) -> list[str]:
 def try_all(load: Callable[[str], Config], before: Path | None, deaths: list[Death], stride: int) -> None:
     """Kill a build at each step, complete it, and print what was found; `before` is what the folder holds at first."""
     start = load("start")
-    root = Layout.of(start).root.path
+    root = Layout.of(start).working.path
 
     def fresh() -> None:
-        shutil.rmtree(root.parent, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
         if before is not None:
             shutil.copytree(before, root)
 
@@ -227,7 +228,7 @@ def try_all(load: Callable[[str], Config], before: Path | None, deaths: list[Dea
             fresh()
             allowed = {name: {"", value} for name, value in sealed.items()}
             for name, value in (look(start)["opens"] if before else {}).items():
-                allowed[name].add(value)
+                allowed[name] = {value}  # another recipe's: it stays as it is
             step, status = build(start, fatal, death)
             seen = look(start)
             text, code = build(start)
@@ -265,7 +266,7 @@ def main() -> None:
     if arguments.then:
         first = load("before")
         build(first)
-        before = Layout.of(first).root.path
+        before = Layout.of(first).working.path
     try_all(lambda name: load(name, *arguments.then), before, arguments.deaths, arguments.stride)
 
 

@@ -30,15 +30,15 @@ disk=$1 log=$2; shift 2
 mount -t tmpfs -o size=64m tmpfs "$disk"
 "$@" 2>"$log.full" >/dev/null &
 for _ in $(seq 6000); do
-    [ -n "$(ls "$disk"/demo/building/*/*.json 2>/dev/null)" ] && break
+    [ -n "$(ls "$disk"/building/*/*.json 2>/dev/null)" ] && break
     sleep 0.01
 done
 dd if=/dev/zero of="$disk/filler" bs=64k 2>/dev/null  # until there is no room left
 wait $!; echo "full $?"
-ls "$disk"/demo/cubes/*/zarr.json >/dev/null 2>&1 && echo sealed
+ls "$disk"/cubes/*/zarr.json >/dev/null 2>&1 && echo sealed
 rm "$disk/filler"
 "$@" >"$log.out" 2>"$log.again"; echo "again $?"
-cp -r "$disk"/demo "$log.made"
+cp -r "$disk" "$log.made"
 """
 
 
@@ -88,5 +88,5 @@ def test_a_full_disk_is_said_and_a_rerun_completes(
     assert "Traceback" not in said
     whole = demo_config(tmp_path / "whole", *FEW)
     build_cubes(whole, ThreadEngine(), only=[4, 5])
-    made, expected = files(tmp_path / "log.made"), files(Layout.of(whole).root.path)
+    made, expected = files(tmp_path / "log.made"), files(Layout.of(whole).working.path)
     assert [name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name)] == []

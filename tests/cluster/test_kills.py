@@ -62,7 +62,7 @@ def test_a_kill_at_every_step_of_a_build_costs_no_finished_block(
     assert_harmless(records)
     assert len(records) > 90
     steps = " ".join(r["step"] for r in records)
-    for what in ("plans/", "building/aoi_000005/", "blocks/", "/B05/c/0/0", "aoi_000005.zarr/.staging"):
+    for what in ("plans/", "building/aoi_000005_", "blocks/", "/B05/c/0/0", ".zarr/.staging"):
         assert what in steps
     assert "os.rename cubes/.staging" in steps  # a chunk
     assert [r for r in records if r["fetched_twice"]] == []
@@ -97,7 +97,7 @@ def test_a_power_cut_between_two_writes_is_survived(
 
 @pytest.mark.parametrize("death", list(Death))
 def test_a_cube_is_whole_while_it_is_changed(sample_archive: Archive, tmp_path: Path, death: Death) -> None:
-    """A finished cube gets another band: at any death it is the old one, the new one, or none."""
+    """A version asks for another band: at any death the old cube is whole, and the new one is or is not there."""
     records = crash_points(
         sample_archive, tmp_path, "--deaths", death, "--stride", "11", "--then", "s2l2a.bands=[B04,B05]"
     )
@@ -143,5 +143,5 @@ def test_a_build_whose_workers_are_killed_every_few_seconds_finishes(
                 killed += 1
         assert client.returncode == 0, (tmp_path / "client.log").read_text()[-2000:]
         assert killed >= 3
-        made = files(one.working / "demo")
+        made = files(one.working)
         assert [name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name)] == []

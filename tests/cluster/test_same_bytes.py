@@ -13,6 +13,7 @@ from chaos import WORKERS, Cluster
 
 from cube.config.models import Config
 from cube.run.layout import Layout
+from cube.store.open import find_cube
 
 ROOT = Path(__file__).parents[2]
 AOI = 5
@@ -23,7 +24,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def assert_same_cube(config: Config, demo: Config) -> None:
-    made, expected = (files(Layout.of(c).cubes.path / f"aoi_{AOI:06}.zarr") for c in (config, demo))
+    made, expected = (files(Path(find_cube(Layout.of(c).root, AOI).url)) for c in (config, demo))
     assert made.keys() == expected.keys()
     assert [name for name in made if made[name] != expected[name]] == []
     assert len(made) > 100
@@ -101,5 +102,5 @@ def test_by_two_workers_whatever_the_time_zone_locale_umask_home_and_folder(
     workers = ("--set", "compute.workers=2", "--set", "compute.threads=3")
     build(config, *workers, environment=surroundings, umask=0o077, folder=home)
     assert_same_cube(config, demo)
-    cube = Layout.of(config).cubes.path / f"aoi_{AOI:06}.zarr"
+    cube = Path(find_cube(Layout.of(config).root, AOI).url)
     assert {oct(path.stat().st_mode & 0o777) for path in cube.rglob("zarr.json")} == {"0o600"}

@@ -30,10 +30,10 @@ def released(
 ) -> Config:
     """A few of the demo's chips, released."""
     config = demo_config(tmp_path_factory.mktemp("released"), *LITTLE)
-    working = Layout.of(config).root.path
-    # Hard links, but of the lock: it would be held by whoever holds the other's.
+    working = Layout.of(config).working.path
+    # Hard links, but of the locks: they would be held by whoever holds the other's.
     lock = shutil.ignore_patterns(".lock")
-    shutil.copytree(Layout.of(demo).root.path, working, copy_function=os.link, ignore=lock)
+    shutil.copytree(Layout.of(demo).working.path, working, copy_function=os.link, ignore=lock)
     build_cubes(config, ThreadEngine())  # nothing is left to build; its records are of these AOIs
     chip(config)
     make_release(config)

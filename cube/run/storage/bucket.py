@@ -279,6 +279,23 @@ class BucketFolder:
         with contextlib.suppress(FileNotFoundError), self._service_errors(name):
             self._listed.rm(self._key(name), recursive=True)
 
+    def move(self, name: str, to: str, last: str = "") -> None:
+        """Copy the objects of a file or folder within the store, and remove the first ones."""
+        if self.exists(name):
+            self.copy(name, to)
+            self.remove(name)
+            return
+        below = sorted((self / name).files(), key=lambda file: file == last)
+        for file in below:
+            self.copy(f"{name}/{file}", f"{to}/{file}")
+        if below:
+            self.remove_folder(name, last)
+
+    def copy(self, name: str, to: str) -> None:
+        """Copy a file within the store."""
+        with self._service_errors(to), contextlib.suppress(FileNotFoundError):
+            self._fs.cp_file(self._key(name), self._key(to))
+
     @contextlib.contextmanager
     def staged(self, name: str, last: str, *, sync: bool = True) -> Iterator[Callable[[str, bytes], None]]:
         """Put a folder's files as they come, and `last` when the ``with`` statement ends well."""

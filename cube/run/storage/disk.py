@@ -138,6 +138,33 @@ class DiskFolder:
             (self / name).remove(last)
         shutil.rmtree(self.path / name, ignore_errors=True)
 
+    def move(self, name: str, to: str, last: str = "") -> None:
+        """Rename a file or folder below."""
+        del last
+        source, target = self.path / name, self.path / to
+        if not source.exists():
+            return
+        with disk_errors(str(target)):
+            _make_folders(target.parent)
+            if target.is_dir():
+                shutil.rmtree(target)
+            source.replace(target)
+            _fsync_dir(target.parent)
+            _fsync_dir(source.parent)
+
+    def copy(self, name: str, to: str) -> None:
+        """Link a file to a second name, or copy it where the disk knows no links."""
+        source, target = self.path / name, self.path / to
+        if not source.exists():
+            return
+        with disk_errors(str(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                target.hardlink_to(source)
+            except OSError:
+                shutil.copyfile(source, target)
+
     @contextlib.contextmanager
     def staged(self, name: str, last: str, *, sync: bool = True) -> Iterator[Callable[[str, bytes], None]]:
         """Fill a folder beside its place, and rename it when the ``with`` statement ends well."""

@@ -141,6 +141,24 @@ class Folder(Protocol):
         """Remove the folder `name` and all in it, first the file that was written `last`."""
         ...
 
+    def move(self, name: str, to: str, last: str = "") -> None:
+        """Give a file or folder below another place below, and what is there up for it.
+
+        What is not there to be moved is no error, and changes nothing.
+
+        On a disk it is renamed, which is done or not done. A store cannot rename: there each object
+        is copied by the store and then removed, `last` after all others, and a folder that was
+        moved in part is moved again as if nothing had been.
+        """
+        ...
+
+    def copy(self, name: str, to: str) -> None:
+        """Let a file below be found under a second name, too; what is not there is no error.
+
+        Neither is ever changed in place, so on a disk both may be one.
+        """
+        ...
+
     def staged(
         self, name: str, last: str, *, sync: bool = True
     ) -> AbstractContextManager[Callable[[str, bytes], None]]:

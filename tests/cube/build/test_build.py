@@ -30,10 +30,12 @@ from cube.errors import BusyError, ConfigError, StoreError
 from cube.run.layout import Layout
 from cube.run.lock import hold
 from cube.run.status import AoiState, StatusBoard
+from cube.run.storage import open_folder
 from cube.run.tasks import Outcome, TaskSource
 from cube.run.thread_engine import ThreadEngine
 from cube.scenes.catalog import open_catalog
 from cube.scenes.estimate import estimate_cost
+from cube.scenes.explain import Skipped
 from cube.scenes.plan import CubePlan
 from cube.scenes.planner import plan_aoi
 from cube.store.open import open_cube
@@ -57,15 +59,24 @@ def cubes_of(config: Config) -> Path:
     return Layout.of(config).cubes.path
 
 
+def cube_of(config: Config, index: int = 5) -> Path:
+    """Return the cube that a version has of an AOI, or is building."""
+    return cubes_of(config) / f"{states(config)[index]['cube']}.zarr"
+
+
+def record_of(config: Config, index: int) -> dict[str, Any]:
+    """Return what is kept of an AOI's planning."""
+    return dict(json.loads(Layout.of(config).plans.read(f"{states(config)[index]['plan']}.json")))
+
+
 def plan_of(config: Config, index: int) -> CubePlan:
-    record = json.loads(Layout.of(config).plans.read(f"aoi_{index:06}.json"))
-    return CubePlan.from_json(record["plan"], SENSORS)
+    return CubePlan.from_json(record_of(config, index)["plan"], SENSORS)
 
 
 def raw(config: Config, index: int, band: str) -> Any:
     import zarr
 
-    return zarr.open_array(cubes_of(config) / f"aoi_{index:06}.zarr", path=band, mode="r")
+    return zarr.open_array(cube_of(config, index), path=band, mode="r")
 
 
 def states(config: Config) -> dict[int, dict[str, Any]]:
@@ -139,14 +150,14 @@ class TestPixels:
             assert (got != spec.nodata).any()
 
     def test_sentinel1_is_mosaicked_without_a_seam(self, demo: Config) -> None:
-        vv = open_cube(cubes_of(demo) / "aoi_000000.zarr")["s1rtc/vv"]
+        vv = open_cube(cube_of(demo, 0))["s1rtc/vv"]
         assert any(len(date.scenes) > 1 for date in plan_of(demo, 0).sensor("s1rtc").dates)
         assert bool(vv.notnull().all())
         assert 0.001 < float(vv.compute().median()) < 1
 
     def test_the_dem_has_no_gap_where_tiles_meet(self, demo: Config) -> None:
         assert len(plan_of(demo, 0).sensor("dem").dates[0].scenes) >= 2
-        elevation = open_cube(cubes_of(demo) / "aoi_000000.zarr")["dem/elevation"]
+        elevation = open_cube(cube_of(demo, 0))["dem/elevation"]
         assert bool(elevation.notnull().all())
         steps = np.abs(np.diff(elevation.values, axis=0))
         assert steps.max() < 60
@@ -183,6 +194,20 @@ class TestChoice:
         assert [s.id for s in plan.sensor("lulc").scenes] == ["32U-2023", "33U-2023"]
         assert len(list(plan.sensor("dem").scenes)) == 4
 
+    def test_latitude_first_is_suspected_aloud(self, demo: Config) -> None:
+        def reason(area: Any) -> str:
+            with pytest.raises(Skipped) as caught:
+                plan_aoi(Aoi(0, area), demo, open_catalog(demo))
+            return caught.value.reason
+
+        swapped = reason(box(49.98, 12.35, 50.02, 12.42))
+        assert (
+            "nothing at all is found at longitude 50, latitude 12.38, but there is at longitude 12.38"
+            in swapped
+        )
+        assert "are they swapped in map_sample.geojson? Longitude comes first" in swapped
+        assert "swapped" not in reason(box(-60.1, -3.1, -60, -3))  # nor is anything there
+
     def test_losers_are_on_record_with_their_reason(self, demo: Config) -> None:
         lost = {c.id: c.reason for i in (0, 1, 2, 4, 5) for c in plan_of(demo, i).scenes_seen if not c.chosen}
         assert any("cloud_cover" in reason for reason in lost.values())
@@ -192,7 +217,7 @@ class TestChoice:
         assert all(lost.values())
 
     def test_a_skipped_aoi_leaves_a_record_of_what_was_seen(self, demo: Config) -> None:
-        record = json.loads(Layout.of(demo).plans.read("aoi_000003.json"))
+        record = record_of(demo, 3)
         assert record["skipped"].startswith("lc2l2: no scene for 2023-07-01/2023-09-30 (")
         reasons = {c["reason"] for c in record["candidates"]}
         assert any(reason.startswith("nodata_pixel_percentage 80") for reason in reasons)
@@ -260,7 +285,7 @@ class TestResume:
                 build_cubes(halted, Interrupting(after), only=[5])
             assert states(halted)[5]["status"] == "building"
             assert 0 < states(halted)[5]["done"] < 1
-            assert not (cubes_of(halted) / "aoi_000005.zarr" / "zarr.json").exists()
+            assert not (cube_of(halted) / "zarr.json").exists()
         engine = Counting()
         summary = build_cubes(halted, engine, only=[5])
         assert summary.rows[5].status is AoiState.BUILT
@@ -274,9 +299,9 @@ class TestResume:
         config = demo_config(tmp_path, *FEW)
         with pytest.raises(KeyboardInterrupt):
             build_cubes(config, Interrupting(6), only=[5])
-        markers = sorted(Layout.of(config).markers(5).path.glob("*.json"))
+        markers = sorted(Layout.of(config).building.path.glob("*/*.json"))
         markers[0].unlink()
-        stray = cubes_of(config) / "aoi_000005.zarr" / "s2l2a" / "B02" / "c" / "0" / "0" / "0.partial"
+        stray = cube_of(config) / "s2l2a" / "B02" / "c" / "0" / "0" / "0.partial"
         stray.parent.mkdir(parents=True, exist_ok=True)
         stray.write_bytes(b"half")
         engine = Counting()
@@ -294,12 +319,13 @@ class TestResume:
         assert {name.split("-")[0] for name in engine.ran} == {"lc2l2"}
         fresh = demo_config(tmp_path / "fresh", *FEW, "lc2l2.bands=[red, nir08]")
         build_cubes(fresh, ThreadEngine(), only=[5])
-        assert files(cubes_of(changed)) == files(cubes_of(fresh))
+        assert files(cube_of(changed)) == files(cube_of(fresh))
         fewer = demo_config(tmp_path, *FEW, "lc2l2=")
         engine = Counting()
         build_cubes(fewer, engine, only=[5])
         assert engine.ran == []
-        assert not (cubes_of(fewer) / "aoi_000005.zarr" / "lc2l2").exists()
+        assert not (cube_of(fewer) / "lc2l2").exists()
+        assert len(list(cubes_of(fewer).iterdir())) == 3
 
     def test_settings_of_later_phases_change_nothing(
         self, demo_config: Callable[..., Config], tmp_path: Path
@@ -326,12 +352,12 @@ class TestResume:
             f"directory.output={config.directory.output}",
             *FEW,
         ]
-        markers = Layout.of(config).markers(5).path
+        markers = Layout.of(config).building.path
         for wanted in (2, 7):
             process = subprocess.Popen([sys.executable, "-c", code, str(config.path), *overrides], cwd=ROOT)
             deadline = time.monotonic() + 120
             while process.poll() is None and time.monotonic() < deadline:
-                if markers.is_dir() and len(list(markers.glob("*.json"))) >= wanted:
+                if len(list(markers.glob("*/*.json"))) >= wanted:
                     os.kill(process.pid, signal.SIGKILL)
                     break
                 time.sleep(0.005)
@@ -364,7 +390,7 @@ class TestFailures:
             assert scene["id"] in reason
             assert "asset data: the file is missing (Copernicus DEM GLO-30 has no other choice)" in reason
             assert states(config)[index]["lost"] == []
-            assert not (cubes_of(config) / f"aoi_{index:06}.zarr" / "zarr.json").exists()
+            assert not (cube_of(config, index) / "zarr.json").exists()
         engine = Counting()
         again = build_cubes(config, engine, only=[4, 5], retry_failed=True)
         assert again.exit_code == 0
@@ -468,7 +494,7 @@ def test_real_pixels(shared: Path, tmp_path: Path) -> None:
     summary = build_cubes(config, ThreadEngine())
     assert summary.count(AoiState.BUILT) == 5
     for index in range(5):
-        cube = open_cube(cubes_of(config) / f"aoi_{index:06}.zarr")
+        cube = open_cube(cube_of(config, index))
         for key, band in (("s2l2a", "B04"), ("s1rtc", "vv"), ("dem", "elevation"), ("lulc", "lulc")):
             scene = next(plan_of(config, index).sensor(key).scenes)
             with rasterio.open(shared / "real-archive" / scene.assets[band].href) as source:
@@ -597,7 +623,7 @@ class TestNothingStale:
         config = demo_config(tmp_path, *FEW)
         build_cubes(config, ThreadEngine(), only=[5])
         whole = files(cubes_of(config))
-        shutil.rmtree(cubes_of(config) / "aoi_000005.zarr")
+        shutil.rmtree(cube_of(config))
         engine = Counting()
         build_cubes(config, engine, only=[5])
         assert len(engine.ran) == 14
@@ -651,7 +677,8 @@ def test_blocks_that_are_ready_do_not_wait_for_further_plans() -> None:
         def take(self, **_: object) -> None:
             raise AssertionError("was asked")
 
-    queue = BlockQueue(*(cast("Any", part) for part in (None, None, Planner(), None, None)))
+    layout = Layout(open_folder("memory://none"), "v1")
+    queue = BlockQueue(*(cast("Any", part) for part in (None, layout, Planner(), None, None)))
     queue._ready.extend(cast("list[Any]", ["one", "two"]))
     assert queue.take(5) == ["one", "two"]
     assert queue.take(0) == []

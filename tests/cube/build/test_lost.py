@@ -14,6 +14,7 @@ import rasterio
 
 from cube.build.losses import LossWatch
 from cube.build.plans import AoiPlanner, plan_cubes
+from cube.build.prune import remove_unused
 from cube.build.run import BuildSummary, build_cubes
 from cube.config.models import Config
 from cube.errors import ServiceError
@@ -80,15 +81,17 @@ def build(config: Config, **how: Any) -> BuildSummary:
 
 
 def kept(config: Config) -> dict[str, bytes]:
-    """Return all that a build leaves, but for logs and the count of tries."""
-    root = Layout.of(config).root.path
-    names = ("cubes", "plans", "lost", "blocks")
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for name in names
-        for path in sorted((root / name).rglob("*"))
-        if path.is_file()
-    }
+    """Return all that a build leaves of the AOI: cube, plan, and the records beside them."""
+    working, row = Layout.of(config).working.path, row_of(config)
+    cube, plan = row["cube"], row["plan"]
+    there = [
+        *(working / "cubes" / f"{cube}.zarr").rglob("*"),
+        *(
+            working / folder / f"{name}.json"
+            for folder, name in (("plans", plan), ("lost", plan), ("blocks", cube))
+        ),
+    ]
+    return {str(path.relative_to(working)): path.read_bytes() for path in there if path.is_file()}
 
 
 def row_of(config: Config) -> dict[str, Any]:
@@ -166,6 +169,26 @@ def test_a_broken_file_costs_its_scene_and_a_rerun_is_the_same_until_it_is_asked
     again = build(first, recheck_lost=True)
     assert (again.exit_code, again.rows[AOI].lost) == (0, [])
     assert kept(first) == kept(whole)
+
+
+def test_versions_that_ask_the_same_share_the_record_and_the_plan(copy: Copy) -> None:
+    first, second = copy.config("run"), copy.config("run", "dataset.version=second", "chips.min_purity=0.9")
+    other = copy.config("run", "dataset.version=other", "s2l2a.cloud_cover=29")
+    scene = next(plan_of(first).sensor("s2l2a").scenes)
+    remove(copy.file(scene, "B05"))
+    build(first)
+    again = build(second)
+    assert (again.fetched_blocks, again.rows[AOI].status) == (0, AoiState.BUILT)
+    assert [one["item"] for one in row_of(second)["lost"]] == [scene.id]
+    assert kept(second) == kept(first)
+    # Another question finds by itself what is lost: its plan hangs on no other version's.
+    assert plan_of(other).fingerprint != plan_of(first).fingerprint
+    assert build(other).fetched_blocks == 0  # the same scenes in the end, and the same cube
+    assert row_of(other)["cube"] == row_of(first)["cube"]
+    assert row_of(other)["plan"] != row_of(first)["plan"]
+    remove_unused(first)
+    assert kept(second) == kept(first)
+    assert len(Layout.of(first).lost.names()) == 2
 
 
 def test_a_scene_that_is_lost_still_is_found_so_when_it_is_asked_again(copy: Copy) -> None:

@@ -218,7 +218,7 @@ def test_an_asset_that_fails_for_good_fails_its_aoi_and_a_rerun_fetches_what_was
     assert "asset red" in row.reason
     assert "HTTP 503" in row.reason
     assert SECRET not in caplog.text
-    assert not (Layout.of(config).cubes.path / "aoi_000000.zarr" / "zarr.json").exists()
+    assert not list(Layout.of(config).cubes.path.glob("aoi_000000_*.zarr/zarr.json"))
     service.lift()
     service.reset()
     again = build_cubes(config, ThreadEngine(4))
@@ -228,6 +228,29 @@ def test_an_asset_that_fails_for_good_fails_its_aoi_and_a_rerun_fetches_what_was
     assert path.rsplit("/", 1)[1] in asked
     assert asked <= of_the_block
     assert service.counts()["search"] == 0
+
+
+def test_a_version_with_other_classes_and_sizes_asks_nobody_for_anything(
+    sample_archive: Archive, start: Start, online: Callable[..., Config]
+) -> None:
+    service = start(sample_archive.path)
+    first = online(service, "dataset.version=first")
+    assert build_cubes(first, ThreadEngine(4)).fetched_blocks > 0
+    asked, made = len(service.requests), bytes_of(first)
+    other = ("chips.classes=[5]", "chips.min_purity=0.5", "chips.sample_size=480", "chips.chip_size=960")
+    second = online(service, "dataset.version=second", *other)
+    began = time.monotonic()
+    summary = build_cubes(second, ThreadEngine(4))
+    assert time.monotonic() - began < 10
+    assert (summary.exit_code, summary.fetched_blocks) == (0, 0)
+    assert len(service.requests) == asked
+    assert bytes_of(second) == made
+    # Another band of one sensor is another cube; what both hold is not asked for again.
+    third = online(service, "dataset.version=third", "lc2l2.bands=[red, nir08]")
+    assert build_cubes(third, ThreadEngine(4)).exit_code == 0
+    blobs = {request.path for request in service.requests[asked:] if request.role is Role.BLOB}
+    assert blobs
+    assert all("landsat" in path or "_SR_" in path or "_QA_" in path for path in blobs), blobs
 
 
 def test_processes_read_the_same(
@@ -273,7 +296,7 @@ def test_a_cube_and_its_logs_hold_no_token(
     ours = [record for record in caplog.records if record.name.startswith(("rasterio", "cube"))]
     assert ours
     assert not [record for record in ours if SECRET in record.getMessage()]
-    for path in Layout.of(config).root.path.rglob("*"):
+    for path in Layout.of(config).working.path.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 

@@ -145,7 +145,7 @@ def test_no_login_of_a_catalog_shows(
     [row] = build_cubes(config, ThreadEngine(2)).rows.values()
     assert "search of sentinel-2-l2a at http://127.0.0.1:9/stac failed" in row.reason
     assert SECRET not in row.reason + caplog.text
-    assert_no_secret(Path(Layout.of(config).root.path))
+    assert_no_secret(Path(Layout.of(config).working.path))
 
 
 def test_earth_search_gives_the_pixels_that_the_planetary_computer_gives(

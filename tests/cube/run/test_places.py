@@ -201,7 +201,7 @@ def test_a_read_only_disk_is_one_line_before_anything_is_built(
     assert f"directory.{key}: {disk}/{key}" in done.stderr
     assert "Read-only file system" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "interim" / "demo" / "cubes").exists()
+    assert not (tmp_path / "interim" / "cubes").exists()
 
 
 def test_a_version_that_is_taken_is_found_before_anything_is_built(

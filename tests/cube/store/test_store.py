@@ -26,7 +26,7 @@ from cube.run.layout import Layout
 from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import CubePlan
 from cube.store.open import open_cube
-from cube.store.resume import keep_blocks, reopen_cube
+from cube.store.resume import keep_blocks
 from cube.store.sealed import read_cube_info, read_seal
 from cube.store.template import make_template
 from cube.store.write import write_block, write_template
@@ -94,7 +94,7 @@ def cubes(
 def test_open_cube_is_lazy_physical_and_placed(
     cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
 ) -> None:
-    tree = open_cube(cubes / "aoi_000007.zarr")
+    tree = open_cube(cubes / f"{plan.cube}.zarr")
     assert set(tree.children) == {"s2l2a", "s1rtc", "lc2l2", "dem", "lulc"}
     for sensor in plan.sensors:
         dataset = tree[sensor.key].to_dataset()
@@ -124,12 +124,12 @@ def test_open_cube_is_lazy_physical_and_placed(
 
 
 def test_plain_xarray_opens_it_in_physical_units_without_a_warning(
-    cubes: Folder, arrays: dict[str, dict[str, NDArray[np.generic]]]
+    plan: CubePlan, cubes: Folder, arrays: dict[str, dict[str, NDArray[np.generic]]]
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="Use `@` matmul")
-        tree = xr.open_datatree(f"{cubes}/aoi_000007.zarr", engine="zarr", chunks={})
+        tree = xr.open_datatree(f"{cubes}/{plan.cube}.zarr", engine="zarr", chunks={})
         red = tree["lc2l2/red"]
         assert red.odc.crs.epsg == 32633
         assert red.rio.transform().a == 30
@@ -145,15 +145,15 @@ def test_gdal_opens_it_in_the_right_place(
     cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], band: str
 ) -> None:
     key, name = band.split("/")
-    with rasterio.open(f'ZARR:"{cubes}/aoi_000007.zarr":/{band}') as dataset:
+    with rasterio.open(f'ZARR:"{cubes}/{plan.cube}.zarr":/{band}') as dataset:
         assert dataset.crs.to_epsg() == 32633
         assert dataset.transform == plan.geobox(key).affine
         raw = arrays[key][name]
         np.testing.assert_array_equal(dataset.read(1), raw if raw.ndim == 2 else raw[0])
 
 
-def test_chunks_are_those_of_the_design_and_empty_ones_leave_no_file(cubes: Folder) -> None:
-    root = cubes.path / "aoi_000007.zarr"
+def test_chunks_are_those_of_the_design_and_empty_ones_leave_no_file(plan: CubePlan, cubes: Folder) -> None:
+    root = cubes.path / f"{plan.cube}.zarr"
     chunks = {
         key: json.loads((root / key / "zarr.json").read_text())["chunk_grid"]
         for key in ("s2l2a/B02", "dem/elevation")
@@ -164,8 +164,8 @@ def test_chunks_are_those_of_the_design_and_empty_ones_leave_no_file(cubes: Fold
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
-def test_the_seal_is_what_zarr_itself_consolidates(cubes: Folder, tmp_path: Path) -> None:
-    copy = shutil.copytree(cubes.path / "aoi_000007.zarr", tmp_path / "copy.zarr")
+def test_the_seal_is_what_zarr_itself_consolidates(plan: CubePlan, cubes: Folder, tmp_path: Path) -> None:
+    copy = shutil.copytree(cubes.path / f"{plan.cube}.zarr", tmp_path / "copy.zarr")
     sealed = (copy / "zarr.json").read_bytes()
     root = json.loads(sealed)
     del root["consolidated_metadata"]
@@ -175,11 +175,11 @@ def test_the_seal_is_what_zarr_itself_consolidates(cubes: Folder, tmp_path: Path
 
 
 def test_provenance_is_complete_and_unsigned(cubes: Folder, plan: CubePlan) -> None:
-    attrs = open_cube(cubes / "aoi_000007.zarr").attrs
+    attrs = open_cube(cubes / f"{plan.cube}.zarr").attrs
     assert attrs["recipe_sha256"] == plan.fingerprint
     assert attrs["aoi_index"] == 7
     assert set(attrs["digests"]) == {f"{s.key}/{b}" for s in plan.sensors for b in s.bands}
-    group = json.loads((cubes.path / "aoi_000007.zarr" / "s2l2a" / "zarr.json").read_text())["attributes"]
+    group = json.loads((cubes.path / f"{plan.cube}.zarr" / "s2l2a" / "zarr.json").read_text())["attributes"]
     item = group["items"][0][0]
     assert set(item) == {"id", "collection", "datetime", "platform", "self", "properties", "assets"}
     assert "?" not in json.dumps(group["items"])
@@ -194,22 +194,22 @@ def test_the_same_plan_gives_the_same_bytes(plan: CubePlan) -> None:
 def test_an_unsealed_cube_cannot_be_opened(plan: CubePlan, tmp_path: Path) -> None:
     cubes = open_folder(str(tmp_path))
     write_template(cubes, plan)
-    with pytest.raises(CubeNotSealedError, match=r"aoi_000007\.zarr: no finished cube"):
-        open_cube(cubes / "aoi_000007.zarr")
+    with pytest.raises(CubeNotSealedError, match=r"aoi_000007_.*zarr: no finished cube"):
+        open_cube(cubes / f"{plan.cube}.zarr")
     with pytest.raises(Exception, match=r".+"):
-        xr.open_datatree(str(tmp_path / "aoi_000007.zarr"), engine="zarr", consolidated=True)
-    assert read_seal(cubes, 7) is None
+        xr.open_datatree(str(tmp_path / f"{plan.cube}.zarr"), engine="zarr", consolidated=True)
+    assert read_seal(cubes, plan.cube) is None
 
 
-def test_a_sealed_cube_can_be_unsealed(
+def test_a_seal_that_promises_blocks_without_a_record_is_broken(
     plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
 ) -> None:
-    layout = Layout(open_folder("memory://unseal"))
+    layout = Layout(open_folder("memory://unseal"), "v1")
     write_cube(layout.cubes, plan, arrays)
-    seal = read_seal(layout.cubes, 7)
+    seal = read_seal(layout.cubes, plan.cube)
     assert seal is not None
-    reopen_cube(layout, 7)
-    assert read_seal(layout.cubes, 7) is None
+    assert keep_blocks(layout, plan) == {}
+    assert read_seal(layout.cubes, plan.cube) is None
 
 
 def test_memory_storage_holds_the_same_bytes(
@@ -217,12 +217,13 @@ def test_memory_storage_holds_the_same_bytes(
 ) -> None:
     there = open_folder("memory://cubes")
     write_cube(there, plan, arrays)
-    names = list((cubes / "aoi_000007.zarr").files())
-    assert names == list((there / "aoi_000007.zarr").files())
+    names = list((cubes / f"{plan.cube}.zarr").files())
+    assert names == list((there / f"{plan.cube}.zarr").files())
     for name in names:
-        assert (cubes / "aoi_000007.zarr").read(name) == (there / "aoi_000007.zarr").read(name)
+        assert (cubes / f"{plan.cube}.zarr").read(name) == (there / f"{plan.cube}.zarr").read(name)
     assert (
-        float(open_cube(there / "aoi_000007.zarr")["dem/elevation"][0, 0]) == arrays["dem"]["elevation"][0, 0]
+        float(open_cube(there / f"{plan.cube}.zarr")["dem/elevation"][0, 0])
+        == arrays["dem"]["elevation"][0, 0]
     )
 
 
@@ -231,26 +232,26 @@ def test_a_block_of_another_shape_or_dtype_is_refused(plan: CubePlan, tmp_path: 
     write_template(cubes, plan)
     block = Block("s2l2a", 0, 0, 0, 10, 10)
     with pytest.raises(StoreError, match=r"got uint16 \(5, 5\); expected uint16 \(10, 10\)"):
-        write_block(cubes, 7, block, "B02", np.zeros((5, 5), "uint16"))
+        write_block(cubes, plan.cube, block, "B02", np.zeros((5, 5), "uint16"))
     with pytest.raises(StoreError, match="got float32"):
-        write_block(cubes, 7, block, "B02", np.zeros((10, 10), "float32"))
+        write_block(cubes, plan.cube, block, "B02", np.zeros((10, 10), "float32"))
 
 
 def test_sweeping_leaves_the_kept_blocks_alone(
     plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path: Path
 ) -> None:
-    layout = Layout(open_folder(str(tmp_path)))
-    cube = layout.cubes / "aoi_000007.zarr"
+    layout = Layout(open_folder(str(tmp_path)), "v1")
+    cube = layout.cubes / f"{plan.cube}.zarr"
     write_cube(layout.cubes, plan, arrays)
     before = set(cube.files()) - {"zarr.json"}
     cube.write("s2l2a/B02/c/x.partial", b"")
     kept = [block for block in plan.blocks("s2l2a") if block.time == 1]
     for block in kept:
         record = {"fingerprint": plan.block_fingerprint(block), "digests": {}}
-        layout.markers(7).write(f"{block.name}.json", json.dumps(record).encode())
-    layout.markers(7).write("s2l2a-0-0-0.json", b'{"fingerprint": "another", "digests": {}}')
+        layout.markers(plan.cube).write(f"{block.name}.json", json.dumps(record).encode())
+    layout.markers(plan.cube).write("s2l2a-0-0-0.json", b'{"fingerprint": "another", "digests": {}}')
     assert set(keep_blocks(layout, plan)) == {block.name for block in kept}
-    assert set(layout.markers(7).names()) == {f"{block.name}.json" for block in kept}
+    assert set(layout.markers(plan.cube).names()) == {f"{block.name}.json" for block in kept}
     left = set(cube.files())
     assert left == {
         n for n in before if "/c/" not in n or n.startswith(("s2l2a/B02/c/1", "s2l2a/SCL/c/1"))
@@ -262,10 +263,10 @@ def test_other_layouts_are_refused(
 ) -> None:
     cubes = open_folder(str(tmp_path))
     write_cube(cubes, plan, arrays)
-    path = tmp_path / "aoi_000007.zarr" / "zarr.json"
+    path = tmp_path / f"{plan.cube}.zarr" / "zarr.json"
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
     with pytest.raises(StoreError, match="has schema_version 99; this version reads 1"):
-        open_cube(cubes / "aoi_000007.zarr")
+        open_cube(cubes / f"{plan.cube}.zarr")
 
 
 @pytest.mark.parametrize("damage", ["cut", "no groups", "no grid", "no time"])
@@ -301,9 +302,9 @@ def test_every_exported_band_has_a_row() -> None:
 
 @pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
 def test_cubes_are_read_in_workers_of_a_process_that_has_read_some(
-    cubes: Folder, arrays: dict[str, dict[str, NDArray[np.generic]]], context: str
+    cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], context: str
 ) -> None:
-    array = open_cube(cubes / "aoi_000007.zarr")["s2l2a/SCL"]
+    array = open_cube(cubes / f"{plan.cube}.zarr")["s2l2a/SCL"]
     array.compute()  # dask's and zarr's threads are there now, and in no fork
     with multiprocessing.get_context(context).Pool(1) as pool:
         computed = pool.apply_async(xr.DataArray.to_numpy, [array]).get(60)

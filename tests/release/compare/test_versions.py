@@ -43,8 +43,10 @@ def made(
     """The configs of two versions, chipped and released."""
     folder = tmp_path_factory.mktemp("versions")
     configs = demo_config(folder, *BEFORE), demo_config(folder, *AFTER)
+    no_lock = shutil.ignore_patterns(".lock")
+    shutil.copytree(Layout.of(demo).working.path, Layout.of(configs[0]).working.path, ignore=no_lock)
+    shutil.copytree(Layout.of(demo).root.path, Layout.of(configs[1]).root.path, ignore=no_lock)
     for config in configs:
-        shutil.copytree(Layout.of(demo).root.path, Layout.of(config).root.path)
         chip(config)
         make_release(config)
     return configs
