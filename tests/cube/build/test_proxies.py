@@ -20,7 +20,7 @@ from planetary_computer.settings import Settings
 from cube.certificates import CA_VARIABLES
 from cube.config.models import CatalogConfig, Config
 from cube.config.sensors import SENSORS
-from cube.errors import CatalogError, ConfigError, ReadError
+from cube.errors import CatalogError, ConfigError, ReadError, ServiceError
 from cube.pixels import signing
 from cube.pixels.access import Access, check_access
 from cube.pixels.read import read_scene
@@ -160,8 +160,8 @@ def test_an_authority_that_is_not_trusted_is_refused_by_all(
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     scene, _ = scenes_of(service)
     monkeypatch.delenv("SSL_CERT_FILE")
-    problem = check_access(scene.assets["B04"].href, Access(sign=True))
-    assert "certificate is not vouched for: set REQUESTS_CA_BUNDLE" in problem
+    with pytest.raises(ServiceError, match="certificate is not vouched for: set REQUESTS_CA_BUNDLE"):
+        check_access(scene.assets["B04"].href, Access(sign=True))
 
 
 def test_a_bundle_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
