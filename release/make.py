@@ -30,7 +30,7 @@ from .opening.faults import UNREADABLE, ReleaseError
 from .opening.table import to_parquet
 from .opening.zips import zip_chunks, zip_equals
 from .recipe import RECIPE_NAME, RasterSpec, Recipe, make_recipe, raster_spec_of, settings_of
-from .report import REPORT_NAME, Thumbnails, make_report, measures_of
+from .report import REPORT_NAME, Thumbnails, make_report
 from .select import Selection, select
 from .statistics import STATISTICS_NAME, ChipMoments, Tally, counted_rows, statistics_split
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, read_metadata, to_csv, to_geojson, tracker_table
@@ -168,10 +168,18 @@ def _flat(settings: Any, prefix: str = "") -> Any:
             yield f"{prefix}{key}", value
 
 
+_MEASURES = ("purity", "clear", "valid", "cloud")
+
+
+def _measures_of(windows: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of all windows that the report draws: purity, shares, cloud."""
+    return windows[[name for name in windows.columns if any(word in name for word in _MEASURES)]].copy()
+
+
 def _choose_chips(working: Folder, config: Config) -> tuple[Selection, pd.DataFrame]:
     """Choose the chips, and keep the measures of every window, for the report."""
     windows = _read_windows(working, config)
-    return select(windows, config), measures_of(windows)
+    return select(windows, config), _measures_of(windows)
 
 
 def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:

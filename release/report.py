@@ -33,7 +33,6 @@ _GALLERY = 3
 _BINS = 24
 _HIDES = 10
 """One bar that is so many times the next hides the rest: heights are logarithms then."""
-_HISTOGRAM_WORDS = ("purity", "clear", "valid", "cloud")
 _MAX_AOI_ROWS = 500
 _OPEN_AOI_ROWS = 20
 """Longer tables are folded."""
@@ -54,13 +53,6 @@ class Thumbnails:
         """Return a PNG: the file itself, or a raster drawn (classes coloured, heights grey)."""
         data = self.read(name)
         return data if name.endswith(".png") else layer_png(data, is_classes=name.startswith("lulc_"))
-
-
-def measures_of(windows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of all windows that the report draws: purity, shares, cloud."""
-    return windows[
-        [name for name in windows.columns if any(word in name for word in _HISTOGRAM_WORDS)]
-    ].copy()
 
 
 def make_report(

@@ -330,12 +330,13 @@ def is_taken(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
             load_config(ROOT / path, [text for text in overrides if not text.endswith("=value")])
         raise Asked
 
-    def verify(*_: object) -> None:
+    def verify(*_: object, **__: object) -> None:
         raise Asked
 
     monkeypatch.setattr("cube.config.reading.load_config", config)
     monkeypatch.setattr(importlib.import_module("release.verify.release"), "verify", verify)
     monkeypatch.setattr(importlib.import_module("release.compare.releases"), "open_one", verify)
+    monkeypatch.setattr(importlib.import_module("release.export.run"), "export_release", verify)
     try:
         return main.main(arguments, "gelos-lc", standalone_mode=False) == 0
     except Asked:

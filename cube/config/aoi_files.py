@@ -85,9 +85,9 @@ def _of_record(record: Any) -> Feature:
         return Feature(None, problem="has no geometry; expected a Polygon", **names)
     try:
         return Feature(shape(written), **names)
-    except (ShapelyError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        why = " ".join(str(error).split())
-        return Feature(None, problem=f"its geometry cannot be read ({why}); expected a Polygon", **names)
+    except (ShapelyError, AttributeError, KeyError, IndexError, TypeError, ValueError):
+        expected = "expected a Polygon of rings of [longitude, latitude]"
+        return Feature(None, problem=f"its geometry cannot be read; {expected}", **names)
 
 
 def _names(properties: Mapping[Any, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ _CHIPS_PER_TASK = 16
 _CHIPS_PER_WORKER = 100
 """Fewer are not worth starting a process for."""
 _ALIGNED_CHIPS = 500
+SAMPLE_CHIPS = 64
+"""Chips whose numbers are counted again."""
 _BYTES_PER_FILE = 1 << 14
 """Memory that the check of the documents may take for each file of the release, several times what
 it does."""
@@ -95,7 +97,7 @@ class _Documents:
     """False where there is nothing to compare files with."""
     recipe: Recipe | None = None
     tasks: list[ChipTask] | None = None
-    statistics: Check[Findings] | None = None
+    statistics: Callable[..., Findings] | None = None
     """Counts some chips again, where there is something to compare them with."""
 
 
@@ -117,7 +119,9 @@ def _check_documents(files: WatchedFiles) -> _Documents:
     return _Documents(faults + wrong, recipe=recipe, tasks=tasks, statistics=statistics)
 
 
-def _statistics_check(table: gpd.GeoDataFrame | None, recipe: Recipe | None) -> Check[Findings] | None:
+def _statistics_check(
+    table: gpd.GeoDataFrame | None, recipe: Recipe | None
+) -> Callable[..., Findings] | None:
     """Return what counts some chips again, where tracker and recipe can be believed."""
     if table is None or recipe is None:
         return None
@@ -181,7 +185,7 @@ def _check_chips(processes: CheckProcesses, documents: _Documents, workers: int 
         batch = tasks[start : start + _CHIPS_PER_TASK]
         checks.append(functools.partial(check_chips, tasks=batch, recipe=recipe))
     if documents.statistics is not None:
-        checks.append(documents.statistics)
+        checks.append(functools.partial(documents.statistics, sample_chips=SAMPLE_CHIPS))
     layouts = [] if recipe is None else recipe.rasters.values()
     largest = max((layout.raster_bytes for layout in layouts), default=0)
     findings = Findings()

@@ -19,8 +19,6 @@ from release.tracker import image_names
 from .chips import HEADER_BYTES, Findings
 from .processes import WatchedFiles
 
-SAMPLE_CHIPS = 64
-"""Chips that are counted again; of a larger release these, spread over it."""
 _MOST_BYTES = 1 << 26
 _CLOSE = 1e-6
 """Relative; the last digits of a sum depend on the processor."""
@@ -29,7 +27,11 @@ _ERRORS_APART = 8
 
 
 def check_statistics(
-    files: WatchedFiles, rows: Sequence[Mapping[str, Any]], split: str | None, recipe: Recipe
+    files: WatchedFiles,
+    rows: Sequence[Mapping[str, Any]],
+    split: str | None,
+    recipe: Recipe,
+    sample_chips: int,
 ) -> Findings:
     """Count a sample of chips, and compare.
 
@@ -43,10 +45,13 @@ def check_statistics(
         That they are of; None: of all.
     recipe
         What the release was made with.
+    sample_chips
+        How many are counted again; of a larger release these, spread over it.
     """
+    sample = rows[:: max(1, math.ceil(len(rows) / sample_chips))]
     try:
         found = json.loads(files.read(STATISTICS_NAME, _MOST_BYTES))
-        wrong = list(_problems(found, files, rows, split, recipe))
+        wrong = list(_problems(found, files, rows, sample, split, recipe))
     except ReleaseError:  # of a raster: the check of chips tells of it
         return Findings()
     except UNREADABLE as error:
@@ -58,10 +63,10 @@ def _problems(
     found: Mapping[str, Any],
     files: WatchedFiles,
     rows: Sequence[Mapping[str, Any]],
+    sample: Sequence[Mapping[str, Any]],
     split: str | None,
     recipe: Recipe,
 ) -> Iterator[str]:
-    sample = rows[:: max(1, math.ceil(len(rows) / SAMPLE_CHIPS))]
     tally, means = Tally(recipe, split), []
     for row in sample:
         moments = tally.count(_read_rasters(files, row, recipe))

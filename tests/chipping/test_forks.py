@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chip_cubes import clean_arrays, cubes_folder, make_config, put_cube
+from chip_cubes import clean_arrays, cube_path, make_config, put_cube
 
 from chipping.chip import chip
 from cube.windows.grid import Bounds
@@ -62,7 +62,7 @@ def test_children_compute_what_their_parent_did(tmp_path: Path, method: str) -> 
     folder = make_release(config).folder
     script = tmp_path / "children.py"
     script.write_text(CHILDREN)
-    cube = str(cubes_folder(config) / "aoi_000000.zarr")
+    cube = str(cube_path(config))
     done = subprocess.run(
         [sys.executable, script, folder, cube, method], capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from cube.config.sensors import SENSORS
 from release import make, make_release, verify
 from release.statistics import Tally
 from release.tracker import read_tracker
-from release.verify import statistics as check
+
+CHECKS = importlib.import_module("release.verify.release")
 
 
 def values_of(folder: Path, key: str, ids: set[int] | None) -> np.ndarray:
@@ -151,7 +153,7 @@ def test_verify_counts_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     expected = "statistics.json: is not what the chips give, at sensors.lc2l2.bands.red.mean"
     assert altered(copy, shift) == [expected]
-    monkeypatch.setattr(check, "SAMPLE_CHIPS", 3)  # as of a release that is larger
+    monkeypatch.setattr(CHECKS, "SAMPLE_CHIPS", 3)  # as of a release that is larger
     [fault] = altered(copy, lambda _: None)
     assert fault.startswith("statistics.json: gives lc2l2 red a mean of ")
     assert (
@@ -171,5 +173,5 @@ def test_verify_finds_statistics_of_another_split_or_none(copy: Path) -> None:
 
 
 def test_a_sample_of_a_true_release_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "SAMPLE_CHIPS", 4)
+    monkeypatch.setattr(CHECKS, "SAMPLE_CHIPS", 4)
     assert verify(folder, workers=1) == []

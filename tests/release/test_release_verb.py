@@ -310,7 +310,9 @@ def test_scripts(config: Config, folder: Path, copy: Path, capsys: pytest.Captur
     (copy / "README.md").unlink()
     capsys.readouterr()
     assert run_script("verify", str(copy)) == 1
-    assert capsys.readouterr().out == "README.md: is missing, though SHA256SUMS names it\n"
+    assert capsys.readouterr().out == (
+        f"README.md: is missing, though SHA256SUMS names it\n{copy}: 1 fault, 0 warnings\n"
+    )
     assert run_script("verify", str(copy / "nowhere")) == 2
     assert run_script("verify") == 2
 
