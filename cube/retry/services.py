@@ -25,6 +25,10 @@ _WORDS = tuple(
     for pattern, words in (
         (r"resolve proxy", "the name of the proxy is not known"),
         (
+            r"(?:tunnel|proxy).*\b407\b",
+            "the proxy wants another login (HTTP 407; look at HTTPS_PROXY)",
+        ),
+        (
             r"resolve host|failed to resolve|getaddrinfo|name or service not known|NameResolution",
             "its name is not known",
         ),
