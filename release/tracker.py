@@ -228,7 +228,8 @@ def to_csv(table: gpd.GeoDataFrame) -> bytes:
     Without splits it says ``all``: an empty text is a missing number to most readers of CSV.
     """
     plain = pd.DataFrame(table.drop(columns="geometry"))
-    plain["split"] = plain["split"].replace("", NO_SPLITS)
+    if "split" in plain:
+        plain["split"] = plain["split"].replace("", NO_SPLITS)
     plain["geometry"] = shapely.to_wkt(table.geometry.to_numpy(), rounding_precision=-1)
     return plain.to_csv(index=False, lineterminator="\n").encode()
 

@@ -28,11 +28,13 @@ import zarr
 from mutations import mutated_bytes, mutated_json, mutated_text
 
 from chipping.chip import chip
+from chipping.finished import sealed_cubes
 from cube.build.run import build_cubes
 from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.errors import GelosError
+from cube.run.layout import Layout
 from cube.run.status import AoiState
 from cube.run.storage import Folder
 from cube.run.thread_engine import ThreadEngine
@@ -167,9 +169,10 @@ def config_in(place: Path, into: Path, **files: bytes | str) -> Config:
 
 
 def valid_px(config: Config) -> int:
-    cube = next(Path(config.directory.working).rglob("aoi_*.zarr"))
+    [cube] = sealed_cubes(config)  # beside it may lie one that a lost scene ended
+    place = Layout.of(config).cubes.path / f"{cube.name}.zarr"
     return sum(
-        int(np.count_nonzero(zarr.open_array(str(cube), path=path, mode="r")[...]))
+        int(np.count_nonzero(zarr.open_array(str(place), path=path, mode="r")[...]))
         for path in ("s2l2a/B04", "lulc/lulc")
     )
 

@@ -156,7 +156,7 @@ TABLES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     "a CRS that is none": (with_crs, "Invalid projection"),
     "two geometries": (with_another_geometry, "its geometries are geometry, color"),
     "metadata of another kind": (with_geo("[1]"), "cannot be read ("),
-    "metadata too deep": (with_geo("[" * 100_000), "recursion"),
+    "metadata too deep": (with_geo("[" * 100_000), "is not of the kind that it should be"),
 }
 
 
