@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from pathlib import Path
 
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
-from .folder import STAGING_PREFIX
+from .folder import staging_name
 
 
 class ChunkStore(LocalStore):
@@ -31,7 +30,7 @@ class ChunkStore(LocalStore):
 
 def _replace(target: Path, value: Buffer, beside: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+    temporary = beside / staging_name()
     try:
         with temporary.open("wb") as file:
             file.write(value.as_buffer_like())

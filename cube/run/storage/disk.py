@@ -9,13 +9,12 @@ import contextlib
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .folder import STAGING_PREFIX, disk_errors, is_finished
+from .folder import disk_errors, is_finished, staging_name
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -88,7 +87,7 @@ class DiskFolder:
         """Give a temporary file that takes the target's place once it is on the disk."""
         with disk_errors(str(target)):
             _make_folders(target.parent)
-            temporary = target.parent / _staging_name()
+            temporary = target.parent / staging_name()
             try:
                 with temporary.open("xb") as file:
                     yield file
@@ -171,7 +170,7 @@ class DiskFolder:
         self.make()
         held: dict[str, bytes] = {}
         with disk_errors(f"{self.url}/{name}"):
-            stage = self.path / _staging_name()
+            stage = self.path / staging_name()
             stage.mkdir()
 
         def put(file: str, data: bytes) -> None:
@@ -263,11 +262,6 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:  # a link that leads round in circles
         return False
-
-
-def _staging_name() -> str:
-    """Return a name that nobody has; unlike ``tempfile``, what bears it heeds the umask."""
-    return f"{STAGING_PREFIX}{uuid.uuid4().hex}"
 
 
 def _write_file(path: str, data: bytes) -> None:

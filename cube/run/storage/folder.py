@@ -27,6 +27,11 @@ STAGING_PREFIX = ".staging-"
 """Names that begin so are unfinished; no reader looks at them, and the next run sweeps them."""
 
 
+def staging_name() -> str:
+    """Return a name that nobody has; unlike ``tempfile``, what bears it heeds the umask."""
+    return f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+
+
 def is_finished(name: str) -> bool:
     """Tell whether a name is that of a whole file or folder."""
     return not name.startswith(STAGING_PREFIX)
