@@ -36,7 +36,6 @@ _FACTS = {
 """Of :meth:`release.export.request.ExportPlan.facts`, with Hugging Face's types."""
 _ARROW = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_MOST_LIST = 2**31 - 1
 
 
 def shard_files(plan: ExportPlan, shard: Shard) -> list[str]:
