@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -265,7 +266,7 @@ def test_another_installations_proj_is_found_at_the_start(tmp_path: Path, name: 
     """A database of an older layout: what conda and system packages leave in the environment."""
     source = Path(pyproj.datadir.get_data_dir()) / "proj.db"
     (tmp_path / "proj.db").write_bytes(source.read_bytes())
-    with sqlite3.connect(tmp_path / "proj.db") as database:
+    with closing(sqlite3.connect(tmp_path / "proj.db")) as database, database:
         database.execute("update metadata set value = '2' where key = 'DATABASE.LAYOUT.VERSION.MINOR'")
     code = f"from release.cli import main; main(['{verb}', '-c', 'configs/demo.yaml'])"
     done = subprocess.run(
