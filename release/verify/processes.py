@@ -103,6 +103,8 @@ class CheckProcesses:
     """Runs checks of a release in processes, which a file may kill without harm to others."""
 
     release: Folder
+    imported: str
+    """Module that is imported before processes are forked; what it imports, none imports again."""
     deadly: set[str] = field(default_factory=set)
     _suspected: set[str] = field(default_factory=set)
 
@@ -152,7 +154,7 @@ class CheckProcesses:
         if threading.active_count() == 1 or self.release.url.startswith("memory://"):
             return multiprocessing.get_context("fork")
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload([self.imported])
         return context
 
     def _results(

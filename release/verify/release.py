@@ -72,7 +72,7 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     with contextlib.suppress(BadZipError):  # a fault, below
         if isinstance(opened := open_files(release), FolderFiles):
             opened.check_links()
-    processes = CheckProcesses(release)
+    processes = CheckProcesses(release, imported=__name__)
     faults: set[Fault] = set()
     try:
         (documents,) = processes.run([_check_documents], workers=1)
