@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
+# Of the server that forks what checks releases a process has one, whichever test starts it.
+multiprocessing.set_forkserver_preload(["release.verify.release"])
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 

@@ -140,7 +140,10 @@ def checkout(demo_ran: Path, tmp_path: Path) -> Path:
     return shutil.copytree(demo_ran, tmp_path / "checkout", symlinks=True, copy_function=os.link)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.name, marks=[] if page == README else pytest.mark.slow) for page in PAGES],
+)
 def test_blocks_run(page: Path, checkout: Path) -> None:
     environment = {
         **os.environ,

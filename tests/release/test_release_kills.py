@@ -165,6 +165,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_release_in_an_object_store(s3: Folder, tmp_path: Path, other: dict[str, str]) -> None:
     target = s3 / "releases"
     settings = {

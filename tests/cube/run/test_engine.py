@@ -9,10 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import cloudpickle
 import pytest
 from distributed import LocalCluster
 
@@ -20,9 +19,6 @@ from cube.config.models import ComputeConfig
 from cube.errors import ClusterError, ConfigError
 from cube.run.engine import open_engine
 from cube.run.tasks import Engine, Tasks
-
-# Workers in processes of their own cannot import a test.
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SCOPE = "/data/interim/v1"
 
@@ -97,24 +93,6 @@ def test_a_task_that_loses_its_worker_more_often_than_dask_forgives_is_still_don
     assert [outcome.get() for outcome in outcomes] == [6]
 
 
-def test_a_scheduler_that_goes_away_is_said_in_one_line(tmp_path: Path) -> None:
-    cluster = LocalCluster(n_workers=1, processes=False, protocol="tcp://", dashboard_address=":0")
-
-    def close() -> None:
-        wait_until_there(tmp_path / "running")
-        (tmp_path / "go").touch()
-        cluster.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        closing = pool.submit(close)
-        with (
-            pytest.raises(ClusterError, match=r"tcp://.*: the Dask scheduler went away; .* run again"),
-            open_engine(ComputeConfig(scheduler=cluster.scheduler_address)) as engine,
-        ):
-            list(engine.run(slow, Tasks([tmp_path]), SCOPE))
-        closing.result(timeout=60)
-
-
 def test_a_cluster_without_a_worker_is_not_waited_for_in_silence(caplog: pytest.LogCaptureFixture) -> None:
     with (
         LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
@@ -127,12 +105,14 @@ def test_a_cluster_without_a_worker_is_not_waited_for_in_silence(caplog: pytest.
 @contextmanager
 def process(code: str, told: str) -> Iterator[str]:
     """Run a process of Dask until the ``with`` ends; yields the line in which it told of itself."""
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as running:
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[3]}"}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         try:
             yield next(line for line in running.stderr if told in line)
         finally:
-            running.terminate()
+            running.kill()
 
 
 def dask_process(kind: str, *arguments: str, versions: dict[str, str | None] | None = None) -> str:
@@ -143,6 +123,27 @@ def dask_process(kind: str, *arguments: str, versions: dict[str, str | None] | N
         "v._version_cached = lambda name: told[name] if name in told else known(name)\n"
         f"from distributed.cli.dask_{kind} import main\nmain({words!r})"
     )
+
+
+def test_a_scheduler_that_goes_away_is_said_in_one_line(tmp_path: Path) -> None:
+    with ExitStack() as scheduler:
+        said = scheduler.enter_context(process(dask_process("scheduler", "--port", "0"), "Scheduler at:"))
+        address = said.split("Scheduler at:")[1].strip()
+        worker = dask_process("worker", address, "--nthreads", "1", "--no-nanny")
+
+        def go_away() -> None:
+            wait_until_there(tmp_path / "running")
+            scheduler.close()
+
+        with process(worker, "Registered to:"), ThreadPoolExecutor(1) as pool:
+            going = pool.submit(go_away)
+            with (
+                pytest.raises(ClusterError, match=r"tcp://.*: the Dask scheduler went away; .* run again"),
+                open_engine(ComputeConfig(scheduler=address)) as engine,
+            ):
+                list(engine.run(slow, Tasks([tmp_path]), SCOPE))
+            going.result(timeout=60)
+        assert not (tmp_path / "ended").exists()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from cube.run.layout import Layout
 from release import make_release
 from release.cli import main
 
+pytestmark = pytest.mark.slow  # two releases; test_compare.py is of what one that was changed shows
+
 BEFORE = ("aoi.include_indices=[0, 4]", "lulc.sampling_factor=3")
 AFTER = (
     *BEFORE[1:],

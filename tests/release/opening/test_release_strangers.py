@@ -395,6 +395,7 @@ def leaves(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(leaf for key, one in inside for leaf in leaves(one, (*path, key)))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "croissant.json", "gelos_chip_tracker.geojson"])
 def test_odd_values_anywhere_are_faults_and_no_accidents(copy: Path, name: str) -> None:
     path = copy / name

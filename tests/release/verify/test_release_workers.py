@@ -81,7 +81,9 @@ def test_a_worker_that_is_killed_costs_time_alone(
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("way", "file"), [("crashes", 3), ("stalls", 3), ("grows", 5)])
+@pytest.mark.parametrize(
+    ("way", "file"), [("crashes", 3), pytest.param("stalls", 3, marks=pytest.mark.slow), ("grows", 5)]
+)
 def test_a_file_that_no_process_survives_is_one_fault(
     folder: Path, way: str, file: int, workers: int
 ) -> None:
