@@ -12,11 +12,15 @@ from cube.retry import heed
 from .tasks import AHEAD, Outcome, Result, Task, TaskSource, outcome_of
 
 
+_THREADS_PER_CORE = 2
+"""Reads wait on the network."""
+
+
 class ThreadEngine:
     """The threads of this process."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self.slots = threads or os.cpu_count() or 1
+        self.slots = threads or _THREADS_PER_CORE * (os.cpu_count() or 1)
 
     def run(
         self, function: Callable[[Task], Result], tasks: TaskSource[Task], scope: str

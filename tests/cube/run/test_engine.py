@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -123,6 +124,24 @@ def dask_process(kind: str, *arguments: str, versions: dict[str, str | None] | N
         "v._version_cached = lambda name: told[name] if name in told else known(name)\n"
         f"from distributed.cli.dask_{kind} import main\nmain({words!r})"
     )
+
+
+def pid_after(seconds: float) -> int:
+    """Return which process waits for so long."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def test_a_cluster_is_started_only_where_threads_have_worked_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cube.run.engine._SMALL_S", 0.5)
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    for count in (3, 60):
+        with open_engine(ComputeConfig()) as engine:
+            pids = [outcome.get() for outcome in engine.run(pid_after, Tasks([0.1] * count), SCOPE)]
+        assert len(pids) == count
+        own = list(itertools.takewhile(os.getpid().__eq__, pids))
+        assert len(own) == count if count == 3 else 3 <= len(own) < count
+        assert os.getpid() not in pids[len(own) :]
 
 
 def test_a_scheduler_that_goes_away_is_said_in_one_line(tmp_path: Path) -> None:
