@@ -249,9 +249,11 @@ class ComputeConfig(Section):
     """What the work runs on; nothing here changes a byte of what is made."""
 
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Worker processes (empty: one per two cores, once threads of this process have worked for half a minute; 0: these alone)."""
+    """Worker processes (empty: one per two cores, once threads of this process have worked for half
+    a minute; 0: these alone)."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """Threads per worker (empty: 4, since reads wait on the network; of this process two per core)."""
+    """Threads per worker (empty: 4, since reads wait on the network; of this process two per
+    core)."""
     memory_limit: Annotated[str, BeforeValidator(number_to_text)] = "auto"
     """Memory limit per worker, as Dask writes it."""
     scheduler: str = ""

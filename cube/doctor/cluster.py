@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 
 from cube.config.models import ComputeConfig
-from cube.run.dask_engine import scheduler_of, version_problems
+from cube.run.dask_engine import dask_logs_are_ours, scheduler_of, version_problems
 
 from .check import Check
 
@@ -18,7 +18,8 @@ def check_cluster(compute: ComputeConfig) -> Iterator[Check]:
     address = scheduler_of(compute)
     if not address:
         return
-    from distributed import Client
+    with dask_logs_are_ours():
+        from distributed import Client
 
     try:
         with warnings.catch_warnings():

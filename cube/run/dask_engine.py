@@ -12,11 +12,10 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, cast
-
-import dask.config
 
 from cube.config.models import ComputeConfig
 from cube.errors import ClusterError, ConfigError, GelosError
@@ -44,6 +43,7 @@ _END_S = 1.0
 """Seconds for a cluster to close whose workers have been killed."""
 _LOST_S = 20.0
 """Seconds after which a worker that died is lost: a busy machine takes long to start one."""
+_LOGGING = {"version": 1, "incremental": True, "loggers": {"distributed": {"level": "WARNING"}}}
 _SAID_BY_WORKERS = "cube.retry.services"
 """Log whose warnings workers send to the client: what they cannot reach is said at once."""
 _NANNY_ENVIRON = "distributed.nanny.pre-spawn-environ"
@@ -76,6 +76,11 @@ class DaskEngine:
 
     @cached_property
     def _client(self) -> Client:
+        with dask_logs_are_ours():
+            return self._start_or_connect()
+
+    def _start_or_connect(self) -> Client:
+        import dask.config
         from distributed import Client, LocalCluster
 
         client: Client
@@ -204,6 +209,16 @@ class DaskEngine:
                 _LOG.warning("waiting for %d blocks that an earlier run left on the cluster", len(keys))
                 told = True
             time.sleep(_POLL_S)
+
+
+def dask_logs_are_ours() -> AbstractContextManager[None]:
+    """Let Dask, imported or started within, send its lines to our handlers alone.
+
+    It would print them itself, tracebacks included.
+    """
+    import dask.config
+
+    return cast("AbstractContextManager[None]", dask.config.set({"logging": _LOGGING}))
 
 
 def _client_of(address: str) -> Client:

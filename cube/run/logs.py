@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TextIO, cast
 
-import dask.config
 from rich.console import Console
 
 from cube.errors import StoreError
@@ -59,8 +58,6 @@ _SHOWN_BY_BARS = frozenset({"aoi", "block"})
 """Events that people see as progress bars."""
 _SHOWN_WITHOUT_BARS = "progress"
 """Event that people see where no bars are drawn."""
-_DASK_LOGGING = {"version": 1, "incremental": True, "loggers": {"distributed": {"level": "WARNING"}}}
-"""Dask would print its own lines, tracebacks included; so they reach our handlers alone."""
 
 
 def event(kind: str, **facts: Any) -> dict[str, Any]:
@@ -198,14 +195,12 @@ class RunLog:
     def __init__(self, *, as_json: bool = False) -> None:
         self._as_json = as_json
         self._handlers: list[logging.Handler] = []
-        self._dask = dask.config.set({"logging": _DASK_LOGGING})
 
     def __enter__(self) -> Self:
         """Begin with stderr alone."""
         root = logging.getLogger()
         self._level = root.level
         root.setLevel(logging.INFO)
-        self._dask.__enter__()
         logging.captureWarnings(capture=True)
         handler: logging.Handler = logging.StreamHandler(_STDERR) if self._as_json else _TerminalHandler()
         handler.setFormatter(_JsonFormatter())
@@ -221,7 +216,6 @@ class RunLog:
         for handler in self._handlers:
             logging.getLogger().removeHandler(handler)
             handler.close()
-        self._dask.__exit__(kind, error, trace)
         logging.getLogger().setLevel(self._level)
 
     def keep_in(self, folder: Folder, verb: str) -> None:

@@ -11,7 +11,6 @@ from cube.retry import heed
 
 from .tasks import AHEAD, Outcome, Result, Task, TaskSource, outcome_of
 
-
 _THREADS_PER_CORE = 2
 """Reads wait on the network."""
 

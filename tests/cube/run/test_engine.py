@@ -132,7 +132,9 @@ def pid_after(seconds: float) -> int:
     return os.getpid()
 
 
-def test_a_cluster_is_started_only_where_threads_have_worked_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_is_started_only_where_threads_have_worked_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("cube.run.engine._SMALL_S", 0.5)
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     for count in (3, 60):
