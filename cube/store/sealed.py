@@ -22,7 +22,7 @@ from cube.scenes.items import parse_time
 from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json, row_recipe
 from cube.windows.grid import Block, Bounds
 
-from .template import SEAL, cube_folder, make_template, metadata_nodes, plain_json
+from .template import SEAL, cube_folder, node_attributes, plain_json
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -68,8 +68,7 @@ def describes(seal_document: Mapping[str, Any], plan: CubePlan) -> bool:
     ):
         return False
     nodes = seal_document["consolidated_metadata"]["metadata"]
-    expected = {path: node["attributes"] for path, node in metadata_nodes(make_template(plan)).items()}
-    return {path: node["attributes"] for path, node in nodes.items()} == expected
+    return {path: node["attributes"] for path, node in nodes.items()} == node_attributes(plan)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
 SEAL = "zarr.json"
 """The root's metadata: its presence means that the cube is whole."""
-_TIME_UNITS = "microseconds since 1970-01-01 00:00:00"
+_TIME = {
+    "units": "microseconds since 1970-01-01 00:00:00",
+    "calendar": "proleptic_gregorian",
+    "standard_name": "time",
+}
+_AXES = {
+    name: {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": name.upper()}
+    for name in ("y", "x")
+}
 
 
 def codec_of(band: Band) -> BloscCodec:
@@ -49,6 +57,24 @@ def metadata_nodes(template: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     return dict(sorted(nodes.items(), key=lambda node: (node[0].count("/"), node[0].casefold())))
 
 
+def node_attributes(plan: CubePlan) -> dict[str, dict[str, Any]]:
+    """Return the attributes of a cube's groups and arrays by path, its provenance among them.
+
+    As plain JSON; they follow from the plan alone, and cost much less than the template.
+    """
+    found: dict[str, Any] = {}
+    for sensor_plan in plan.sensors:
+        key, geobox = sensor_plan.key, plan.geobox(sensor_plan.key)
+        found[key] = _group_attributes(sensor_plan, geobox, plan.epsg)
+        found |= {f"{key}/{name}": one for name, one in _AXES.items()}
+        found[f"{key}/spatial_ref"] = _grid_mapping(geobox, plan.epsg)
+        if not sensor_plan.sensor.is_static:
+            found[f"{key}/time"] = _TIME
+        for name in sensor_plan.bands:
+            found[f"{key}/{name}"] = _band_attributes(sensor_plan.sensor.band(name), plan.epsg)
+    return {path: plain_json(attributes) for path, attributes in found.items()}
+
+
 def make_template(plan: CubePlan) -> dict[str, bytes]:
     """Return a cube's metadata files and coordinate chunks by path, but for the root's.
 
@@ -59,8 +85,9 @@ def make_template(plan: CubePlan) -> dict[str, bytes]:
 
     store = MemoryStore()
     root = zarr.open_group(store, mode="w", zarr_format=3)
+    attributes = node_attributes(plan)
     for sensor_plan in plan.sensors:
-        _template_group(root, sensor_plan, plan.geobox(sensor_plan.key), plan.epsg)
+        _template_group(root, sensor_plan, plan.geobox(sensor_plan.key), plan.epsg, attributes)
     return {path: data for path, data in _contents(store).items() if path != SEAL}
 
 
@@ -80,31 +107,32 @@ def _contents(store: MemoryStore) -> dict[str, bytes]:
     return dict(sorted(asyncio.run(collect()).items()))
 
 
-def _template_group(root: zarr.Group, plan: SensorPlan, geobox: GeoBox, epsg: int) -> None:
-    group = root.create_group(plan.key, attributes=_group_attributes(plan, geobox, epsg))
-    _coordinate(group, "y", geobox.coordinates["y"].values, "projection_y_coordinate", "m")
-    _coordinate(group, "x", geobox.coordinates["x"].values, "projection_x_coordinate", "m")
-    reference = group.create_array(
-        "spatial_ref", shape=(), dtype="int32", attributes=_grid_mapping(geobox, epsg)
-    )
-    reference[...] = epsg
-    dims: tuple[str, ...] = ("y", "x")
+def _template_group(
+    root: zarr.Group,
+    plan: SensorPlan,
+    geobox: GeoBox,
+    epsg: int,
+    attributes: Mapping[str, dict[str, Any]],
+) -> None:
+    key = plan.key
+    group = root.create_group(key, attributes=attributes[key])
+    coordinates = {name: np.asarray(geobox.coordinates[name].values, "float64") for name in _AXES}
     if not plan.sensor.is_static:
-        dims = ("time", *dims)
-        times = np.array([_microseconds(date.time) for date in plan.dates], "int64")
-        attributes: dict[str, Any] = {
-            "units": _TIME_UNITS,
-            "calendar": "proleptic_gregorian",
-            "standard_name": "time",
-        }
+        coordinates["time"] = np.array([_microseconds(date.time) for date in plan.dates], "int64")
+    for name, values in coordinates.items():
         group.create_array(
-            "time",
-            data=times,
-            chunks=times.shape,
-            dimension_names=("time",),
-            attributes=attributes,
+            name,
+            data=values,
+            chunks=values.shape,
+            dimension_names=(name,),
+            attributes=attributes[f"{key}/{name}"],
             compressors=None,
         )
+    reference = group.create_array(
+        "spatial_ref", shape=(), dtype="int32", attributes=attributes[f"{key}/spatial_ref"]
+    )
+    reference[...] = epsg
+    dims = ("y", "x") if plan.sensor.is_static else ("time", "y", "x")
     side = chunk_px(plan.resolution)
     shape = (*((len(plan.dates),) if "time" in dims else ()), *geobox.shape)
     chunks = (*((1,) if "time" in dims else ()), side, side)
@@ -118,20 +146,9 @@ def _template_group(root: zarr.Group, plan: SensorPlan, geobox: GeoBox, epsg: in
             fill_value=band.np_dtype.type(band.nodata),
             compressors=codec_of(band),
             dimension_names=dims,
-            attributes=_band_attributes(band, epsg),
+            attributes=attributes[f"{key}/{name}"],
             config={"write_empty_chunks": False},
         )
-
-
-def _coordinate(group: zarr.Group, name: str, values: NDArray[Any], standard_name: str, units: str) -> None:
-    group.create_array(
-        name,
-        data=np.asarray(values, "float64"),
-        chunks=values.shape,
-        dimension_names=(name,),
-        attributes={"standard_name": standard_name, "units": units, "axis": name.upper()},
-        compressors=None,
-    )
 
 
 def _microseconds(time: datetime) -> int:
@@ -139,9 +156,15 @@ def _microseconds(time: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
+@cache
+def _cf_crs(epsg: int) -> Mapping[str, Any]:
+    """Return a CRS as CF writes it, its WKT among the attributes."""
+    return {key: value for key, value in CRS.from_epsg(epsg).to_cf().items() if value is not None}
+
+
 def _grid_mapping(geobox: GeoBox, epsg: int) -> dict[str, Any]:
     affine = geobox.affine
-    cf = {key: value for key, value in CRS.from_epsg(epsg).to_cf().items() if value is not None}
+    cf = dict(_cf_crs(epsg))
     cf["GeoTransform"] = f"{affine.c:.17g} {affine.a:.17g} 0 {affine.f:.17g} 0 {affine.e:.17g}"
     cf["spatial_ref"] = cf["crs_wkt"]
     cf["epsg"] = epsg
@@ -209,7 +232,7 @@ def _band_attributes(band: Band, epsg: int) -> dict[str, Any]:
         "grid_mapping": "spatial_ref",
         "coordinates": "spatial_ref",
         # The form that GDAL's Zarr driver reads.
-        "_CRS": {"wkt": CRS.from_epsg(epsg).to_wkt(), "url": f"http://www.opengis.net/def/crs/EPSG/0/{epsg}"},
+        "_CRS": {"wkt": _cf_crs(epsg)["crs_wkt"], "url": f"http://www.opengis.net/def/crs/EPSG/0/{epsg}"},
     }
     if band.kind is BandKind.REFLECTANCE:
         attributes |= {"_FillValue": int(band.nodata), "scale_factor": band.scale, "add_offset": band.offset}
