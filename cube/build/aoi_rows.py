@@ -61,8 +61,7 @@ class AoiRows:
 
     def note(self, aoi_index: int, **changes: Any) -> None:
         """Change facts of an AOI's row that are no news."""
-        if any(getattr(self._board[aoi_index], name) != value for name, value in changes.items()):
-            self._board.update(aoi_index, **changes)
+        self._board.update(aoi_index, **changes)
 
     def fail(self, aoi_index: int, error: Exception, **changes: Any) -> None:
         """Say why an AOI is given up; a fault of the program is logged with its traceback."""

@@ -94,7 +94,10 @@ class StatusBoard:
 
     def update(self, index: int, **changes: Any) -> None:
         """Change an AOI's row; the file follows at once, or in 1 s if only ``done`` moves."""
-        self._rows[index] = replace(self._rows[index], **changes)
+        row = replace(self._rows[index], **changes)
+        if row == self._rows[index]:
+            return
+        self._rows[index] = row
         self._lines.pop(index, None)
         if set(changes) != {"done"} or time.monotonic() - self._written_at > _WRITE_EVERY_S:
             self.write()
