@@ -6,9 +6,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_TOKENS = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"})
+_TOKENS = frozenset(
+    {
+        "sig",
+        "signature",
+        "x-amz-signature",
+        "x-amz-credential",
+        "x-amz-security-token",
+        "x-goog-signature",
+        "x-goog-credential",
+        "token",
+        "access_token",
+        "refresh_token",
+    }
+)
 """Keys of a query that opens what is closed to others."""
-
 
 _LOGIN = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s@'\"<>]*(?:@[^/?#\s@'\"<>]*)*@")
 """User and password before a host, which may hold ``@`` themselves."""
@@ -40,15 +52,30 @@ def unsigned_record(record: Any) -> Any:
 
 
 _QUERY = re.compile(r"\?[^\s'\"<>]+")
-_SIGNATURE = re.compile(r"\b(sig|se|st|skoid|sktid|ske|sks|skt|skv|sp|sr|sv)=[^\s&'\"<>]+")
+_SAS = ("se", "st", "skoid", "sktid", "ske", "sks", "skt", "skv", "sp", "sr", "sv")
+"""Keys of an Azure token beside its signature."""
+_SIGNATURE = re.compile(rf"\b({'|'.join(sorted((*_TOKENS, *_SAS)))})=[^\s&'\"<>]+", re.IGNORECASE)
+_HEADER = re.compile(r"\b(Bearer|Basic|AWS4-HMAC-SHA256) [^\s'\"<>]{8,}", re.IGNORECASE)
 
 
 def without_signature(text: str) -> str:
-    """Return a message without the query strings and logins of its URLs, where secrets live.
+    """Return a message without what opens anything: queries and logins of URLs, tokens, headers.
 
     Examples
     --------
     >>> without_signature("GET https://example.org/B04.tif?se=2023&sig=secret: HTTP 403")
     'GET https://example.org/B04.tif HTTP 403'
+    >>> without_signature("Authorization: Bearer eyJhbGciOi")
+    'Authorization: Bearer ...'
     """
-    return _SIGNATURE.sub(r"\1=...", _QUERY.sub("", _LOGIN.sub(r"\1", text)))
+    text = _QUERY.sub("", _LOGIN.sub(r"\1", text))
+    return _HEADER.sub(r"\1 ...", _SIGNATURE.sub(r"\1=...", text))
+
+
+def without_signatures(record: Any) -> Any:
+    """Return plain JSON, whose texts are without what opens anything, however deep they lie."""
+    if isinstance(record, str):
+        return without_signature(record)
+    if isinstance(record, Mapping):
+        return {key: without_signatures(value) for key, value in record.items()}
+    return [without_signatures(one) for one in record] if isinstance(record, (list, tuple)) else record

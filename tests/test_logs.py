@@ -248,6 +248,29 @@ def test_other_libraries_are_in_the_file_alone_and_tokens_nowhere(
         assert "c2VjcmV0" not in text
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "https://host/a.tif?sig={}",
+        "access_token={} refused",
+        "X-Amz-Signature={}&x=1",
+        "Authorization: Bearer {}",
+        "s3://key:{}@bucket/a.tif",
+    ],
+)
+def test_what_opens_something_is_in_no_fact_however_deep(
+    said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = "c2VjcmV0LXNlY3JldA"
+    text = said.format(secret)
+    with RunLog(as_json=True):
+        facts = event("read", why=text, assets=[{"href": text}], error=ValueError(text))
+        logging.getLogger("cube.test").warning("%s", text, extra=facts)
+    [line] = capsys.readouterr().err.splitlines()
+    assert secret not in line
+    assert json.loads(line)["event"] == "read"
+
+
 def test_an_object_store_gets_the_log_when_the_run_ends() -> None:
     folder = open_folder("memory://logs-of-a-run")
     with RunLog() as log:

@@ -16,7 +16,7 @@ from typing import IO, Any, Self, TextIO, cast
 from rich.console import Console
 
 from cube.errors import StoreError
-from cube.redaction import without_signature
+from cube.redaction import without_signature, without_signatures
 
 from .storage import DiskFolder, Folder
 
@@ -128,10 +128,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        clean = {
-            key: without_signature(value) if isinstance(value, str) else value for key, value in line.items()
-        }
-        return json.dumps(clean, default=str)
+        return json.dumps(without_signatures(line), default=lambda value: without_signature(str(value)))
 
 
 class _TerminalHandler(logging.Handler):
