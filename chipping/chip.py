@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -135,7 +136,7 @@ def engine_for(config: Config, engine: Engine | None) -> Iterator[Engine]:
         yield engine
         return
     workers, threads = config.compute.workers, config.compute.threads
-    count = (workers or 1) * (threads or 1) if workers or threads else None
+    count = (workers or 1) * (threads or 1) if workers or threads else os.cpu_count() or 1
     with open_engine(config.compute.model_copy(update={"workers": 0, "threads": count})) as opened:
         yield opened
 

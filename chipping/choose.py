@@ -41,7 +41,7 @@ from cube.lots import lot
 from cube.windows.landcover import LandCoverRule, land_cover_rules, pixels_needed
 from cube.windows.lattice import WindowGeometry
 
-from .footprints import footprints, may_overlap, overlapping
+from .footprints import footprints, near_pairs, overlapping
 from .scores import ScoreTable, Which
 
 Codes = NDArray[np.int8]
@@ -163,14 +163,23 @@ def _across_zones(scores: ScoreSet) -> Iterator[tuple[int, int]]:
     """Yield pairs of windows of different UTM zones whose chips overlap by more than a tenth."""
     chips: dict[int, NDArray[np.object_]] = {}
     filled = [number for number, table in enumerate(scores.tables) if len(table)]
-    for pair in itertools.combinations(filled, 2):
-        if not may_overlap(*(scores.tables[number].cube.epsg for number in pair)):
-            continue
+    tables = [scores.tables[number] for number in filled]
+    bounds = np.array([_chips_bounds(table) for table in tables], np.float64).reshape(-1, 4)
+    for one, two in near_pairs([table.cube.epsg for table in tables], bounds):
+        pair = filled[one], filled[two]
         for number in pair:
             if number not in chips:
                 chips[number] = table_footprints(scores.tables[number])
-        for one, two in overlapping(*(chips[number] for number in pair)):
-            yield scores.starts[pair[0]] + one, scores.starts[pair[1]] + two
+        for earlier, later in overlapping(*(chips[number] for number in pair)):
+            yield scores.starts[pair[0]] + earlier, scores.starts[pair[1]] + later
+
+
+def _chips_bounds(table: ScoreTable) -> tuple[int, int, int, int]:
+    """Return left, bottom, right and top of all of a table's chips, metres in its zone."""
+    left, top, geometry = table.columns["left_m"], table.columns["top_m"], table.geometry
+    beyond = geometry.chip_m - geometry.margin_m
+    west, north = left.min() - geometry.margin_m, top.max() + geometry.margin_m
+    return int(west), int(top.min()) - beyond, int(left.max()) + beyond, int(north)
 
 
 def table_footprints(table: ScoreTable) -> NDArray[np.object_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ _ZONES = 60
 _NEAR_ZONES = 2
 """Around Svalbard every other zone is left out."""
 _FAR_EAST_DEG = 170
+_BOX_PAD_DEG = 0.1
+"""More than an edge of an area bends between its corners."""
 
 
 def footprints(
@@ -54,10 +57,36 @@ def outside(
     return np.asarray(~shapely.covers(aoi, shapely.centroid(chips)), np.bool_)
 
 
-def may_overlap(epsg: int, other: int) -> bool:
-    """Tell whether cubes of two UTM zones can see the same ground: two that are near."""
-    apart = abs(epsg % 100 - other % 100)
-    return epsg != other and min(apart, _ZONES - apart) <= _NEAR_ZONES
+def near_pairs(epsgs: Sequence[int], bounds: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Return the pairs of areas in different UTM zones that may hold the same ground, sorted.
+
+    By boxes of longitude and latitude around them, a little larger than they are: of a hundred
+    thousand areas few pairs are left to be looked at. `bounds` are ``(n, 4)``: left, bottom, right
+    and top of each in its zone, metres.
+    """
+    zones = np.array(epsgs, np.int64)
+    boxes = np.zeros((len(zones), 4))
+    for epsg in np.unique(zones).tolist():
+        boxes[zones == epsg] = _lonlat_boxes(epsg, bounds[zones == epsg])
+    far_west = np.flatnonzero(boxes[:, 0] < -_FAR_EAST_DEG)  # seen from the other side, too
+    numbers = np.concatenate([np.arange(len(zones)), far_west])
+    shapes = shapely.box(*np.concatenate([boxes, boxes[far_west] + [360, 0, 360, 0]]).T)
+    one, two = numbers[shapely.STRtree(shapes).query(shapes, predicate="intersects")]
+    apart = np.abs(zones[one] % 100 - zones[two] % 100)
+    near = (zones[one] != zones[two]) & (np.minimum(apart, _ZONES - apart) <= _NEAR_ZONES) & (one < two)
+    return sorted(set(zip(one[near].tolist(), two[near].tolist(), strict=True)))
+
+
+def _lonlat_boxes(epsg: int, bounds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return west, south, east and north of areas; beyond 180 degrees at the antimeridian."""
+    steps = np.array([0, 0.5, 1])
+    x = bounds[:, :1] + (bounds[:, 2:3] - bounds[:, :1]) * steps
+    y = bounds[:, 1:2] + (bounds[:, 3:] - bounds[:, 1:2]) * steps
+    lon, lat = to_lonlat(epsg).transform(np.tile(x, 3), np.repeat(y, 3, axis=1))
+    crossing = np.ptp(lon, axis=1, keepdims=True) > 180
+    lon = np.where(crossing & (lon < 0), lon + 360, lon)
+    pad = _BOX_PAD_DEG
+    return np.stack([lon.min(1) - pad, lat.min(1) - pad, lon.max(1) + pad, lat.max(1) + pad], axis=1)
 
 
 def overlapping(first: NDArray[np.object_], second: NDArray[np.object_]) -> list[tuple[int, int]]:

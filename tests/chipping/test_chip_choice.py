@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 from chip_cubes import clean_arrays, cube_path, make_config, put_cube
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ from pyproj import Transformer
 
 from chipping.chip import chip, engine_for, score_cubes
 from chipping.choose import ScoreSet, choose
-from chipping.footprints import footprints
+from chipping.footprints import footprints, near_pairs
 from chipping.masks import MaskSettings
 from chipping.scores import ScoreTable
 from chipping.sweep import parse_grid, sweep, sweep_scores
@@ -240,8 +242,6 @@ def test_of_two_chips_of_different_zones_on_one_place_the_lower_aoi_stays(
     assert rejected.any()
 
     def square(outline: Any, zone: int) -> Any:
-        import shapely
-
         to_utm = Transformer.from_crs(4326, zone, always_xy=True)
         return shapely.transform(outline, lambda c: np.column_stack(to_utm.transform(c[:, 0], c[:, 1])))
 
@@ -263,6 +263,43 @@ def test_an_area_in_a_zone_far_away_hides_no_overlap_of_two_others() -> None:
     pairs = ScoreSet(tables[::2], SENSORS).conflicts
     assert len(pairs) > 9
     assert ScoreSet(tables, SENSORS).conflicts.tolist() == np.add(pairs, [0, 36]).tolist()
+
+
+@pytest.mark.parametrize(("lon", "lat"), [(12, 40), (180, 65), (-180, -17), (9, 78), (-60, 0)])
+def test_no_pair_of_areas_that_share_ground_is_left_out(lon: float, lat: float) -> None:
+    """Areas of all sizes around a border of zones, against shapely's own look at every pair."""
+    rng = np.random.default_rng(abs(int(lat)))
+    epsgs, bounds, outlines = [], [], []
+    for _ in range(60):
+        place = lon + rng.uniform(-2, 2), lat + rng.uniform(-0.7, 0.7)
+        place = ((place[0] + 180) % 360 - 180, place[1])
+        zone = int((place[0] + 180) // 6 + rng.integers(2)) % 60 + 1
+        epsg = (32600 if place[1] >= 0 else 32700) + zone
+        x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(*place)
+        side = rng.uniform(1_000, 60_000)
+        box = shapely.segmentize(shapely.box(x, y, x + side, y + side), side / 20)
+        to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
+        ring = np.column_stack(to_lonlat.transform(*shapely.get_coordinates(box).T))
+        ring[:, 0] = (ring[:, 0] - lon + 180) % 360  # around the border, which is far from a seam
+        epsgs.append(epsg)
+        bounds.append((x, y, x + side, y + side))
+        outlines.append(shapely.Polygon(ring))
+    found = near_pairs(epsgs, np.array(bounds))
+    shared = {
+        (one, two)
+        for one, two in itertools.combinations(range(60), 2)
+        if epsgs[one] != epsgs[two] and outlines[one].intersects(outlines[two])
+    }
+    assert len(shared) > 20
+    assert shared <= set(found)
+    assert found == sorted(set(found))
+
+
+def test_areas_far_from_each_other_are_no_pairs() -> None:
+    count = 2_000
+    zones = 32601 + np.arange(count) % 60
+    bounds = np.array([400_000, 3_000_000, 410_000, 3_010_000]) + np.zeros((count, 1))
+    assert near_pairs(zones.tolist(), bounds) == []
 
 
 def test_not_fetched_blocks_reject_only_what_land_cover_lets_through(
