@@ -15,6 +15,7 @@ COMMANDS = {
     "chip": "chipping.commands:chip_command",
     "release": "release.commands:release_command",
     "run": "release.commands:run_command",
+    "status": "release.status.commands:status_command",
     "verify": "release.commands:verify_command",
     "export": "release.export.commands:export_command",
     "compare": "release.compare.commands:compare_command",

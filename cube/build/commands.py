@@ -24,7 +24,6 @@ from cube.run.command import (
 if TYPE_CHECKING:
     from cube.config.models import Config
     from cube.doctor.check import Check
-    from cube.run.status import AoiStatus
 
     from .run import BuildSummary
 
@@ -235,45 +234,8 @@ def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
 def _print_summary(summary: BuildSummary) -> None:
     from cube.run.status import AoiState
 
-    from .plan_table import extent_text
+    from .overview import print_areas
 
-    rows = [
-        [
-            _label(index, row),
-            row.status,
-            row.epsg or "",
-            extent_text(row.width_m, row.height_m),
-            row.reason,
-        ]
-        for state in (AoiState.FAILED, AoiState.SKIPPED, AoiState.BUILDING, AoiState.BUILT)
-        for index, row in summary.rows.items()
-        if row.status is state
-    ]
-    print_table("Cubes", ["AOI", "status", "EPSG", "extent", "reason"], rows)
-    print(f"{summarize_states(summary.rows)}; {summary.fetched_blocks} blocks fetched")
+    print_areas(summary.rows, summary.fetched_blocks)
     if summary.rows and not summary.fetched_blocks and summary.count(AoiState.BUILT) == len(summary.rows):
         print("nothing was fetched: the cubes are there, of this version or another in the same folder")
-    for line in _findings(summary):
-        print(line)
-
-
-def _findings(summary: BuildSummary) -> Iterator[str]:
-    """Say of cubes what their state does not: scenes that were lost, pixels that are not there."""
-    from cube.run.status import AoiState
-
-    without = {_label(index, row): len(row.lost) for index, row in summary.rows.items() if row.lost}
-    if without:
-        areas = ", ".join(without)
-        yield (
-            f"{sum(without.values())} scenes are lost, their files missing or broken; AOI {areas} does "
-            "without (aoi_metadata.geojson names them; --recheck-lost asks again)"
-        )
-    for index, row in summary.rows.items():
-        if row.status is AoiState.BUILT and row.reason:
-            yield f"warning: AOI {_label(index, row)} holds fewer pixels than its scenes promise: {row.reason}"
-
-
-def _label(aoi_index: int, row: AoiStatus) -> str:
-    from cube.config.aoi import aoi_label
-
-    return aoi_label(aoi_index, row.name or row.id)
