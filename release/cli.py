@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 COMMANDS = {
+    "init": "cube.build.commands:init_command",
     "doctor": "cube.build.commands:doctor_command",
     "plan": "cube.build.commands:plan_command",
     "build": "cube.build.commands:build_command",

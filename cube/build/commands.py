@@ -1,4 +1,4 @@
-"""The commands of phase one: ``doctor``, ``plan`` and ``build``."""
+"""The commands of phase one: ``init``, ``doctor``, ``plan``, ``build`` and ``prune``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import click
 
 from cube.run.command import (
     EXIT_FAULT,
+    EXIT_USAGE,
     CommonOptions,
     Severals,
+    UserPath,
     config_options,
     print_table,
     run_verb,
@@ -80,6 +82,39 @@ def build_options(function: Callable[..., int]) -> Callable[..., int]:
         return function(common, BuildOptions(aoi, retry_failed, recheck_lost, scheduler, dry_run), **others)
 
     return with_options
+
+
+@verb("init", "gelos-lc init areas.gpkg", "gelos-lc init areas.geojson -o configs/mine.yaml --year 2022")
+@click.argument("aois", type=UserPath())
+@click.option(
+    "-o", "--output", default="", type=UserPath(), help="The config to write (default: AOIS.yaml, here)."
+)
+@click.option(
+    "--year",
+    type=click.IntRange(2017, 2023),
+    default=2023,
+    show_default=True,
+    help="Its four quarters, and its land cover.",
+)
+def init_command(aois: str, output: str, year: int) -> int:
+    """Write a commented config for a file of areas.
+
+    AOIS holds polygons, in GeoJSON, GeoPackage, GeoParquet, Shapefile, FlatGeobuf or KML. They are
+    checked, sizes of chips are proposed, and it is said what the areas would cost. No network.
+    """
+    from pathlib import Path
+
+    from cube.errors import GelosError
+
+    from .new_config import write_config
+
+    try:
+        proposal = write_config(Path(aois), Path(output) if output else None, year)
+    except GelosError as error:
+        click.echo(f"error: {error}", err=True)
+        return EXIT_USAGE
+    click.echo(str(proposal))
+    return 0
 
 
 @verb("plan", "gelos-lc plan -c configs/demo.yaml", "gelos-lc plan -c configs/demo.yaml --aoi 0 1")
