@@ -18,7 +18,7 @@ the project. The rooms, from the ground up, each of which imports only from thos
 :mod:`cube.pixels`   reading: hrefs, signatures, source windows, onto the cube's grid
 :mod:`cube.store`    cubes on disk: template, blocks, seal, and what opens them
 :mod:`cube.doctor`   what a run needs, looked at one by one, each with its mend
-:mod:`cube.build`    all of it in a row; the commands ``doctor``, ``plan`` and ``build``
+:mod:`cube.build`    all of it in a row; the commands ``init``, ``plan``, ``build``, ...
 :mod:`cube.testing`  the sample archive, and stand-ins for the services
 ===================  ==============================================================================
 """

@@ -20,6 +20,7 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 :mod:`release.opening`    the one door for files that may be anybody's
 :mod:`release.verify`     the check of a release
 :mod:`release.compare`    what differs between two releases
+:mod:`release.status`     where a version stands, from its areas to its release
 :mod:`release.commands`   the commands ``release``, ``verify`` and ``run``
 :mod:`release.cli`        ``gelos-lc``, the one command over all
 ========================  ================================================================

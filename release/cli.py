@@ -9,12 +9,14 @@ from typing import NoReturn
 import click
 
 COMMANDS = {
+    "init": "cube.build.commands:init_command",
     "doctor": "cube.build.commands:doctor_command",
     "plan": "cube.build.commands:plan_command",
     "build": "cube.build.commands:build_command",
     "chip": "chipping.commands:chip_command",
     "release": "release.commands:release_command",
     "run": "release.commands:run_command",
+    "status": "release.status.commands:status_command",
     "verify": "release.commands:verify_command",
     "export": "release.export.commands:export_command",
     "compare": "release.compare.commands:compare_command",

@@ -77,11 +77,10 @@ def _print_places(summary: ReleaseSummary, common: CommonOptions) -> None:
     print(f"card      {summary.folder}/{CARD_NAME}")
     if summary.zip:
         print(f"zip       {summary.zip}")
-    as_set = " --set ..." if common.settings else ""  # whose values may be secret
     print("next:")
     print(f"  gelos-lc verify {shlex.quote(summary.folder)}")
-    print(f"  gelos-lc sheet -c {shlex.quote(common.config)}{as_set} -o sheet.png")
-    print(f"  gelos-lc sweep -c {shlex.quote(common.config)}{as_set} --grid chips.min_purity=0.9,0.95,1.0")
+    print(f"  {common.typed('sheet')} -o sheet.png")
+    print(f"  {common.typed('sweep')} --grid chips.min_purity=0.9,0.95,1.0")
 
 
 @verb(

@@ -337,6 +337,7 @@ def is_taken(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
         raise Asked
 
     monkeypatch.setattr("cube.config.reading.load_config", config)
+    monkeypatch.setattr(importlib.import_module("cube.build.new_config"), "write_config", verify)
     monkeypatch.setattr(importlib.import_module("release.verify.release"), "verify", verify)
     monkeypatch.setattr(importlib.import_module("release.compare.releases"), "open_one", verify)
     monkeypatch.setattr(importlib.import_module("release.export.run"), "export_release", verify)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from cube.build.plan_table import print_plans
 from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.errors import ReadError
-from cube.run import progress
+from cube.run import pace
 from cube.run.command import EXIT_FAILED, CommonOptions, run_verb
 from cube.run.layout import Layout
 from cube.run.logs import RunLog, event
@@ -77,7 +78,8 @@ def test_machines_get_an_object_per_line_and_every_run_a_file(
     assert all({"time", "level", "event", "message"} <= line.keys() for line in lines)
     assert [line["event"] for line in lines[:1]] == ["start"]
     assert (lines[-1]["event"], lines[-1]["exit"]) == ("end", 0)
-    assert next(line["url"] for line in lines if line["event"] == "dashboard").startswith("http://")
+    links = [line["url"] for line in lines if line["event"] == "dashboard"]
+    assert len(links) == (importlib.util.find_spec("bokeh") is not None)  # without it there is no dashboard
     rows = [(line["aoi"], line["status"]) for line in lines if line["event"] == "aoi"]
     assert sorted(rows) == [(4, "building"), (4, "built"), (5, "building"), (5, "built")]
     ends = [line for line in lines if line["event"] == "aois"]
@@ -150,7 +152,7 @@ def test_a_terminal_has_bars_and_is_sane_after_ctrl_c(
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(pace.time, "monotonic", lambda: self.now)
 
 
 def facts(caplog: pytest.LogCaptureFixture, kind: str) -> list[dict[str, Any]]:
@@ -166,7 +168,6 @@ def test_time_left_counts_what_this_run_does_alone(
     with draw_aois(10, "cubes") as report:
         for index in range(4):
             report(index, AoiStatus(AoiState.BUILT, done=1.0))
-        report(4, AoiStatus(AoiState.BUILDING, done=0.0))
         report(4, AoiStatus(AoiState.BUILDING, done=0.5))
         clock.now += 50
         report(4, AoiStatus(AoiState.BUILDING, done=1.0))

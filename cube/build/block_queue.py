@@ -243,14 +243,13 @@ class BlockQueue:
             self._locks.release(plan.cube)
             return
         _check_access(plan, self._config)
-        self._rows.update(aoi_index, status=AoiState.BUILDING, reason="", tries=tries, done=0.0, **facts)
         cube = _OpenCube(aoi, plan, keep_blocks(self._layout, plan))
         cube.records |= borrow_blocks(self._layout, plan, cube.records, self._locks)
+        facts |= {"reason": "", "tries": tries, "done": cube.share_done}
+        self._rows.update(aoi_index, status=AoiState.BUILDING, **facts)
         self._check_room(cube)
         write_template(self._layout.cubes, plan)
         self._cubes[aoi_index] = cube
-        if cube.records:
-            self._rows.update(aoi_index, done=cube.share_done)
         self._line_up(cube, plan.blocks("lulc"))
         if self._config.aoi.fetch == "all" or not cube.waiting:
             self._ask_for_imagery(aoi_index)

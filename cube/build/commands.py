@@ -1,4 +1,4 @@
-"""The commands of phase one: ``doctor``, ``plan`` and ``build``."""
+"""The commands of phase one: ``init``, ``doctor``, ``plan``, ``build`` and ``prune``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import click
 
 from cube.run.command import (
     EXIT_FAULT,
+    EXIT_USAGE,
     CommonOptions,
     Severals,
+    UserPath,
     config_options,
     print_table,
     run_verb,
@@ -24,7 +26,6 @@ from cube.run.command import (
 if TYPE_CHECKING:
     from cube.config.models import Config
     from cube.doctor.check import Check
-    from cube.run.status import AoiStatus
 
     from .run import BuildSummary
 
@@ -81,6 +82,39 @@ def build_options(function: Callable[..., int]) -> Callable[..., int]:
         return function(common, BuildOptions(aoi, retry_failed, recheck_lost, scheduler, dry_run), **others)
 
     return with_options
+
+
+@verb("init", "gelos-lc init areas.gpkg", "gelos-lc init areas.geojson -o configs/mine.yaml --year 2022")
+@click.argument("aois", type=UserPath())
+@click.option(
+    "-o", "--output", default="", type=UserPath(), help="The config to write (default: AOIS.yaml, here)."
+)
+@click.option(
+    "--year",
+    type=click.IntRange(2017, 2023),
+    default=2023,
+    show_default=True,
+    help="Its four quarters, and its land cover.",
+)
+def init_command(aois: str, output: str, year: int) -> int:
+    """Write a commented config for a file of areas.
+
+    AOIS holds polygons, in GeoJSON, GeoPackage, GeoParquet, Shapefile, FlatGeobuf or KML. They are
+    checked, sizes of chips are proposed, and it is said what the areas would cost. No network.
+    """
+    from pathlib import Path
+
+    from cube.errors import GelosError
+
+    from .new_config import write_config
+
+    try:
+        proposal = write_config(Path(aois), Path(output) if output else None, year)
+    except GelosError as error:
+        click.echo(f"error: {error}", err=True)
+        return EXIT_USAGE
+    click.echo(str(proposal))
+    return 0
 
 
 @verb("plan", "gelos-lc plan -c configs/demo.yaml", "gelos-lc plan -c configs/demo.yaml --aoi 0 1")
@@ -235,45 +269,8 @@ def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
 def _print_summary(summary: BuildSummary) -> None:
     from cube.run.status import AoiState
 
-    from .plan_table import extent_text
+    from .overview import print_areas
 
-    rows = [
-        [
-            _label(index, row),
-            row.status,
-            row.epsg or "",
-            extent_text(row.width_m, row.height_m),
-            row.reason,
-        ]
-        for state in (AoiState.FAILED, AoiState.SKIPPED, AoiState.BUILDING, AoiState.BUILT)
-        for index, row in summary.rows.items()
-        if row.status is state
-    ]
-    print_table("Cubes", ["AOI", "status", "EPSG", "extent", "reason"], rows)
-    print(f"{summarize_states(summary.rows)}; {summary.fetched_blocks} blocks fetched")
+    print_areas(summary.rows, summary.fetched_blocks)
     if summary.rows and not summary.fetched_blocks and summary.count(AoiState.BUILT) == len(summary.rows):
         print("nothing was fetched: the cubes are there, of this version or another in the same folder")
-    for line in _findings(summary):
-        print(line)
-
-
-def _findings(summary: BuildSummary) -> Iterator[str]:
-    """Say of cubes what their state does not: scenes that were lost, pixels that are not there."""
-    from cube.run.status import AoiState
-
-    without = {_label(index, row): len(row.lost) for index, row in summary.rows.items() if row.lost}
-    if without:
-        areas = ", ".join(without)
-        yield (
-            f"{sum(without.values())} scenes are lost, their files missing or broken; AOI {areas} does "
-            "without (aoi_metadata.geojson names them; --recheck-lost asks again)"
-        )
-    for index, row in summary.rows.items():
-        if row.status is AoiState.BUILT and row.reason:
-            yield f"warning: AOI {_label(index, row)} holds fewer pixels than its scenes promise: {row.reason}"
-
-
-def _label(aoi_index: int, row: AoiStatus) -> str:
-    from cube.config.aoi import aoi_label
-
-    return aoi_label(aoi_index, row.name or row.id)

@@ -57,6 +57,17 @@ def load_aois(config: Config) -> list[Aoi]:
     return [_aoi(index, features[index], path) for index in _wanted(config, path, len(features))]
 
 
+def read_aois(path: Path) -> list[Aoi]:
+    """Read all areas of a file.
+
+    Raises
+    ------
+    AoiError
+        As :func:`load_aois`.
+    """
+    return [_aoi(index, feature, path) for index, feature in enumerate(read_features(path))]
+
+
 def pick_aois(aois: Collection[Aoi], wanted: Iterable[int | str], path: Path) -> list[Aoi]:
     """Return the AOIs that are wanted by index, name or id (case does not count), in their order.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import shlex
 import signal
 import sys
 import threading
@@ -51,6 +52,14 @@ class CommonOptions:
     def bars(self) -> bool:
         """Whether progress bars may be drawn."""
         return not self.json_logs
+
+    def typed(self, name: str) -> str:
+        """Return another command on the same config, as one would type it.
+
+        Values of ``--set`` are left out, since they may be secret.
+        """
+        as_set = " --set ..." if self.settings else ""
+        return f"gelos-lc {name} -c {shlex.quote(self.config)}{as_set}"
 
 
 class UserPath(click.Path):

@@ -35,6 +35,7 @@ lock."""
 _THREADS_PER_WORKER = 4
 """Reads wait on the network, so a worker has more threads than cores."""
 _CONNECT_S = 20
+_DASHBOARD_S, _PAGE_BYTES = 2, 4096
 _MAX_REPEATS = 8
 """How often a task is handed in again after the scheduler gave it up, having lost several workers
 under it."""
@@ -231,10 +232,23 @@ def _client_of(address: str) -> Client:
 
 
 def _attend(client: Client) -> None:
-    """Let what workers warn of come into this process's log, and say where the dashboard is."""
+    """Let workers' warnings come into this process's log, and say where the dashboard answers."""
     client.forward_logging(_SAID_BY_WORKERS, logging.WARNING)
     link = client.dashboard_link
-    _LOG.info("Dask dashboard: %s", link, extra=event("dashboard", url=link))
+    if is_dashboard(link):
+        _LOG.info("Dask dashboard: %s", link, extra=event("dashboard", url=link))
+
+
+def is_dashboard(link: str) -> bool:
+    """Tell whether an address is one to open: a scheduler without bokeh shows a page of excuses."""
+    from http.client import HTTPException
+    from urllib.request import ProxyHandler, build_opener
+
+    try:
+        with build_opener(ProxyHandler({})).open(link, timeout=_DASHBOARD_S) as answer:
+            return b"Dask needs" not in answer.read(_PAGE_BYTES)
+    except (OSError, ValueError, HTTPException):
+        return False
 
 
 def _lacks_package(error: BaseException | None) -> bool:

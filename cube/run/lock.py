@@ -73,6 +73,22 @@ def share(folder: Folder, if_alone: Callable[[], None]) -> Iterator[None]:
         os.close(handle)
 
 
+def who_holds(folder: Folder) -> str:
+    """Return who seems to work in a folder, or nothing; reads only.
+
+    A run of this machine that died is known to be gone. One of another is not: its lock stays until
+    the next run takes it over.
+    """
+    owner = _read_lock(folder, _LOCK)
+    try:
+        record = json.loads(owner)
+        host, process = str(record["host"]), int(record["process"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+    is_gone = host == socket.gethostname() and not _is_running(process)
+    return "" if is_gone else f"process {process} on {host}"
+
+
 class NamedLocks:
     """Locks of one run, called by names of the folder that they lie in.
 

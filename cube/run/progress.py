@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from cube.config.aoi import aoi_label
 
 from .logs import STDERR, event
+from .pace import AoiPace, Pace, duration_text
 from .status import AoiState, AoiStatus
 
 _LOG = logging.getLogger(__name__)
@@ -25,33 +26,14 @@ def _clock() -> float:
     return time.monotonic()
 
 
-@dataclass
-class _Pace:
-    """How fast work goes, counted in shares, without what was done before the run began."""
+class _PaceColumn(ProgressColumn):
+    """What a bar says of its pace, asked for anew each second: a run that waits says so itself."""
 
-    before: dict[int | str, float] = field(default_factory=dict)
-    now: dict[int | str, float] = field(default_factory=dict)
-    began: float = field(default_factory=_clock)
+    max_refresh = 1.0
 
-    def move(self, what: int | str, done: float) -> None:
-        """Note how much of a thing is done; its first note is where it began."""
-        self.before.setdefault(what, done)
-        self.now[what] = done
-
-    @property
-    def per_second(self) -> float:
-        """Things per second, fractions of them included; 0 until something has moved."""
-        moved = sum(self.now.values()) - sum(self.before.values())
-        return max(moved, 0) / max(_clock() - self.began, 1e-9)
-
-    def left(self, total: float) -> float | None:
-        """Return the seconds until `total` will be done at this pace, or None while it has none."""
-        pace = self.per_second
-        return max(total - sum(self.now.values()), 0) / pace if pace else None
-
-
-def _duration(seconds: float | None) -> str:
-    return "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
+    def render(self, task: Task) -> Text:
+        """Return the words."""
+        return Text(str(task.fields["pace"]))
 
 
 @dataclass
@@ -59,39 +41,30 @@ class _AoiBars:
     """A bar for all AOIs and one for each that is being built."""
 
     bars: Progress
-    total: int
     title: str
+    pace: AoiPace
     tasks: dict[int, TaskID] = field(default_factory=dict)
-    shares: dict[int, float] = field(default_factory=dict)
-    """Share done of each AOI that is being built."""
-    ended: set[int] = field(default_factory=set)
-    pace: _Pace = field(default_factory=_Pace)
     logged_at: float = field(default_factory=_clock)
 
     def __call__(self, index: int, row: AoiStatus) -> None:
         """Take the new row of an AOI."""
+        self.pace.note(index, row)
         building = row.status is AoiState.BUILDING
-        if row.done or not building:  # the first share that is not 0 is what was on disk
-            self.pace.move(index, row.done if building else 1.0)
         if building:
-            self.shares[index] = row.done
             self._draw(index, row)
-        else:
-            self.shares.pop(index, None)
-            if index in self.tasks:
-                self.bars.remove_task(self.tasks.pop(index))
-            self.ended.add(index)
-        self._draw_total()
+        elif index in self.tasks:
+            self.bars.remove_task(self.tasks.pop(index))
+        ended, total = len(self.pace.ended), self.pace.total
+        self.bars.update(TaskID(0), completed=self.pace.done, done=f"{ended}/{total}")
         if not building:
             reason = f": {row.reason}" if row.reason else ""
             label = aoi_label(index, row.name or row.id)
-            text = f"[{len(self.ended)}/{self.total}] AOI {label} {row.status}{reason}"
-            self._log_progress("aois", text + self._pace_text())
+            self._log_progress("aois", f"[{ended}/{total}] AOI {label} {row.status}{reason}")
         elif _clock() - self.logged_at > _LOG_EVERY_S:
-            shares = ", ".join(f"AOI {aoi:06} {100 * self.shares[aoi]:.0f} %" for aoi in sorted(self.shares))
-            self._log_progress(
-                "progress", f"{len(self.ended)} of {self.total} AOIs, and {shares}{self._pace_text()}"
+            shares = ", ".join(
+                f"AOI {aoi:06} {100 * done:.0f} %" for aoi, done in sorted(self.pace.shares.items())
             )
+            self._log_progress("progress", f"{ended} of {total} AOIs, and {shares}")
 
     def _draw(self, index: int, row: AoiStatus) -> None:
         if index not in self.tasks:
@@ -99,28 +72,16 @@ class _AoiBars:
             self.tasks[index] = self.bars.add_task(escape(title), total=1.0, done="", pace="")
         self.bars.update(self.tasks[index], completed=row.done, done=f"{100 * row.done:.0f} %")
 
-    def _draw_total(self) -> None:
-        self.bars.update(
-            TaskID(0),
-            completed=sum(self.pace.now.values()),
-            done=f"{len(self.ended)}/{self.total}",
-            pace=self._pace_text().removeprefix("; "),
-        )
-
-    def _pace_text(self) -> str:
-        pace = self.pace.per_second
-        return f"; {3600 * pace:.3g} AOIs/h{_duration(self.pace.left(self.total))}" if pace else ""
-
     def _log_progress(self, kind: str, text: str) -> None:
         self.logged_at = _clock()
-        left = self.pace.left(self.total)
+        left, words = self.pace.left, str(self.pace)
         facts = {
-            "done": round(sum(self.pace.now.values()), 4),
-            "total": self.total,
-            "per_hour": round(3600 * self.pace.per_second, 3),
+            "done": round(self.pace.done, 4),
+            "total": self.pace.total,
+            "per_hour": round(self.pace.per_hour, 3),
             "left_s": None if left is None else round(left),
         }
-        _LOG.info("%s", text, extra=event(kind, what=self.title, **facts))
+        _LOG.info("%s", f"{text}; {words}" if words else text, extra=event(kind, what=self.title, **facts))
 
 
 @contextmanager
@@ -130,7 +91,7 @@ def _open_bars(*, bars: bool) -> Iterator[Progress]:
         BarColumn(),
         TextColumn("{task.fields[done]}"),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[pace]}"),
+        _PaceColumn(),
     )
     with Progress(*columns, console=STDERR, disable=not (bars and STDERR.is_terminal)) as progress:
         yield progress
@@ -140,8 +101,9 @@ def _open_bars(*, bars: bool) -> Iterator[Progress]:
 def draw_aois(total: int, title: str, *, bars: bool = True) -> Iterator[Callable[[int, AoiStatus], None]]:
     """Say on stderr how far AOIs are while the ``with`` statement runs."""
     with _open_bars(bars=bars) as progress:
-        progress.add_task(title, total=total, done=f"0/{total}", pace="")
-        yield _AoiBars(progress, total, title)
+        pace = AoiPace(total)
+        progress.add_task(title, total=total, done=f"0/{total}", pace=pace)
+        yield _AoiBars(progress, title, pace)
 
 
 @dataclass
@@ -150,29 +112,33 @@ class _StepBars:
 
     bars: Progress
     tasks: dict[str, TaskID] = field(default_factory=dict)
-    paces: dict[str, _Pace] = field(default_factory=dict)
+    paces: dict[str, Pace] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=dict)
     logged_at: float = field(default_factory=_clock)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Take how many of a step's things are done."""
+        """Take how many of a step's things are done; what the first call names was done before."""
         if what not in self.tasks:
             self.tasks[what] = self.bars.add_task(what, total=total, done="", pace="")
-            self.paces[what] = _Pace()
+            self.paces[what], self.done[what] = Pace(), done
         pace = self.paces[what]
-        pace.move(what, done)
-        left = pace.left(total)
+        pace.move(done - self.done[what])
+        self.done[what] = done
+        left = pace.left(total - done)
+        words = "" if left is None else f"{duration_text(left)} left"
         text = f"{done}/{total}"
         self.bars.update(
             self.tasks[what],
             completed=done,
             total=total,
             done=text,
-            pace=_duration(left).removeprefix(", ") if done < total else "",
+            pace=words if done < total else "",
         )
         if _clock() - self.logged_at > _LOG_EVERY_S:
             self.logged_at = _clock()
             facts = {"done": done, "total": total, "left_s": None if left is None else round(left)}
-            _LOG.info("%s: %s%s", what, text, _duration(left), extra=event("progress", what=what, **facts))
+            message = f"{what}: {text}, {words}" if words else f"{what}: {text}"
+            _LOG.info("%s", message, extra=event("progress", what=what, **facts))
 
 
 @contextmanager

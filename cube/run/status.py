@@ -69,7 +69,7 @@ class StatusBoard:
 
     def __init__(self, folder: Folder, aois: Iterable[Aoi]) -> None:
         self._folder = folder
-        found = _read_rows(folder)
+        found = {index: (_at_rest(row), outline) for index, (row, outline) in _read_rows(folder).items()}
         mine = {aoi.index: aoi for aoi in aois}
         self._outlines = {index: outline for index, (_, outline) in found.items()} | {
             index: mapping(aoi.geometry) for index, aoi in mine.items()
@@ -119,6 +119,24 @@ class StatusBoard:
         }
 
 
+def read_rows(folder: Folder, aois: Iterable[Aoi], *, at_work: bool) -> dict[int, AoiStatus]:
+    """Return the rows of AOIs as they are on disk, by index; nothing is written.
+
+    Parameters
+    ----------
+    aois
+        Those of a config; one that no run has met is pending.
+    at_work
+        Whether a run is at work: without one, no area is being built, whatever its row says.
+    """
+    found = {index: row for index, (row, _) in _read_rows(folder).items()}
+    rows = {}
+    for aoi in aois:
+        row = replace(found.get(aoi.index, AoiStatus()), name=aoi.name, id=aoi.id)
+        rows[aoi.index] = row if at_work else _at_rest(row)
+    return rows
+
+
 def record_chips(folder: Folder, verdicts: Mapping[int, Mapping[str, int]]) -> None:
     """Write each AOI's windows by verdict into ``aoi_metadata.geojson``, if there is one."""
     try:
@@ -145,8 +163,10 @@ def _read_rows(folder: Folder) -> dict[int, tuple[AoiStatus, Any]]:
         properties = dict(feature["properties"])
         index = properties.pop("aoi_index")
         row = AoiStatus(**{**properties, "status": AoiState(properties["status"])})
-        # A run that was killed leaves rows that say building; none of ours is.
-        if row.status is AoiState.BUILDING:
-            row = replace(row, status=AoiState.PENDING)
         rows[index] = (row, feature["geometry"])
     return rows
+
+
+def _at_rest(row: AoiStatus) -> AoiStatus:
+    """Return a row as it is when no run is at work: one that was killed leaves some that build."""
+    return replace(row, status=AoiState.PENDING) if row.status is AoiState.BUILDING else row

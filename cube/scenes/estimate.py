@@ -7,12 +7,14 @@ collections' files.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from cube.config.sensors import Band, BandKind
-from cube.windows.grid import Block
+from cube.config.models import Config
+from cube.config.sensors import Band, BandKind, Sensor
+from cube.windows.grid import Block, Bounds, blocks_of, geobox_for
 
-from .plan import CubePlan, SensorPlan
+from .plan import CubePlan
 
 _SOURCE_SHARE = {
     BandKind.REFLECTANCE: 0.55,
@@ -60,17 +62,36 @@ class Cost:
 def estimate_cost(plan: CubePlan) -> Cost:
     """Return what a plan is expected to cost."""
     total = Cost()
-    for sensor_plan in plan.sensors:
-        for block in plan.blocks(sensor_plan.key):
-            for name in sensor_plan.bands:
-                total += _band_cost(sensor_plan, block, sensor_plan.sensor.band(name))
+    for one in plan.sensors:
+        bands = [one.sensor.band(name) for name in one.bands]
+        total += _sensor_cost(one.sensor, bands, one.resolution, plan.blocks(one.key))
     return total
 
 
-def _band_cost(sensor_plan: SensorPlan, block: Block, band: Band) -> Cost:
+def estimate_extent(config: Config, bounds: Bounds, epsg: int) -> Cost:
+    """Return what a cube of an extent is expected to cost, before anything is searched."""
+    total = Cost()
+    for key, settings in config.sensors.items():
+        sensor = config.table[key]
+        dates = 1 if sensor.is_static else len(config.ranges)
+        blocks = blocks_of(key, dates, geobox_for(bounds, epsg, settings.resolution))
+        bands = [sensor.band(name) for name in config.bands(key)]
+        total += _sensor_cost(sensor, bands, settings.resolution, blocks)
+    return total
+
+
+def _sensor_cost(sensor: Sensor, bands: Collection[Band], resolution: int, blocks: Iterable[Block]) -> Cost:
+    total = Cost()
+    for block in blocks:
+        for band in bands:
+            total += _band_cost(resolution / (band.pixel_m or sensor.resolution), block, band)
+    return total
+
+
+def _band_cost(zoom: float, block: Block, band: Band) -> Cost:
+    """Return a block's cost; `zoom` is how many of the file's pixels one of the cube's is wide."""
     size = band.np_dtype.itemsize
-    native = band.pixel_m or sensor_plan.sensor.resolution
-    height, width = (side * sensor_plan.resolution / native for side in (block.height, block.width))
+    height, width = block.height * zoom, block.width * zoom
     fetched = (height + _TILE_PX) * (width + _TILE_PX) * size * _SOURCE_SHARE[band.kind]
     stored = block.height * block.width * size * _STORE_SHARE[band.kind]
     return Cost(fetched, stored)

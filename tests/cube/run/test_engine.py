@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from distributed import LocalCluster
 
 from cube.config.models import ComputeConfig
 from cube.errors import ClusterError, ConfigError
+from cube.run import dask_engine
 from cube.run.engine import open_engine
 from cube.run.tasks import Engine, Tasks
 
@@ -228,3 +232,24 @@ def test_ctrl_c_ends_a_cluster_at_once_whatever_it_is_at(tmp_path: Path, interru
     assert time.monotonic() - began < 3.5
     assert stderr.splitlines()[-1] == "KeyboardInterrupt"
     assert not (tmp_path / "ended").exists()
+
+
+def test_a_dashboard_is_named_only_where_it_answers(cluster: LocalCluster) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html><title>Dask: Status</title></html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    link = f"http://127.0.0.1:{server.server_port}/status"
+    assert dask_engine.is_dashboard(link)
+    server.shutdown()
+    server.server_close()
+    assert not dask_engine.is_dashboard(link)
+    has_bokeh = importlib.util.find_spec("bokeh") is not None
+    assert dask_engine.is_dashboard(cluster.dashboard_link) == has_bokeh

@@ -1,0 +1,1 @@
+"""Where a dataset version stands, from its areas to its release."""
