@@ -12,7 +12,8 @@ from odc.geo.geobox import GeoBox
 from cube.config.sensors import Sensor
 from cube.errors import StoreError
 from cube.pixels.access import Access
-from cube.pixels.read import PlacedByItem, read_bands
+from cube.pixels.notes import ReadNotes
+from cube.pixels.read import read_bands
 from cube.retry import stop_if_given_up
 from cube.run.storage import Folder
 from cube.scenes.items import Scene
@@ -58,7 +59,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     -------
     dict
         The marker's record: ``fingerprint``, ``digests`` (SHA-256 by band), ``valid`` (valid pixels
-        by band), and ``placed_by_item`` where files do not say where they lie.
+        by band), and what :class:`cube.pixels.notes.ReadNotes` holds.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     sealed = read_seal(task.cubes, task.cube)
     if sealed is not None and task.block.name not in sealed["attributes"].get("not_fetched", ()):
         raise StoreError(f"block {task.block.name}: its cube is sealed already")
-    digests, valid, placed = {}, {}, PlacedByItem()
+    digests, valid, notes = {}, {}, ReadNotes()
     bands = read_bands(
         task.scenes,
         task.sensor,
@@ -80,7 +81,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         task.access,
         resampling=task.resampling,
         harmonize=task.harmonize,
-        placed_by_item=placed,
+        notes=notes,
     )
     for band, values in bands:
         stop_if_given_up()
@@ -90,8 +91,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         valid[band] = int(np.count_nonzero(~task.sensor.band(band).is_nodata(values)))
         digests[band] = write_block(task.cubes, task.cube, task.block, band, values)
     record: dict[str, Any] = {"fingerprint": task.fingerprint, "digests": digests, "valid": valid}
-    if placed:
-        record["placed_by_item"] = sorted(map(list, placed))
+    record |= notes.to_json()
     task.markers.write(task.marker, canonical_json(record))
     return record
 

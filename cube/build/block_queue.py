@@ -36,14 +36,14 @@ from .losses import LossWatch
 from .plans import AoiPlanner, access_of, plan_name
 from .prefilter import candidate_classes, needed_blocks
 from .shortfalls import shortfalls_of
+from .unsaid import unsaid_by_files
 
 _LOG = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 1.0
 """Between two looks at a cube that another run is building."""
 
 _SHORTFALLS = "shortfalls"
-_PLACED_BY_ITEM = "placed_by_item"
-"""Attributes of a cube: what it holds less of than was promised, and whose place its items gave."""
+"""Attribute of a cube: what it holds less of than was promised."""
 
 
 @dataclass
@@ -334,17 +334,11 @@ class BlockQueue:
                 self._rows.update(aoi_index, status=AoiState.FAILED, reason=cube.error, lost=lost)
                 return
             shortfalls = shortfalls_of(cube.plan, cube.records)
-            notes = {_SHORTFALLS: shortfalls, _PLACED_BY_ITEM: _placed_by_item(cube.records)}
+            notes = {_SHORTFALLS: shortfalls, **unsaid_by_files(cube.plan, cube.records)}
             close_cube(self._layout, cube.plan, cube.records, cube.left_out, **notes)
             self._rows.update(aoi_index, status=AoiState.BUILT, reason="; ".join(shortfalls), done=1.0)
         finally:
             self._locks.release(cube.plan.cube)
-
-
-def _placed_by_item(records: BlockRecords) -> list[dict[str, str]]:
-    """Return, for a cube's provenance, the files whose place only their items know."""
-    found = {tuple(one) for record in records.values() for one in record.get(_PLACED_BY_ITEM, ())}
-    return [{"item": item, "asset": asset, "by_item": facts} for item, asset, facts in sorted(found)]
 
 
 def _check_access(plan: CubePlan, config: Config) -> None:
