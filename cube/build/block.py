@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from cube.config.sensors import Sensor
 from cube.errors import StoreError
-from cube.pixels.access import Access
+from cube.pixels.access import Access, read_past_caches
 from cube.pixels.notes import ReadNotes
 from cube.pixels.read import read_bands
 from cube.retry import stop_if_given_up
@@ -42,6 +42,8 @@ class BlockTask:
     harmonize: bool
     access: Access
     fingerprint: str
+    changed: tuple[str, ...] = ()
+    """Hrefs of files that changed since a block was read from them."""
 
     @property
     def marker(self) -> str:
@@ -72,6 +74,8 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     sealed = read_seal(task.cubes, task.cube)
     if sealed is not None and task.block.name not in sealed["attributes"].get("not_fetched", ()):
         raise StoreError(f"block {task.block.name}: its cube is sealed already")
+    for href in task.changed:
+        read_past_caches(href, task.access)
     digests, valid, notes = {}, {}, ReadNotes()
     bands = read_bands(
         task.scenes,

@@ -29,7 +29,7 @@ from cube.retry import Refused, heed, heeded
 from cube.scenes.items import AssetRef, Scene
 
 from .access import Access, read_with_retries
-from .notes import ReadNotes
+from .notes import ReadNotes, version_of
 from .onto_grid import fits, read_onto_grid, read_window
 from .placement import apply_affine, placement_of
 
@@ -260,6 +260,7 @@ def read_scene(
             placement = placement_of(source, scene, asset)
             if placement.by_item:
                 noted.placed_by_item.add((scene.id, asset.key, placement.by_item))
+            noted.files.add((scene.id, asset.key, version_of(source)))
             zero_is_nodata = sensor.zero_is_nodata
             nodata = nodata_of(source)
             return read_onto_grid(
