@@ -11,8 +11,9 @@ from odc.geo.geobox import GeoBox
 
 from cube.config.sensors import Sensor
 from cube.errors import StoreError
-from cube.pixels.access import Access
-from cube.pixels.read import PlacedByItem, read_bands
+from cube.pixels.access import Access, read_past_caches
+from cube.pixels.notes import ReadNotes
+from cube.pixels.read import read_bands
 from cube.retry import stop_if_given_up
 from cube.run.storage import Folder
 from cube.scenes.items import Scene
@@ -41,6 +42,8 @@ class BlockTask:
     harmonize: bool
     access: Access
     fingerprint: str
+    changed: tuple[str, ...] = ()
+    """Hrefs of files that changed since a block was read from them."""
 
     @property
     def marker(self) -> str:
@@ -58,7 +61,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     -------
     dict
         The marker's record: ``fingerprint``, ``digests`` (SHA-256 by band), ``valid`` (valid pixels
-        by band), and ``placed_by_item`` where files do not say where they lie.
+        by band), and what :class:`cube.pixels.notes.ReadNotes` holds.
 
     Raises
     ------
@@ -71,7 +74,9 @@ def build_block(task: BlockTask) -> dict[str, Any]:
     sealed = read_seal(task.cubes, task.cube)
     if sealed is not None and task.block.name not in sealed["attributes"].get("not_fetched", ()):
         raise StoreError(f"block {task.block.name}: its cube is sealed already")
-    digests, valid, placed = {}, {}, PlacedByItem()
+    for href in task.changed:
+        read_past_caches(href, task.access)
+    digests, valid, notes = {}, {}, ReadNotes()
     bands = read_bands(
         task.scenes,
         task.sensor,
@@ -80,7 +85,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         task.access,
         resampling=task.resampling,
         harmonize=task.harmonize,
-        placed_by_item=placed,
+        notes=notes,
     )
     for band, values in bands:
         stop_if_given_up()
@@ -90,8 +95,7 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         valid[band] = int(np.count_nonzero(~task.sensor.band(band).is_nodata(values)))
         digests[band] = write_block(task.cubes, task.cube, task.block, band, values)
     record: dict[str, Any] = {"fingerprint": task.fingerprint, "digests": digests, "valid": valid}
-    if placed:
-        record["placed_by_item"] = sorted(map(list, placed))
+    record |= notes.to_json()
     task.markers.write(task.marker, canonical_json(record))
     return record
 

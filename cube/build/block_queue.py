@@ -25,25 +25,26 @@ from cube.scenes.lost import LostScene
 from cube.scenes.plan import CubePlan
 from cube.store.borrow import borrow_blocks
 from cube.store.open import read_array
-from cube.store.resume import BlockRecords, close_cube, keep_blocks
+from cube.store.resume import BlockRecords, close_cube, drop_blocks, keep_blocks
 from cube.store.sealed import describes, read_seal
 from cube.store.write import write_template
 from cube.windows.grid import Block
 
 from .aoi_rows import AoiRows, error_in_one_line
 from .block import BlockTask
+from .file_versions import File, blocks_of_files, changed_files
 from .losses import LossWatch
 from .plans import AoiPlanner, access_of, plan_name
 from .prefilter import candidate_classes, needed_blocks
 from .shortfalls import shortfalls_of
+from .unsaid import unsaid_by_files
 
 _LOG = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 1.0
 """Between two looks at a cube that another run is building."""
 
 _SHORTFALLS = "shortfalls"
-_PLACED_BY_ITEM = "placed_by_item"
-"""Attributes of a cube: what it holds less of than was promised, and whose place its items gave."""
+"""Attribute of a cube: what it holds less of than was promised."""
 
 
 @dataclass
@@ -63,6 +64,8 @@ class _OpenCube:
     error: str = ""
     lost: list[LostScene] = field(default_factory=list)
     """Scenes whose files are missing or broken: the AOI is planned again without them."""
+    changed: Collection[File] = ()
+    """Files that changed while they were read, and are read again."""
 
     @property
     def share_done(self) -> float:
@@ -259,7 +262,7 @@ class BlockQueue:
         for block in blocks:
             if block.name not in cube.records:
                 cube.waiting.add(block.name)
-                self._ready.append(self._task(cube.plan, block))
+                self._ready.append(self._task(cube, block))
 
     def _ask_for_imagery(self, aoi_index: int) -> None:
         """Line up the blocks beside land cover: all, or those that hold a candidate window."""
@@ -298,7 +301,8 @@ class BlockQueue:
                 f"{needed / 1e9:.1f} GB beside {promised / 1e9:.1f} GB of others; make room and run again"
             )
 
-    def _task(self, plan: CubePlan, block: Block) -> BlockTask:
+    def _task(self, cube: _OpenCube, block: Block) -> BlockTask:
+        plan = cube.plan
         sensor_plan = plan.sensor(block.sensor)
         return BlockTask(
             cubes=self._layout.cubes,
@@ -314,6 +318,12 @@ class BlockQueue:
             harmonize=sensor_plan.harmonize,
             access=access_of(self._config, block.sensor, sensor_plan.catalog),
             fingerprint=plan.block_fingerprint(block),
+            changed=tuple(
+                asset.href
+                for scene in sensor_plan.dates[block.time].scenes
+                for asset in scene.assets.values()
+                if (scene.id, asset.key) in cube.changed
+            ),
         )
 
     def _close(self, aoi_index: int) -> None:
@@ -322,6 +332,8 @@ class BlockQueue:
         All blocks of a plan have ended by then, so that which scenes are lost follows from the
         files alone, not from which was read first.
         """
+        if self._read_again(self._cubes[aoi_index]):
+            return
         cube = self._cubes.pop(aoi_index)
         try:
             if cube.lost and not cube.error:
@@ -333,17 +345,35 @@ class BlockQueue:
                 self._rows.update(aoi_index, status=AoiState.FAILED, reason=cube.error, lost=lost)
                 return
             shortfalls = shortfalls_of(cube.plan, cube.records)
-            notes = {_SHORTFALLS: shortfalls, _PLACED_BY_ITEM: _placed_by_item(cube.records)}
+            notes = {_SHORTFALLS: shortfalls, **unsaid_by_files(cube.plan, cube.records)}
             close_cube(self._layout, cube.plan, cube.records, cube.left_out, **notes)
             self._rows.update(aoi_index, status=AoiState.BUILT, reason="; ".join(shortfalls), done=1.0)
         finally:
             self._locks.release(cube.plan.cube)
 
+    def _read_again(self, cube: _OpenCube) -> bool:
+        """Line up the blocks again that hold files which changed meanwhile; tell if there are any.
 
-def _placed_by_item(records: BlockRecords) -> list[dict[str, str]]:
-    """Return, for a cube's provenance, the files whose place only their items know."""
-    found = {tuple(one) for record in records.values() for one in record.get(_PLACED_BY_ITEM, ())}
-    return [{"item": item, "asset": asset, "by_item": facts} for item, asset, facts in sorted(found)]
+        A file that goes on changing fails its AOI.
+        """
+        if cube.error or cube.lost or not (changed := changed_files(cube.records)):
+            return False
+        blocks = blocks_of_files(cube.records, changed)
+        drop_blocks(self._layout, cube.plan, blocks)
+        for name in blocks:
+            del cube.records[name]
+        item, asset = changed[0]
+        others = f", and {len(changed) - 1} other files" if len(changed) > 1 else ""
+        reason = f"item {item}, asset {asset}{others}: changed while it was read"
+        if cube.changed:
+            cube.error = f"{reason}, and again when it was read anew; run again when it is whole"
+            return False
+        cube.changed = changed
+        facts = event("changed", aoi=cube.plan.aoi_index, item=item, asset=asset)
+        text = "AOI %s: %s; %d blocks are read again"
+        _LOG.warning(text, self._rows.label(cube.plan.aoi_index), reason, len(blocks), extra=facts)
+        self._line_up(cube, [block for block in cube.plan.all_blocks if block.name in blocks])
+        return True
 
 
 def _check_access(plan: CubePlan, config: Config) -> None:

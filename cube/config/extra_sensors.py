@@ -142,8 +142,9 @@ class SensorRow(_Row):
     """Default pixel size of the cube, metres."""
     bands: Annotated[tuple[BandRow, ...], Field(min_length=1)]
     """Its bands, masks among them."""
-    source_nodata: float = 0.0
-    """Nodata of the archive's files where neither item nor file says so."""
+    source_nodata: float | None = None
+    """Nodata of the archive's files where neither item nor file says so (empty: the band's
+    nodata)."""
     mask: Literal[MaskRule.NONE, MaskRule.BITS] = MaskRule.NONE
     """none, or bits: a band of flags tells what is clear (name it as cloud_band; path rule
     only)."""

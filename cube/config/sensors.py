@@ -118,8 +118,9 @@ class Sensor:
     resolution: int
     """Default grid resolution, metres."""
     bands: tuple[Band, ...]
-    source_nodata: float
-    """Nodata of the archive's files where neither item nor file says so."""
+    source_nodata: float | None
+    """Nodata of the archive's files where neither item nor file says so (None: what the cube holds
+    for it)."""
     zero_is_nodata: bool = False
     """True where the archive leaves unmarked zeros outside the swath (Sentinel-1 RTC)."""
     baseline_offset: bool = False
@@ -147,6 +148,10 @@ class Sensor:
     def is_mask(self, name: str) -> bool:
         """Tell whether the band called `name` says of the others where they can be trusted."""
         return not self.is_static and self.band(name).is_mask
+
+    def nodata_of(self, band: Band) -> float:
+        """Return the nodata of a band's files where neither item nor file says so."""
+        return band.nodata if self.source_nodata is None else self.source_nodata
 
     @property
     def is_static(self) -> bool:

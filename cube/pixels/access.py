@@ -240,6 +240,12 @@ It remembers a failed open, and keeps a broken body as good, for the life of the
 query is another URL. """
 
 
+def read_past_caches(href: str, access: Access) -> None:
+    """Let this process read an asset anew, whatever GDAL has kept of it."""
+    href = access.resolve(href)
+    _FAILED_READS[href] = _FAILED_READS.get(href, 0) + 1
+
+
 class _Opener:
     """Gives GDAL the URL of an asset: signed, and never one that has failed before."""
 

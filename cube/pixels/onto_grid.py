@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.math import stack_xy, unstack_xy
 from odc.geo.overlap import native_pix_transform
 from odc.geo.warp import resampling_s2rio
+from rasterio.dtypes import in_dtype_range
 from rasterio.enums import MaskFlags
 
 from cube.config.sensors import Band
@@ -147,7 +148,8 @@ def _warp(
         src_crs=patch.crs,
         src_transform=patch.transform,
         gcps=patch.gcps,
-        src_nodata=nodata,
+        # One that the file's numbers cannot be marks none of them.
+        src_nodata=nodata if in_dtype_range(nodata, str(patch.pixels.dtype)) else None,
         dst_crs=str(geobox.crs),
         dst_transform=geobox.transform,
         dst_nodata=band.nodata,
@@ -259,8 +261,3 @@ def _tile_rows(
     for row in range(window.row_off // step * step, stop, step):
         top = max(row, window.row_off)
         yield rasterio.windows.Window(window.col_off, top, window.width, min(row + step, stop) - top)
-
-
-def apply_affine(affine: Affine, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return points ``(x, y)`` where an affine maps them."""
-    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
+from shapely import get_coordinates
 
 from cube.retry import Refused
-from cube.scenes.items import AssetRef
+from cube.scenes.items import AssetRef, Scene
+from cube.windows.projection import from_lonlat
+
+_SHARED = 0.5
+"""Share of the smaller of file and footprint, as boxes, that both must see: a file ends raggedly
+within its tile, and a record rounds, but neither lies half a scene off."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class Placement:
     """What only the item says: nothing, ``CRS``, ``transform``, or ``CRS,transform``."""
 
 
-def placement_of(source: rasterio.DatasetReader, asset: AssetRef) -> Placement:
+def placement_of(source: rasterio.DatasetReader, scene: Scene, asset: AssetRef) -> Placement:
     """Return where a file lies.
 
     The file's own word counts. What it does not say is taken from its item's ``proj:code`` (or
@@ -35,7 +44,8 @@ def placement_of(source: rasterio.DatasetReader, asset: AssetRef) -> Placement:
     Raises
     ------
     Refused
-        If neither says it, or the item's transform is of another number of pixels.
+        If neither says it, if the item's transform is of another number of pixels, or if the file
+        comes to lie elsewhere than the item's footprint.
     """
     gcps, gcps_crs = source.gcps
     if gcps and gcps_crs is not None and (source.crs is None or source.transform.is_identity):
@@ -55,8 +65,40 @@ def placement_of(source: rasterio.DatasetReader, asset: AssetRef) -> Placement:
             )
         transform = Affine(*asset.transform)
         by_item.append("transform")
+    if not _lies_at(scene, crs, transform, source.shape):
+        raise Refused("its CRS and geotransform put the file elsewhere than its item's footprint")
     return Placement(crs, transform, by_item=",".join(by_item))
+
+
+def _lies_at(scene: Scene, crs: CRS, transform: Affine, shape: tuple[int, int]) -> bool:
+    """Tell whether a file lies where its item's footprint does, both taken for boxes of pixels."""
+    if transform.is_degenerate:
+        return False
+    lonlat = get_coordinates(scene.geometry)
+    x, y = from_lonlat(str(crs)).transform(*lonlat.T)
+    columns, rows = apply_affine(~transform, x, y)
+    if crs.is_geographic:  # a meridian has two names; what counts is the one near the file
+        around = 360 / abs(transform.a)
+        columns = (columns - shape[1] / 2 + around / 2) % around - around / 2 + shape[1] / 2
+    known = np.isfinite(columns) & np.isfinite(rows)
+    if not known.any():
+        return False
+    shares = (
+        _shared(float(part[known].min()), float(part[known].max()), size)
+        for part, size in ((rows, shape[0]), (columns, shape[1]))
+    )
+    return math.prod(shares) >= _SHARED
+
+
+def _shared(low: float, high: float, size: int) -> float:
+    """Return how much of the shorter of ``low`` to ``high`` and 0 to `size` is in both."""
+    return max(min(high, size) - max(low, 0), 0) / max(min(high - low, size), 1e-9)
 
 
 def _pixels(shape: tuple[int, int]) -> str:
     return f"{shape[0]} x {shape[1]} pixels"
+
+
+def apply_affine(affine: Affine, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return points ``(x, y)`` where an affine maps them."""
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f

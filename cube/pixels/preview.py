@@ -58,7 +58,7 @@ def clear_share(
 def _read_codes(url: str, scene: Scene, geobox: GeoBox) -> NDArray[np.uint8]:
     """Read SCL onto a coarse grid, 0 where there is nothing, from the overview that fits."""
     with rasterio.open(url) as source:
-        placement = placement_of(source, scene.assets["SCL"])
+        placement = placement_of(source, scene, scene.assets["SCL"])
         if placement.by_item or placement.gcps:  # which odc-stac cannot be told; there are few such files
             band = SENSORS["s2l2a"].band("SCL")
             return read_onto_grid(source, placement, band, geobox, 0, "nearest", zero_is_nodata=False)

@@ -21,6 +21,7 @@ import rasterio.warp
 import rasterio.windows
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.dtypes import in_dtype_range
 from rasterio.enums import ColorInterp
 
 from cube.config.sensors import Band, BandKind, Sensor
@@ -28,15 +29,13 @@ from cube.retry import Refused, heed, heeded
 from cube.scenes.items import AssetRef, Scene
 
 from .access import Access, read_with_retries
-from .onto_grid import apply_affine, fits, read_onto_grid, read_window
-from .placement import placement_of
+from .notes import ReadNotes, version_of
+from .onto_grid import fits, read_onto_grid, read_window
+from .placement import apply_affine, placement_of
 
 _OFFSET_DN = 1000
 _BANDS_AHEAD = 4
 """Bands of a block that are read at once."""
-
-PlacedByItem = set[tuple[str, str, str]]
-"""Item, asset, and what of its place the file does not say and the item does."""
 
 
 def read_bands(
@@ -48,7 +47,7 @@ def read_bands(
     *,
     resampling: str,
     harmonize: bool,
-    placed_by_item: PlacedByItem | None = None,
+    notes: ReadNotes | None = None,
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """Read bands of one date onto a grid, a few ahead of the one that is asked for.
 
@@ -62,8 +61,8 @@ def read_bands(
         GDAL resampling where grids differ; masks and classes are nearest whatever it says.
     harmonize
         Take the +1000 offset off the DN of scenes of processing baseline 04.00 and later.
-    placed_by_item
-        Is told of files whose place only their items know.
+    notes
+        Are told what the files leave to others to say.
 
     Yields
     ------
@@ -88,7 +87,7 @@ def read_bands(
             access,
             resampling=resampling,
             harmonize=harmonize,
-            placed_by_item=placed_by_item,
+            notes=notes,
         )
 
     with ThreadPoolExecutor(_BANDS_AHEAD, initializer=heed, initargs=(heeded(),)) as pool:
@@ -152,7 +151,7 @@ def read_band(
     *,
     resampling: str,
     harmonize: bool,
-    placed_by_item: PlacedByItem | None = None,
+    notes: ReadNotes | None = None,
 ) -> NDArray[Any]:
     """Read one band of one date onto a grid.
 
@@ -166,8 +165,8 @@ def read_band(
         GDAL resampling where grids differ; masks and classes are nearest whatever it says.
     harmonize
         Take the +1000 offset off the DN of scenes of processing baseline 04.00 and later.
-    placed_by_item
-        Is told of files whose place only their items know.
+    notes
+        Are told what the files leave to others to say.
 
     Returns
     -------
@@ -183,9 +182,7 @@ def read_band(
     for scene in scenes:
         if mosaic is not None and not band.is_nodata(mosaic).any():
             break
-        values = read_scene(
-            scene, sensor, band, geobox, access, resampling=resampling, placed_by_item=placed_by_item
-        )
+        values = read_scene(scene, sensor, band, geobox, access, resampling=resampling, notes=notes)
         if harmonize and band.kind is BandKind.REFLECTANCE:
             values = harmonize_dn(values, scene)
         if mosaic is None:
@@ -228,7 +225,7 @@ def read_scene(
     access: Access,
     *,
     resampling: str,
-    placed_by_item: PlacedByItem | None = None,
+    notes: ReadNotes | None = None,
 ) -> NDArray[Any]:
     """Read one band of one scene onto a grid, trying again what may pass.
 
@@ -245,20 +242,29 @@ def read_scene(
     """
     asset = scene.assets[band.name]
     method = "nearest" if band.is_mask else resampling
-    fallback = sensor.source_nodata if asset.nodata is None else asset.nodata
-    if band.kind is BandKind.FLAGS:
-        fallback = band.nodata
+    noted = notes or ReadNotes()
+
+    def nodata_of(source: rasterio.DatasetReader) -> float:
+        if source.nodata is not None:
+            return float(source.nodata)
+        if band.kind is BandKind.FLAGS:
+            return band.nodata
+        if asset.nodata is not None and in_dtype_range(asset.nodata, source.dtypes[0]):
+            return asset.nodata
+        return noted.nodata(band.name, sensor.nodata_of(band))
 
     def read(url: str) -> NDArray[Any]:
         with rasterio.open(url, sharing=False) as source:
-            if problem := _why_other(source, band):
+            if problem := _why_other(source, band) or _why_scaled(source, band, sensor, scene):
                 raise Refused(problem)
-            placement = placement_of(source, asset)
-            if placement.by_item and placed_by_item is not None:
-                placed_by_item.add((scene.id, asset.key, placement.by_item))
-            nodata = source.nodata if source.nodata is not None else fallback
+            placement = placement_of(source, scene, asset)
+            if placement.by_item:
+                noted.placed_by_item.add((scene.id, asset.key, placement.by_item))
+            noted.files.add((scene.id, asset.key, version_of(source)))
+            zero_is_nodata = sensor.zero_is_nodata
+            nodata = nodata_of(source)
             return read_onto_grid(
-                source, placement, band, geobox, nodata, method, zero_is_nodata=sensor.zero_is_nodata
+                source, placement, band, geobox, nodata, method, zero_is_nodata=zero_is_nodata
             )
 
     return read_with_retries(scene, asset, access, read)
@@ -271,9 +277,27 @@ def _why_other(source: rasterio.DatasetReader, band: Band) -> str:
     layers = sum(meaning is not ColorInterp.alpha for meaning in source.colorinterp)
     if layers > 1:
         return f"the file has {layers} bands where one is expected"
-    scale = source.scales[0]
-    if not (math.isclose(scale, 1) or math.isclose(scale, band.scale, rel_tol=1e-6)):
+    return ""
+
+
+def _why_scaled(source: rasterio.DatasetReader, band: Band, sensor: Sensor, scene: Scene) -> str:
+    """Say why a file's own scale and offset are not what table and item say of it.
+
+    A file that names neither (GDAL then tells of 1 and 0) leaves it to them. One that names them
+    says, of Sentinel-2, whether its DN are 1000 too high: if that is not what its item says, an
+    offset would be taken off twice, or stay.
+    """
+    scale, offset = source.scales[0], source.offsets[0]
+    if (scale, offset) == (1, 0):
+        return ""
+    if not math.isclose(scale, band.scale, rel_tol=1e-6):
         return f"the file's scale is {scale:g}; expected {band.scale:g}, or none"
+    expected, why = band.offset, ""
+    if sensor.baseline_offset and band.kind is BandKind.REFLECTANCE:
+        expected = -_OFFSET_DN * band.scale if scene.carries_offset else 0.0
+        why = f" by its item ({scene.offset_in_words})"
+    if not math.isclose(offset, expected, rel_tol=1e-6, abs_tol=1e-12):
+        return f"the file's offset is {offset:g}; expected {expected:g}{why}"
     return ""
 
 
@@ -292,7 +316,7 @@ def _close_seams(
     total, count = np.zeros(rows.size), np.zeros(rows.size, int)
     for scene in scenes:
         asset = scene.assets[band.name]
-        read = partial(_edge_values, asset=asset, points=points, crs=str(geobox.crs))
+        read = partial(_edge_values, scene=scene, asset=asset, points=points, crs=str(geobox.crs))
         found = read_with_retries(scene, asset, access, read)
         near = np.isfinite(found)
         total[near] += found[near]
@@ -301,11 +325,11 @@ def _close_seams(
     mosaic[rows[between], columns[between]] = total[between] / count[between]
 
 
-def _edge_values(url: str, asset: AssetRef, points: NDArray[Any], crs: str) -> NDArray[Any]:
+def _edge_values(url: str, scene: Scene, asset: AssetRef, points: NDArray[Any], crs: str) -> NDArray[Any]:
     """Return a file's nearest pixel to each point ``(x, y)``; NaN if it is farther than a pixel."""
     values = np.full(points.shape[1], np.nan)
     with rasterio.open(url, sharing=False) as source:
-        place = placement_of(source, asset)
+        place = placement_of(source, scene, asset)
         x, y = (np.array(part) for part in rasterio.warp.transform(crs, place.crs, *points))
         if place.crs.is_geographic:  # the same meridian has two names
             middle = apply_affine(place.transform, np.array(source.width / 2), np.array(source.height / 2))[0]

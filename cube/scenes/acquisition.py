@@ -20,6 +20,8 @@ from .items import Scene
 _SAME_PASS = timedelta(minutes=10)
 """Items of one platform and track that lie closer in time belong to one overpass (a slice takes
 25 s, a row 24 s)."""
+_TIERS = {"T1": 1.0, "T2": 2.0}
+_OTHER_TIER = 1.5
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,13 @@ class Acquisition:
     cloud_cover: float
     """Percent; weighted by area where there are several scenes."""
     nodata: float = 0.0
-    """Percent of the tile without data."""
-    tier: int = 1
+    """Percent of the tile without data; what is not known counts as 0."""
+    tier: float = 1
+    """The worst of its scenes: 1, 2, or between them where one has neither."""
     has_cloud_cover: bool = True
-    """False where some scene does not say how cloudy it is: the last choice."""
+    has_nodata: bool = True
+    """False where some scene does not say how cloudy it is, or how much is without data: the last
+    choice."""
 
     @cached_property
     def time(self) -> datetime:
@@ -136,7 +141,10 @@ def _acquisition(
         cloud_cover=_weighted_mean([s.cloud_cover for s in scenes], weights),
         nodata=max(100.0 - sum(valid), 0.0),
         has_cloud_cover=all(scene.has_cloud_cover for scene in scenes),
-        tier=2 if any(s.properties.get("landsat:collection_category") == "T2" for s in scenes) else 1,
+        has_nodata=all(scene.has_nodata for scene in scenes),
+        tier=max(
+            _TIERS.get(s.properties.get("landsat:collection_category", ""), _OTHER_TIER) for s in scenes
+        ),
     )
 
 

@@ -89,7 +89,7 @@ def choose_tile(
         "tile",
         _tile,
         eligible,
-        lambda one, _: (not one.has_cloud_cover, one.cloud_cover, one.time, one.name),
+        lambda one, _: (not (one.has_cloud_cover and one.has_nodata), one.cloud_cover, one.time, one.name),
         "less cloudy",
         _mean_cloud_cover,
         "is less cloudy on average",

@@ -104,11 +104,27 @@ class Scene:
         return "eo:cloud_cover" in self.properties
 
     @property
+    def has_nodata(self) -> bool:
+        """True if the item says how much of its tile is without data."""
+        return "s2:nodata_pixel_percentage" in self.properties
+
+    @property
+    def has_tier(self) -> bool:
+        """True if the item says how good its geometry is, as Landsat's do."""
+        return "landsat:collection_category" in self.properties
+
+    @property
     def carries_offset(self) -> bool:
         """True if DN are 1000 above reflectance * 10000, as the item says; never by its date."""
         baseline = str(self.properties.get("s2:processing_baseline", "00.00"))
         is_taken_off = self.properties.get(OFFSET_FLAG) is True
         return _has_offset(baseline) and not is_taken_off
+
+    @property
+    def offset_in_words(self) -> str:
+        """What the item says of the +1000 offset."""
+        taken_off = f", {OFFSET_FLAG} true" if self.properties.get(OFFSET_FLAG) is True else ""
+        return f"s2:processing_baseline {self.properties.get('s2:processing_baseline')}{taken_off}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the scene as plain JSON, from which :meth:`from_json` makes it again."""

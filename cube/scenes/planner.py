@@ -22,7 +22,7 @@ from cube.config.sensor_models import (
     Sentinel1Config,
     Sentinel2Config,
 )
-from cube.config.sensors import ChoiceRule
+from cube.config.sensors import SENSORS, ChoiceRule
 from cube.errors import CatalogError, GridError, ItemError, LostSceneError, UnusableError
 from cube.windows.grid import Bounds, aoi_bounds, overlap_bounds
 from cube.windows.projection import local_equal_area, outline_to_lonlat, project, utm_epsg
@@ -46,6 +46,7 @@ _MARGIN_PX = 2
 """Layers without dates are searched this far beyond the extent, pixels: the tiles of the elevation
 model end half a pixel before the whole degree, and what lies there belongs to the next one."""
 
+_ALL_PERCENT = 100
 _NOT_AT_TARGET = "its record seems to go round the world; the item lies elsewhere, at the antimeridian"
 
 _SERIES_ORDER = (ChoiceRule.TILE, ChoiceRule.ORBIT, ChoiceRule.PATH)
@@ -116,15 +117,26 @@ class _Planner:
             {key: tuple(a.scenes for a in choice.acquisitions) for key, choice in choices.items()},
             (*(c for choice in choices.values() for c in choice.scenes_seen), *lost),
         )
-        self._tell_unknown_clouds(choices)
+        self._tell_unknowns(choices)
         return plan_cube(self.aoi.index, self.aoi.geometry, epsg, bounds, scene_set, self.config)
 
-    def _tell_unknown_clouds(self, choices: Mapping[str, SensorChoice]) -> None:
+    def _tell_unknowns(self, choices: Mapping[str, SensorChoice]) -> None:
+        """Say what the items of chosen scenes do not, though the choice asks for it."""
         for key, choice in choices.items():
-            scenes = [s for one in choice.acquisitions for s in one.scenes if not s.has_cloud_cover]
-            if scenes and self.config.table[key].choice in (ChoiceRule.TILE, ChoiceRule.PATH):
-                names = ", ".join(scene.id for scene in scenes)
-                _LOG.warning("AOI %06d: %s: how cloudy is not known of %s", self.aoi.index, key, names)
+            for fact, is_known in self._asked_facts(key):
+                scenes = [s for one in choice.acquisitions for s in one.scenes if not is_known(s)]
+                if scenes:
+                    names = ", ".join(scene.id for scene in scenes)
+                    _LOG.warning("AOI %06d: %s: %s is not known of %s", self.aoi.index, key, fact, names)
+
+    def _asked_facts(self, key: str) -> Iterator[tuple[str, Callable[[Scene], bool]]]:
+        settings, rule = self.config.sensors[key], self.config.table[key].choice
+        if rule in (ChoiceRule.TILE, ChoiceRule.PATH):
+            yield "how cloudy", lambda scene: scene.has_cloud_cover
+        if isinstance(settings, Sentinel2Config) and settings.nodata_pixel_percentage < _ALL_PERCENT:
+            yield "how much is without data", lambda scene: scene.has_nodata
+        if rule is ChoiceRule.PATH and key in SENSORS:
+            yield "which tier", lambda scene: scene.has_tier
 
     def _losses_in_words(self, seen: Container[str]) -> str:
         """Name the lost scenes among those that were seen, as the end of a reason."""

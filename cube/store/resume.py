@@ -60,6 +60,15 @@ def keep_blocks(layout: Layout, plan: CubePlan) -> BlockRecords:
     return kept
 
 
+def drop_blocks(layout: Layout, plan: CubePlan, names: Collection[str]) -> None:
+    """Forget blocks of a cube, which are to be made again, and a seal that promises them."""
+    if names and read_seal(layout.cubes, plan.cube) is not None:
+        (layout.cubes / cube_folder(plan.cube)).remove(SEAL)
+        layout.blocks.remove(f"{plan.cube}.json")
+    for name in names:
+        layout.markers(plan.cube).remove(f"{name}.json")
+
+
 def _promised(cubes: Folder, plan: CubePlan) -> set[str]:
     """Return the blocks that a seal says are there; what is never there where no seal holds."""
     sealed = read_seal(cubes, plan.cube)

@@ -226,7 +226,7 @@ def _scaling(
     for band in bands:
         attributes = groups[f"{key}/{band}"]["attributes"]
         if "scale_factor" in attributes:
-            yield band, (attributes["scale_factor"], attributes["add_offset"])
+            yield band, (float(attributes["scale_factor"]), float(attributes["add_offset"]))
 
 
 def _percent(item: Mapping[str, Any], name: str) -> float:

@@ -27,11 +27,12 @@ _WORLD = box(-180, -90, 180, 90)
 def project(geometry: BaseGeometry, epsg: int | str) -> BaseGeometry:
     """Project a lon/lat geometry, its edges bent as the projection bends them."""
     bent = segmentize(geometry, _SEGMENT_DEG)
-    return transform(bent, _from_lonlat(epsg).transform, interleaved=False)
+    return transform(bent, from_lonlat(epsg).transform, interleaved=False)
 
 
 @lru_cache(maxsize=256)
-def _from_lonlat(crs: int | str) -> Transformer:
+def from_lonlat(crs: int | str) -> Transformer:
+    """Return what turns longitude and latitude into x and y of a CRS (EPSG code or PROJ text)."""
     return Transformer.from_crs(4326, crs, always_xy=True)
 
 

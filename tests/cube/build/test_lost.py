@@ -313,6 +313,7 @@ def test_a_failed_aoi_is_planned_from_what_the_catalog_says_now(
             shutil.copy(
                 Path(copy.load(copy.folder).catalog.url).parent / item["assets"]["data"]["href"], source
             )
+    catalog.unlink()  # a link to the archive of all tests
     catalog.write_text(json.dumps(document))
     from cube.run.logs import RunLog
 

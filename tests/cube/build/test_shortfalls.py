@@ -101,15 +101,16 @@ def test_a_date_without_its_pixels_is_sealed_with_a_word(
     assert (valid == 0) == (share == 0)
 
 
-def test_a_place_that_only_the_item_knows_is_in_the_cubes_provenance(case: tuple[Config, Path]) -> None:
+def test_what_files_do_not_say_is_in_the_cubes_provenance(case: tuple[Config, Path]) -> None:
     config, path = case
     build_cubes(config, ThreadEngine(2))
     told, cube = root_of(config), cube_of(config)
-    assert "placed_by_item" not in told
+    assert told.keys() & {"placed_by_item", "nodata_by_table"} == set()
     expected = zarr.open_array(cube, path="s2l2a/B05", mode="r")[...]
     shutil.rmtree(Layout.of(config).working.path)
-    rewrite(path, lambda _: None, crs=None)
+    rewrite(path, lambda _: None, crs=None, nodata=None)
     assert build_cubes(config, ThreadEngine(2)).exit_code == 0
+    assert root_of(config)["nodata_by_table"] == {"s2l2a": {"B05": 0}}
     [fact] = root_of(config)["placed_by_item"]
     assert (fact["asset"], fact["by_item"]) == ("B05", "CRS")
     found = zarr.open_array(cube, path="s2l2a/B05", mode="r")[...]

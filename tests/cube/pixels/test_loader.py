@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from shapely import box
+from shapely.geometry.base import BaseGeometry
 
 from cube.config.sensors import SENSORS
 from cube.errors import ReadError
@@ -27,6 +29,7 @@ from cube.scenes.acquisition import Acquisition
 from cube.scenes.items import AssetRef, Scene
 from cube.testing import utm_geobox, write_cog
 from cube.windows.grid import Bounds, geobox_for
+from cube.windows.projection import split_at_antimeridian
 
 BOUNDS = Bounds(300_480, 5_490_240, 304_320, 5_493_120)
 GRID_10 = geobox_for(BOUNDS, 32633, 10)
@@ -37,7 +40,17 @@ RNG = np.random.default_rng(0)
 def scene(path: Path | str, key: str, band: str, name: str = "item", **properties: Any) -> Scene:
     when = datetime(2023, 5, 9, 10, tzinfo=UTC)
     asset = AssetRef(SENSORS[key].band(band).asset_key, str(path))
-    return Scene(name, "c", when, when, when, box(12, 49, 13, 50), properties, {band: asset}, "")
+    return Scene(name, "c", when, when, when, footprint(path), properties, {band: asset}, "")
+
+
+def footprint(path: Path | str) -> BaseGeometry:
+    """Return where a file lies by GDAL, in EPSG:4326; somewhere, where it cannot tell."""
+    unknown = contextlib.suppress(rasterio.errors.RasterioError, rasterio.errors.CRSError)
+    with unknown, rasterio.open(path) as file:
+        bounds = rasterio.warp.transform_bounds(file.crs, 4326, *file.bounds)
+        if np.isfinite(bounds).all():
+            return split_at_antimeridian(box(*bounds))
+    return box(12, 49, 13, 50)
 
 
 def read(
@@ -111,7 +124,7 @@ def test_a_place_beyond_all_bounds_is_told_of_the_file(tmp_path: Path, west: flo
         crs="EPSG:32633", transform=rasterio.transform.from_origin(west, 5_491_200, 10, 10),
     ) as file:  # fmt: skip
         file.write(np.ones((1, 96, 96), "uint16"))
-    with pytest.raises(ReadError, match="asset B02: its georeferencing lies beyond all bounds"):
+    with pytest.raises(ReadError, match="asset B02: its CRS and geotransform put the file elsewhere"):
         read((scene(tmp_path / "b.tif", "s2l2a", "B02"),), "s2l2a", "B02", GRID_10)
 
 

@@ -17,6 +17,7 @@ from cube.config.sensors import SENSORS
 from cube.errors import LostSceneError, ServiceError
 from cube.pixels import access, signing
 from cube.pixels.access import Access
+from cube.pixels.notes import ReadNotes
 from cube.pixels.read import read_scene
 from cube.scenes.catalog import ApiCatalog
 from cube.scenes.items import parse_item
@@ -68,11 +69,16 @@ def start(monkeypatch: pytest.MonkeyPatch, archive: Path) -> Iterator[Start]:
     Settings.get.cache_clear()
 
 
-def read(service: StandIn, half: int = 0) -> np.ndarray[Any, Any]:
+def read(
+    service: StandIn, half: int = 0, notes: ReadNotes | None = None, *, anew: bool = False
+) -> np.ndarray[Any, Any]:
     [item] = ApiCatalog(CatalogConfig(url=service.url)).search(Query(("sentinel-2-l2a",)))
     scene = parse_item(item, SENSOR, ["B04"])
     how = Access(sign=True, wait_s=0.05)
-    return read_scene(scene, SENSOR, SENSOR.band("B04"), GRID[HALVES[half]], how, resampling="nearest")
+    if anew:
+        access.read_past_caches(scene.assets["B04"].href, how)
+    grid, band = GRID[HALVES[half]], SENSOR.band("B04")
+    return read_scene(scene, SENSOR, band, grid, how, resampling="nearest", notes=notes)
 
 
 def test_redirects_are_followed(start: Start) -> None:
@@ -111,6 +117,19 @@ def test_a_file_that_changes_between_header_and_tile_is_read_anew(start: Start, 
     write_cog(other, newer, GRID, nodata=0, blocksize=256)
     other.replace(path)
     np.testing.assert_array_equal(read(service, 1), newer[HALVES[1]])
+
+
+def test_another_version_of_a_file_is_told_from_the_one_before(start: Start, archive: Path) -> None:
+    service, first, second, third = start(), ReadNotes(), ReadNotes(), ReadNotes()
+    read(service, 0, first)
+    read(service, 1, second, anew=True)
+    assert len(first.files) == 1
+    assert first.files == second.files
+    [path] = archive.rglob("*_B04_10m.tif")
+    write_cog(path, pixels(1), GRID, nodata=0, blocksize=256)
+    read(service, 0, third, anew=True)
+    assert {file[:2] for file in third.files} == {file[:2] for file in first.files}
+    assert third.files.isdisjoint(first.files)
 
 
 def test_ipv6_is_spoken(start: Start) -> None:

@@ -18,8 +18,9 @@ from shapely import box
 from cube.config.sensors import SENSORS
 from cube.errors import LostSceneError
 from cube.pixels.access import Access
+from cube.pixels.notes import ReadNotes
 from cube.pixels.preview import clear_share
-from cube.pixels.read import PlacedByItem, read_scene
+from cube.pixels.read import read_scene
 from cube.scenes.acquisition import Acquisition
 from cube.scenes.items import Scene, parse_item
 from cube.testing import lulc_item, sentinel2_item, utm_geobox
@@ -53,8 +54,8 @@ def scene_of(path: Path, grid: GeoBox, *, says: tuple[str, ...] = ("CRS", "trans
     return parse_item(lulc_item(grid, tile="33U", hrefs={"data": str(path)}), LULC, ["lulc"])
 
 
-def read(scene: Scene, placed: PlacedByItem | None = None) -> np.ndarray[Any, Any]:
-    return read_scene(scene, LULC, BAND, GRID, QUICK, resampling="nearest", placed_by_item=placed)
+def read(scene: Scene, notes: ReadNotes | None = None) -> np.ndarray[Any, Any]:
+    return read_scene(scene, LULC, BAND, GRID, QUICK, resampling="nearest", notes=notes)
 
 
 def changed(scene: Scene, **facts: Any) -> Scene:
@@ -76,19 +77,19 @@ def test_what_a_file_does_not_say_its_item_does_and_it_is_told(tmp_path: Path, s
         dst_nodata=0,
     )
     assert (expected > 0).all()
-    placed = PlacedByItem()
+    notes = ReadNotes()
     scene = scene_of(tmp_path / "a.tif", grid, says=says)
-    np.testing.assert_array_equal(read(scene, placed), expected)
+    np.testing.assert_array_equal(read(scene, notes), expected)
     silent = ",".join(fact for fact in ("CRS", "transform") if fact not in says)
-    assert placed == {(scene.id, "data", silent)}
+    assert notes.placed_by_item == {(scene.id, "data", silent)}
 
 
 def test_the_files_own_word_counts_where_it_has_one(tmp_path: Path) -> None:
     """An item whose transform is another's moves nothing: known of Sentinel-1 RTC."""
-    scene, placed = scene_of(tmp_path / "a.tif", GRID), PlacedByItem()
+    scene, notes = scene_of(tmp_path / "a.tif", GRID), ReadNotes()
     elsewhere = changed(scene, epsg=NEIGHBOUR, transform=(10.0, 0.0, 0.0, 0.0, -10.0, 0.0))
-    np.testing.assert_array_equal(read(elsewhere, placed), codes(GRID))
-    assert placed == set()
+    np.testing.assert_array_equal(read(elsewhere, notes), codes(GRID))
+    assert notes.to_json() == {}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,25 @@ def test_a_scene_that_nobody_can_place_is_lost(
     with pytest.raises(LostSceneError) as lost:
         read(scene)
     assert (lost.value.asset, lost.value.cause) == ("data", cause)
+
+
+@pytest.mark.parametrize("place", ["another zone", "another origin", "no extent"])
+def test_a_file_that_lies_elsewhere_than_its_item_is_lost(tmp_path: Path, place: str) -> None:
+    """A damaged header, or another scene's file under the name: nothing of it is the item's."""
+    facts: dict[str, Any] = {
+        "another zone": {"crs": f"EPSG:{NEIGHBOUR}"},
+        "another origin": {"transform": Affine.translation(30_000, 0) @ GRID.affine},
+        "no extent": {"transform": Affine(0, 0, 300_480, 0, 0, 5_546_880)},
+    }[place]
+    scene = scene_of(tmp_path / "a.tif", GRID)
+    with rasterio.open(tmp_path / "a.tif") as file:
+        values, profile = file.read(1), file.profile
+    (tmp_path / "a.tif").unlink()
+    with rasterio.open(tmp_path / "a.tif", "w", **profile | facts) as file:
+        file.write(values, 1)
+    with pytest.raises(LostSceneError) as lost:
+        read(scene)
+    assert lost.value.cause == "its CRS and geotransform put the file elsewhere than its item's footprint"
 
 
 def test_a_rotated_file_is_warped_as_gdal_does(tmp_path: Path) -> None:

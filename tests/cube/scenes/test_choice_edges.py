@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -178,9 +179,10 @@ def test_what_halves_lack_is_counted_together(nodata: tuple[int, int], taken: bo
         assert "(2 found, 2 over nodata_pixel_percentage 5; 5.1 would admit one)" in said
 
 
-def test_an_item_that_says_nothing_of_nodata_lacks_nothing() -> None:
+def test_an_item_that_says_nothing_of_nodata_lacks_nothing_and_is_the_last_choice() -> None:
     silent = scene(FEB, WHOLE, "a", **{"eo:cloud_cover": 1, "s2:mgrs_tile": "33UUR"})
     assert tile([silent], (Q1,), nodata_pixel_percentage=0.5).acquisitions[0].nodata == 0
+    assert ids(tile([silent, s2(FEB, 20, name="b")], (Q1,), nodata_pixel_percentage=0.5)) == [["b"]]
 
 
 def test_both_ends_of_a_range_belong_to_it() -> None:
@@ -294,6 +296,14 @@ def test_equally_cloudy_scenes_go_by_time_then_by_name() -> None:
 def test_tracks_have_three_digits() -> None:
     assert path([landsat(t, 1, "23") for t in (FEB, MAY)]).group == "023"
     assert orbit([s1(t, 7) for t in (FEB, MAY)]).group == "007"
+
+
+def test_a_tier_that_is_not_said_comes_after_the_first_and_before_the_second() -> None:
+    silent = landsat(FEB + DAY, 0, name="silent")
+    silent = replace(silent, properties={k: v for k, v in silent.properties.items() if "category" not in k})
+    first, second = landsat(FEB, 40, name="first"), landsat(FEB + 2 * DAY, 0, tier="T2", name="second")
+    for scenes, chosen in (([first, silent, second], "first"), ([silent, second], "silent")):
+        assert ids(path([*scenes, landsat(MAY, 0)]))[0] == [chosen]
 
 
 def test_tiers() -> None:

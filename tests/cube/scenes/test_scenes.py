@@ -410,17 +410,26 @@ def test_a_bad_item_is_recorded_with_its_reason_and_stops_nothing(name: str, val
     assert "item bad: " in lost.reason
 
 
-def test_a_scene_whose_clouds_are_not_known_is_the_last_choice_and_told(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ("eo:cloud_cover", "how cloudy is not known"),
+        ("s2:nodata_pixel_percentage", "how much is without data is not known"),
+    ],
+)
+def test_a_scene_that_does_not_say_what_it_is_chosen_by_is_the_last_choice_and_told(
+    caplog: pytest.LogCaptureFixture, fact: str, words: str
 ) -> None:
     grid = utm_geobox(32633, (300_000, 5_490_000, 303_840, 5_493_840), 10)
     known, unknown = (sentinel2_item(grid, FEB + timedelta(days=day), cloud_cover=29.0) for day in (0, 5))
-    del unknown["properties"]["eo:cloud_cover"]
+    unknown["properties"]["eo:cloud_cover"] = 1.0
+    del unknown["properties"][fact]
     aoi, land = Aoi(0, shape(known["geometry"])), lulc_item(grid)
     for items, chosen in (([known, unknown, land], known), ([unknown, land], unknown)):
         plan = plan_aoi(aoi, config_of_sentinel_2(Q1), FileCatalog(items))
         assert [scene.id for scene in plan.sensor("s2l2a").scenes] == [chosen["id"]]
-        assert ("how cloudy is not known" in caplog.text) == (chosen is unknown)
+        assert (words in caplog.text) == (chosen is unknown)
+        assert caplog.text.count("not known") == (chosen is unknown)
 
 
 def test_a_skip_tells_of_items_that_could_not_be_used() -> None:

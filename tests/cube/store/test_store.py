@@ -293,6 +293,19 @@ def test_damaged_metadata_are_told_in_one_line(
             read_cube_info(open_folder(str(tmp_path)), plan.cube, config.table)
 
 
+@pytest.mark.parametrize("scale", ["x", None, {"a": {}}])
+def test_a_scale_that_is_no_number_is_told_in_one_line(
+    cubes: Folder, config: Config, plan: CubePlan, tmp_path: Path, scale: object
+) -> None:
+    shutil.copytree(f"{cubes}/{plan.cube}.zarr", tmp_path / f"{plan.cube}.zarr")
+    path = tmp_path / f"{plan.cube}.zarr" / "zarr.json"
+    seal = json.loads(path.read_text())
+    seal["consolidated_metadata"]["metadata"]["s2l2a/B02"]["attributes"]["scale_factor"] = scale
+    path.write_text(json.dumps(seal))
+    with pytest.raises(StoreError, match="its metadata cannot be understood"):
+        read_cube_info(open_folder(str(tmp_path)), plan.cube, config.table)
+
+
 def test_every_exported_band_has_a_row() -> None:
     for sensor in SENSORS.values():
         names = [band.name for band in sensor.bands]
