@@ -168,11 +168,11 @@ def _flat(settings: Any, prefix: str = "") -> Any:
             yield f"{prefix}{key}", value
 
 
-_MEASURES = ("purity", "clear", "valid", "cloud")
+_MEASURES = ("purity", "clear", "valid")
 
 
 def _measures_of(windows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of all windows that the report draws: purity, shares, cloud."""
+    """Return the columns of all windows that the report draws: purity and shares."""
     return windows[[name for name in windows.columns if any(word in name for word in _MEASURES)]].copy()
 
 
