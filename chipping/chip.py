@@ -156,7 +156,7 @@ def score_cubes(config: Config, engine: Engine, report: OnProgress = lambda *_: 
     cubes = sealed_cubes(config)
     if not cubes:
         raise CubeNotSealedError(
-            f"{layout.root}: no finished cube here; build some with build_cubes.py "
+            f"{layout.root}: no finished cube here; build some with gelos-lc build "
             "(it takes those that other versions have made)"
         )
     tasks = [_score_task(config, layout, info) for info in cubes]

@@ -184,12 +184,12 @@ def _choose_chips(working: Folder, config: Config) -> tuple[Selection, pd.DataFr
 
 def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
     if working.exists(EXPORTING):
-        raise ReleaseError(f"{working}: its chips are unfinished; run chip.py to the end")
+        raise ReleaseError(f"{working}: its chips are unfinished; run gelos-lc chip to the end")
     try:
         with working.open(CHIP_METADATA) as file:
             return read_metadata(file, config.table)
     except FileNotFoundError:
-        raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run chip.py first") from None
+        raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run gelos-lc chip first") from None
     except ReleaseError as error:
         raise ReleaseError(f"{working}/{error}") from None
 

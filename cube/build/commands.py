@@ -103,7 +103,7 @@ def build_command(common: CommonOptions, options: BuildOptions) -> int:
     """Build cubes, or complete what is left of them."""
     if options.dry_run:
         return run_plan(common, options.aoi)
-    return run_verb("build_cubes", common, lambda config: run_build(config, options, bars=common.bars))
+    return run_verb("build", common, lambda config: run_build(config, options, bars=common.bars))
 
 
 @verb("doctor", "gelos-lc doctor", "gelos-lc doctor -c configs/demo.yaml")

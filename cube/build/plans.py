@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
-from cube.config.aoi import Aoi, aoi_label, load_aois, pick_aois
+from cube.config.aoi import Aoi, load_aois, pick_aois
 from cube.config.models import Config
 from cube.config.profiles import DEFAULT_PROFILE
 from cube.config.sensor_models import SensorConfig, Sentinel2Config
@@ -305,7 +305,7 @@ class AoiPlanner:
             facts = {"item": scene.item, "asset": scene.asset, "cause": scene.cause}
             _LOG.warning(
                 "AOI %s: lost: %s",
-                aoi_label(aoi.index, aoi.name or aoi.id),
+                aoi.label,
                 scene,
                 extra=event("lost", aoi=aoi.index, **facts),
             )
@@ -331,7 +331,7 @@ class AoiPlanner:
             for scene in lost:
                 _LOG.info(
                     "AOI %s: asked again: %s",
-                    aoi_label(aoi.index, aoi.name or aoi.id),
+                    aoi.label,
                     scene,
                     extra=event("replanned", aoi=aoi.index),
                 )
@@ -365,7 +365,7 @@ class AoiPlanner:
             text = what_changed(kept, plan)
             _LOG.info(
                 "AOI %s: %s",
-                aoi_label(aoi.index, aoi.name or aoi.id),
+                aoi.label,
                 text,
                 extra=event("replanned", aoi=aoi.index),
             )

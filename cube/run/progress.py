@@ -54,6 +54,16 @@ def _duration(seconds: float | None) -> str:
     return "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
 
 
+def _title(index: int, row: AoiStatus) -> str:
+    return f"AOI {aoi_label(index, row.name or row.id)}"
+
+
+def _per_hour(pace: float) -> str:
+    """Return a pace per second as one per hour, in three digits or whole."""
+    hourly = 3600 * pace
+    return f"{hourly:,.0f}" if hourly >= 100 else f"{hourly:.3g}"
+
+
 @dataclass
 class _AoiBars:
     """A bar for all AOIs and one for each that is being built."""
@@ -62,8 +72,8 @@ class _AoiBars:
     total: int
     title: str
     tasks: dict[int, TaskID] = field(default_factory=dict)
-    shares: dict[int, float] = field(default_factory=dict)
-    """Share done of each AOI that is being built."""
+    begun: dict[int, AoiStatus] = field(default_factory=dict)
+    """Rows of the AOIs that are being built."""
     ended: set[int] = field(default_factory=set)
     pace: _Pace = field(default_factory=_Pace)
     logged_at: float = field(default_factory=_clock)
@@ -74,29 +84,28 @@ class _AoiBars:
         if row.done or not building:  # the first share that is not 0 is what was on disk
             self.pace.move(index, row.done if building else 1.0)
         if building:
-            self.shares[index] = row.done
+            self.begun[index] = row
             self._draw(index, row)
         else:
-            self.shares.pop(index, None)
+            self.begun.pop(index, None)
             if index in self.tasks:
                 self.bars.remove_task(self.tasks.pop(index))
             self.ended.add(index)
         self._draw_total()
         if not building:
             reason = f": {row.reason}" if row.reason else ""
-            label = aoi_label(index, row.name or row.id)
-            text = f"[{len(self.ended)}/{self.total}] AOI {label} {row.status}{reason}"
+            text = f"[{len(self.ended)}/{self.total}] {_title(index, row)} {row.status}{reason}"
             self._log_progress("aois", text + self._pace_text())
         elif _clock() - self.logged_at > _LOG_EVERY_S:
-            shares = ", ".join(f"AOI {aoi:06} {100 * self.shares[aoi]:.0f} %" for aoi in sorted(self.shares))
+            rows = sorted(self.begun.items())
+            shares = ", ".join(f"{_title(aoi, row)} {100 * row.done:.0f} %" for aoi, row in rows)
             self._log_progress(
                 "progress", f"{len(self.ended)} of {self.total} AOIs, and {shares}{self._pace_text()}"
             )
 
     def _draw(self, index: int, row: AoiStatus) -> None:
         if index not in self.tasks:
-            title = f"AOI {aoi_label(index, row.name or row.id)}"
-            self.tasks[index] = self.bars.add_task(escape(title), total=1.0, done="", pace="")
+            self.tasks[index] = self.bars.add_task(escape(_title(index, row)), total=1.0, done="", pace="")
         self.bars.update(self.tasks[index], completed=row.done, done=f"{100 * row.done:.0f} %")
 
     def _draw_total(self) -> None:
@@ -109,7 +118,7 @@ class _AoiBars:
 
     def _pace_text(self) -> str:
         pace = self.pace.per_second
-        return f"; {3600 * pace:.3g} AOIs/h{_duration(self.pace.left(self.total))}" if pace else ""
+        return f"; {_per_hour(pace)} AOIs/h{_duration(self.pace.left(self.total))}" if pace else ""
 
     def _log_progress(self, kind: str, text: str) -> None:
         self.logged_at = _clock()

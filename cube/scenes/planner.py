@@ -124,7 +124,7 @@ class _Planner:
             scenes = [s for one in choice.acquisitions for s in one.scenes if not s.has_cloud_cover]
             if scenes and self.config.table[key].choice in (ChoiceRule.TILE, ChoiceRule.PATH):
                 names = ", ".join(scene.id for scene in scenes)
-                _LOG.warning("AOI %06d: %s: how cloudy is not known of %s", self.aoi.index, key, names)
+                _LOG.warning("AOI %s: %s: how cloudy is not known of %s", self.aoi.label, key, names)
 
     def _losses_in_words(self, seen: Container[str]) -> str:
         """Name the lost scenes among those that were seen, as the end of a reason."""
