@@ -72,16 +72,16 @@ def plan_cubes(
     """Plan AOIs without building or keeping anything: what a dry run shows."""
     catalog = catalog or open_catalog(config)
     layout = Layout.of(config)
-    clear_share, any_planned = _clear_share(config, LossWatch()), False
+    losses = LossWatch()
+    clear_share = _clear_share(config, losses)
     for aoi in wanted_aois(config, only=only):
         try:
             lost = LostRecord(layout.lost, plan_name(aoi, config)).read()
             kept = _kept_plan(aoi, config, layout, lost)
             yield aoi, kept or _plan_without(lost, aoi, config, catalog, clear_share, lambda _: None)[0]
-            any_planned = True
+            losses.planned()
         except UnusableError as error:
-            if not any_planned:  # nor will any other AOI find what the config asks for
-                raise
+            losses.find_unusable(error)
             yield aoi, error
         except (Skipped, CatalogError, ReadError) as outcome:
             yield aoi, outcome

@@ -257,7 +257,8 @@ class _Planner:
         lost += [SceneOutcome(one.item_id, key, "", chosen=False, reason=str(one)) for one in unusable]
         self.unusable[key] = unusable
         if unusable and not usable and not all(one.other_mode for one in unusable):
-            raise UnusableError(self._diagnosis(key, target, spans))
+            items = frozenset(one.item_id for one in unusable)
+            raise UnusableError(key, self._diagnosis(key, target, spans), items)
         return list(scenes.values())
 
     def _why_no_candidate(self, scene: Scene, target: BaseGeometry) -> str:
@@ -295,7 +296,7 @@ class _Planner:
                 if name != source.profile and other.offers(key) and not any(errors(other.sensor(key))):
                     told = f"{told}; they are as the profile {name} has them: set {key}.catalog"
                     break
-        return f"{key}: {self.config.sensors[key].collection}: {told}"
+        return f"{self.config.sensors[key].collection}: {told}"
 
     def _search(
         self, key: str, target: BaseGeometry, spans: Iterable[TimeRange], fields: tuple[str, ...]
