@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+_NAMED_AOIS = 10
+"""So many AOIs are named in a line of the summary."""
+
 _AOI_OPTION = click.option(
     "--aoi",
     cls=Severals,
@@ -228,15 +231,19 @@ def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
         rows = StatusBoard(Layout.of(config).root, load_aois(config)).rows
         _LOG.info("stopped: %s", summarize_states(rows), extra=event("stopped"))
         raise
-    _print_summary(summary)
+    print_summary(summary)
     return summary.exit_code
 
 
-def _print_summary(summary: BuildSummary) -> None:
+def print_summary(summary: BuildSummary) -> None:
+    """Print what became of every AOI of a run, and what their states do not say."""
     from cube.run.status import AoiState
 
     from .plan_table import extent_text
 
+    if not summary.rows:
+        print("no AOI failed in an earlier run: there is nothing to do again")
+        return
     rows = [
         [
             _label(index, row),
@@ -251,7 +258,7 @@ def _print_summary(summary: BuildSummary) -> None:
     ]
     print_table("Cubes", ["AOI", "status", "EPSG", "extent", "reason"], rows)
     print(f"{summarize_states(summary.rows)}; {summary.fetched_blocks} blocks fetched")
-    if summary.rows and not summary.fetched_blocks and summary.count(AoiState.BUILT) == len(summary.rows):
+    if not summary.fetched_blocks and summary.count(AoiState.BUILT) == len(summary.rows):
         print("nothing was fetched: the cubes are there, of this version or another in the same folder")
     for line in _findings(summary):
         print(line)
@@ -261,12 +268,14 @@ def _findings(summary: BuildSummary) -> Iterator[str]:
     """Say of cubes what their state does not: scenes that were lost, pixels that are not there."""
     from cube.run.status import AoiState
 
-    without = {_label(index, row): len(row.lost) for index, row in summary.rows.items() if row.lost}
+    without = [_label(index, row) for index, row in summary.rows.items() if row.lost]
     if without:
-        areas = ", ".join(without)
+        items = {one["item"] for row in summary.rows.values() for one in row.lost}
+        areas = ", ".join(without[:_NAMED_AOIS])
+        further = f" and {len(without) - _NAMED_AOIS} more" if len(without) > _NAMED_AOIS else ""
         yield (
-            f"{sum(without.values())} scenes are lost, their files missing or broken; AOI {areas} does "
-            "without (aoi_metadata.geojson names them; --recheck-lost asks again)"
+            f"lost scenes: {len(items)}, their files missing or broken; planned without them: AOI "
+            f"{areas}{further} (aoi_metadata.geojson names them; --recheck-lost asks again)"
         )
     for index, row in summary.rows.items():
         if row.status is AoiState.BUILT and row.reason:
