@@ -20,6 +20,7 @@ from cube.run.storage import Folder
 from cube.run.tasks import Engine, Tasks
 from cube.store.sealed import CubeInfo
 from cube.store.takeover import take_over
+from cube.windows.footprints import outside
 from cube.windows.lattice import WindowGeometry
 
 from .choose import ScoreSet, choose, table_footprints
@@ -33,7 +34,6 @@ from .export import (
     group_windows,
 )
 from .finished import check_cube, sealed_cubes
-from .footprints import outside
 from .masks import mask_settings
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
 from .scores import ScoreTable, ScoreTask, load_or_make_scores

@@ -75,7 +75,7 @@ def test_clip_agrees_with_a_recount(tmp_path: Path, clip: str) -> None:
 
 
 def test_clip_across_the_antimeridian() -> None:
-    from chipping.footprints import footprints, outside
+    from cube.windows.footprints import footprints, outside
     from cube.windows.lattice import WindowGeometry
 
     geometry = WindowGeometry(480, 480, 480)
