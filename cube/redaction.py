@@ -6,7 +6,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_TOKENS = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"})
+_TOKENS = frozenset(
+    {
+        "access_key",
+        "access_token",
+        "api-key",
+        "api_key",
+        "apikey",
+        "sig",
+        "signature",
+        "subscription-key",
+        "token",
+        "x-amz-security-token",
+        "x-amz-signature",
+        "x-goog-signature",
+    }
+)
 """Keys of a query that opens what is closed to others."""
 
 
