@@ -268,6 +268,8 @@ def _findings(summary: BuildSummary) -> Iterator[str]:
     """Say of cubes what their state does not: scenes that were lost, pixels that are not there."""
     from cube.run.status import AoiState
 
+    if summary.count(AoiState.FAILED):
+        yield "what failed is built again by the same command with --retry-failed"
     without = [_label(index, row) for index, row in summary.rows.items() if row.lost]
     if without:
         items = {one["item"] for row in summary.rows.values() for one in row.lost}
