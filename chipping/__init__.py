@@ -9,7 +9,6 @@ project. The rooms:
 :mod:`chipping.scores`         the table of counts per window, kept per cube
 :mod:`chipping.masks`          where pixels are valid, and where they are clear
 :mod:`chipping.choose`         from scores and thresholds to a verdict per window
-:mod:`chipping.footprints`     chips on the globe, and which overlap across UTM zones
 :mod:`chipping.export`         chosen windows become folders of files
 :mod:`chipping.geotiff`        GeoTIFFs of chips
 :mod:`chipping.thumbnails`     pictures of chips

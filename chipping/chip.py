@@ -21,6 +21,7 @@ from cube.run.storage import Folder
 from cube.run.tasks import Engine, Tasks
 from cube.store.sealed import CubeInfo
 from cube.store.takeover import take_over
+from cube.windows.footprints import outside
 from cube.windows.lattice import WindowGeometry
 
 from .choose import ScoreSet, choose, table_footprints
@@ -34,7 +35,6 @@ from .export import (
     group_windows,
 )
 from .finished import check_cube, sealed_cubes
-from .footprints import outside
 from .masks import mask_settings
 from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
 from .scores import ScoreTable, ScoreTask, load_or_make_scores
@@ -157,7 +157,7 @@ def score_cubes(config: Config, engine: Engine, report: OnProgress = lambda *_: 
     cubes = sealed_cubes(config)
     if not cubes:
         raise CubeNotSealedError(
-            f"{layout.root}: no finished cube here; build some with build_cubes.py "
+            f"{layout.root}: no finished cube here; build some with gelos-lc build "
             "(it takes those that other versions have made)"
         )
     tasks = [_score_task(config, layout, info) for info in cubes]

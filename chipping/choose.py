@@ -38,10 +38,10 @@ from numpy.typing import NDArray
 from cube.config.models import ChipsConfig
 from cube.config.sensors import CLASS_NAMES, MaskRule, SensorTable
 from cube.lots import lot
+from cube.windows.footprints import footprints, near_pairs, overlapping
 from cube.windows.landcover import LandCoverRule, land_cover_rules, pixels_needed
 from cube.windows.lattice import WindowGeometry
 
-from .footprints import footprints, near_pairs, overlapping
 from .scores import ScoreTable, Which
 
 Codes = NDArray[np.int8]

@@ -138,4 +138,4 @@ def sheet_command(common: CommonOptions, output: Path, per_class: int) -> int:
         print(output)
         return 0
 
-    return run_verb("contact_sheet", common, draw)
+    return run_verb("sheet", common, draw)

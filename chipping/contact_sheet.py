@@ -69,7 +69,7 @@ def _chips_by_class(root: Folder) -> dict[int, list[dict[str, str]]]:
                 if row["status"] == "success":
                     chips[int(row["lulc"])].append(row)
     except FileNotFoundError:
-        raise StoreError(f"{root}/{CHIP_METADATA}: not there; run chip.py first") from None
+        raise StoreError(f"{root}/{CHIP_METADATA}: not there; run gelos-lc chip first") from None
     return chips
 
 
@@ -85,6 +85,6 @@ def _read_thumbnails(folder: Folder, row: Mapping[str, str], config: Config) -> 
             try:
                 data = folder.read(name)
             except FileNotFoundError:
-                raise StoreError(f"{folder}/{name}: is missing; run chip.py again") from None
+                raise StoreError(f"{folder}/{name}: is missing; run gelos-lc chip again") from None
             with Image.open(io.BytesIO(data)) as picture:
                 yield picture.convert("RGB").resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST)

@@ -241,7 +241,7 @@ def _read_patch(task: ExportTask, bounds: Bounds) -> _Patch:
 
 
 def _read_band(root: Any, cube: CubeInfo, path: str, roi: tuple[slice, slice]) -> Array:
-    with reading(cube.aoi_index, path):
+    with reading(cube.aoi_label, path):
         values: Array = np.asarray(root[path][(..., *roi)])
     return values if values.ndim == 3 else values[np.newaxis]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ def sealed_cubes(config: Config) -> list[CubeInfo]:
         if index not in wanted:
             continue
         info = read_cube_info(layout.cubes, row["cube"], config.table)
-        label = aoi_label(index, row.get("name") or row.get("id", ""))
+        name = row.get("name") or row.get("id", "")
+        label = aoi_label(index, name)
         if info is None and row["status"] == AoiState.BUILT:
             text = "AOI %s: its cube %s is gone, and passed over; build it again"
             _LOG.warning(text, label, row["cube"])
@@ -50,7 +52,7 @@ def sealed_cubes(config: Config) -> list[CubeInfo]:
             text = "AOI %s: its cube is passed over: %s does not call it built"
             _LOG.warning(text, label, AOI_METADATA)
         elif info is not None:
-            cubes.append(info)
+            cubes.append(dataclasses.replace(info, aoi_name=name))
     return cubes
 
 
@@ -63,7 +65,7 @@ def _rows_with_cubes(root: Folder) -> dict[int, dict[str, Any]]:
         return {}
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{root}/{AOI_METADATA}: cannot be read ({type(error).__name__}: {error}); run build_cubes.py again"
+            f"{root}/{AOI_METADATA}: cannot be read ({type(error).__name__}: {error}); run gelos-lc build again"
         ) from None
 
 
@@ -79,14 +81,14 @@ def check_cube(config: Config, info: CubeInfo) -> None:
         if key in info.sensors:
             if not info.sensors[key].is_row:
                 raise ConfigError(
-                    f"AOI {info.aoi_index}: its cube was built with another row extra_sensors.{key}; "
+                    f"AOI {info.aoi_label}: its cube was built with another row extra_sensors.{key}; "
                     "build it again, or set the row back"
                 )
             _check_scaling(config, key, info)
             for name, found, expected in _cube_and_config(config, settings, info.sensors[key]):
                 if found != expected:
                     raise ConfigError(
-                        f"AOI {info.aoi_index}: its cube was built with {key}.{name} {found}, and the config "
+                        f"AOI {info.aoi_label}: its cube was built with {key}.{name} {found}, and the config "
                         f"asks for {expected}; build it again, or set {key}.{name} back"
                     )
 
@@ -98,7 +100,7 @@ def _check_scaling(config: Config, key: str, info: CubeInfo) -> None:
         found = scaling.get(band.name, (band.scale, band.offset))
         if found != (band.scale, band.offset):
             raise ConfigError(
-                f"AOI {info.aoi_index}: its cube was built with scale {found[0]:g} and offset {found[1]:g} of "
+                f"AOI {info.aoi_label}: its cube was built with scale {found[0]:g} and offset {found[1]:g} of "
                 f"{key}'s band {band.name}, and the row extra_sensors.{key} says {band.scale:g} and "
                 f"{band.offset:g}; build it again, or set the row back"
             )

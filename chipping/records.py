@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from cube.config.aoi import Aoi
 from cube.config.sensors import SensorTable
+from cube.windows.footprints import footprints
 
 from .choose import ScoreSet
-from .footprints import footprints
 from .scores import ScoreTable, Which
 from .views import CLOUD_SHARE, VIEW_FIELDS, ViewField, cloud_entries, scene_entries, view_columns
 

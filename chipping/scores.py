@@ -191,7 +191,7 @@ def _check_bands(cube: CubeInfo, masks: MaskSettings) -> None:
     wanted = {*masks.bands, *([masks.cloud_rule.band] if masks.cloud_rule else [])}
     if lacking := sorted(wanted - set(cube.sensors[masks.sensor].bands)):
         raise StoreError(
-            f"AOI {cube.aoi_index}: its cube has no {masks.sensor} {', '.join(lacking)}; "
+            f"AOI {cube.aoi_label}: its cube has no {masks.sensor} {', '.join(lacking)}; "
             f"build it again, or take them out of {masks.sensor}.bands"
         )
 
@@ -200,7 +200,7 @@ def _score_land_cover(task: ScoreTask, lattice: WindowLattice, layers: xr.Datase
     resolution = task.cube.sensors["lulc"].resolution
     side = BLOCK_M // resolution
     blocks = (
-        (block, _read_layer(pixels["lulc"], task.cube.aoi_index, "lulc/lulc"))
+        (block, _read_layer(pixels["lulc"], task.cube.aoi_label, "lulc/lulc"))
         for block, pixels in _blocks_of(layers, "lulc", 0, side)
     )
     return count_classes(blocks, lattice, resolution, side)
@@ -256,8 +256,8 @@ def _window_counts(counts: CellCounts, rows: Spans, columns: Spans) -> Column:
     return counts.windows(rows, columns).ravel().astype(np.int32)
 
 
-def _read_layer(layer: xr.DataArray, aoi_index: int, path: str) -> NDArray[Any]:
-    with reading(aoi_index, path):
+def _read_layer(layer: xr.DataArray, aoi: str, path: str) -> NDArray[Any]:
+    with reading(aoi, path):
         values: NDArray[Any] = layer.values
     return values
 
@@ -267,7 +267,7 @@ def _valid_in(
 ) -> Mask:
     mask = np.ones((block.height, block.width), np.bool_)
     for name in masks.bands:
-        values = _read_layer(pixels[name], digests.aoi_index, f"{masks.sensor}/{name}")
+        values = _read_layer(pixels[name], digests.aoi, f"{masks.sensor}/{name}")
         digests.check(block, name, values)
         mask &= ~sensor.band(name).is_nodata(values)
     return mask
@@ -287,7 +287,7 @@ def _clear_in(
     inner = np.s_[
         block.row - top : block.row - top + block.height, block.col - left : block.col - left + block.width
     ]
-    values = _read_layer(around, digests.aoi_index, f"{sensor.key}/{rule.band}")
+    values = _read_layer(around, digests.aoi, f"{sensor.key}/{rule.band}")
     digests.check(block, rule.band, values[inner])
     return clear_pixels(values, rule, sensor)[inner]
 

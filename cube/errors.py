@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_NAMED_ITEMS = 3
+"""So many items are few enough to name."""
+
 
 class GelosError(Exception):
     """Root of everything this project raises on purpose."""
@@ -24,7 +27,27 @@ class CatalogError(GelosError):
 
 
 class UnusableError(CatalogError):
-    """No item that a search found can be used: the catalog is not what the config says."""
+    """No item that a search found can be used: they are broken, or not what the config says.
+
+    Parameters
+    ----------
+    sensor
+        Key of the sensor that was searched for.
+    told
+        What the items lack.
+    items
+        Ids of the items, as far as they have any.
+    """
+
+    def __init__(self, sensor: str, told: str, items: frozenset[str] = frozenset()) -> None:
+        super().__init__(sensor, told, items)
+        self.sensor, self.told, self.items = sensor, told, items
+
+    def __str__(self) -> str:
+        """Say which sensor has no item, why, and which items there are if they are few."""
+        few = sorted(self.items) if len(self.items) <= _NAMED_ITEMS else []
+        named = f" (item {', '.join(few)})" if few else ""
+        return f"{self.sensor}: {self.told}{named}"
 
 
 class ClusterError(GelosError):

@@ -8,16 +8,21 @@ from typing import Any
 
 _TOKENS = frozenset(
     {
+        "access_key",
+        "access_token",
+        "api-key",
+        "api_key",
+        "apikey",
+        "refresh_token",
         "sig",
         "signature",
-        "x-amz-signature",
+        "subscription-key",
+        "token",
         "x-amz-credential",
         "x-amz-security-token",
-        "x-goog-signature",
+        "x-amz-signature",
         "x-goog-credential",
-        "token",
-        "access_token",
-        "refresh_token",
+        "x-goog-signature",
     }
 )
 """Keys of a query that opens what is closed to others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, time
 from typing import Any
 from uuid import uuid4
@@ -22,7 +22,10 @@ from pystac.extensions.eo import Band as EoBand
 from pystac.extensions.eo import EOExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, RasterExtension
+from pystac.extensions.sat import SatExtension
+from pystac.extensions.view import ViewExtension
 
+from chipping.views import VIEW_FIELDS, parse_views
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Sensor
 
 from .croissant import make_croissant
@@ -39,6 +42,8 @@ _ITEMS_PER_CHUNK = 128
 """Items that are turned into Arrow at once."""
 _ITEMS_PER_BATCH = 16
 """Items that are turned back at once."""
+_OWN = ("gelos:", "proj:code", "proj:transform", "view:", "sat:")
+"""How the properties begin that follow from a chip's row."""
 
 
 def make_catalogs(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, bytes]:
@@ -65,12 +70,14 @@ def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, 
     """Yield a STAC item per chip.
 
     Asset keys are the same for every chip, so that the items make one table: ``{sensor}_{n}`` and
-    ``{sensor}_{n}_thumbnail`` for the n-th time range, ``dem`` and ``lulc``.
+    ``{sensor}_{n}_thumbnail`` for the n-th time range, ``dem`` and ``lulc``. For the same reason an
+    asset says of its view (sun, orbit, clouds) what is known of that range for every chip.
     """
-    template = json.dumps(_item_template(recipe))
     rows = tracker.drop(columns="geometry").to_dict("records")
+    views = _shared_views(rows, recipe)
+    template = json.dumps(_item_template(recipe, views))
     for row, shape in zip(rows, tracker.geometry, strict=True):
-        yield _item(template, row, shape, recipe)
+        yield _item(template, row, shape, recipe, views)
 
 
 def read_items(data: bytes) -> Iterator[dict[str, Any]]:
@@ -91,14 +98,46 @@ def item_facts(item: Mapping[str, Any]) -> dict[str, Any]:
             name: pystac.utils.str_to_datetime(properties[name])
             for name in ("start_datetime", "end_datetime")
         },
-        **{name: value for name, value in properties.items() if name.startswith(("gelos:", "proj:code"))},
+        **{name: value for name, value in properties.items() if name.startswith(_OWN)},
         "assets": {
-            name: (asset["href"], asset.get("proj:transform")) for name, asset in item["assets"].items()
+            name: (asset["href"], {key: value for key, value in asset.items() if key.startswith(_OWN)})
+            for name, asset in item["assets"].items()
         },
     }
 
 
-def _item_template(recipe: Recipe) -> dict[str, Any]:
+View = tuple[str, str]
+"""An asset's key, and a property that tells how it was taken."""
+
+
+def _views(row: Mapping[str, Any], recipe: Recipe) -> dict[View, Any]:
+    """Return what is known of how a chip's images were taken, sensor by sensor."""
+    known: dict[View, Any] = {}
+    for sensor in recipe.series:
+        values = parse_views(row, sensor, len(recipe.ranges))
+        for number, asset in enumerate(_asset_keys(sensor, recipe)):
+            for field in VIEW_FIELDS:
+                name = field.properties[0] if field.properties else f"gelos:{field.name}"
+                value = values[field.name][number]
+                if _is_known(value):
+                    known[asset, name] = value
+    return known
+
+
+def _is_known(value: str | float) -> bool:
+    return value != "" if isinstance(value, str) else not math.isnan(value)
+
+
+def _shared_views(rows: Iterable[Mapping[str, Any]], recipe: Recipe) -> frozenset[View]:
+    """Return what is known of every chip's images."""
+    shared: frozenset[View] | None = None
+    for row in rows:
+        known = frozenset(_views(row, recipe))
+        shared = known if shared is None else shared & known
+    return shared or frozenset()
+
+
+def _item_template(recipe: Recipe, views: Collection[View]) -> dict[str, Any]:
     """Return an item with what all chips share, made through pystac's extension classes."""
     nowhere = {"type": "Point", "coordinates": [0.0, 0.0]}
     start, end = _time_span(recipe, {})
@@ -112,6 +151,9 @@ def _item_template(recipe: Recipe) -> dict[str, Any]:
             if not recipe.table[key].is_static:
                 picture = pystac.Asset(name, media_type=pystac.MediaType.PNG, roles=["thumbnail"])
                 item.add_asset(f"{name}_thumbnail", picture)
+    for extension, prefix in ((ViewExtension, "view:"), (SatExtension, "sat:")):
+        if any(name.startswith(prefix) for _, name in views):
+            extension.add_to(item)
     data = item.to_dict(include_self_link=False)
     kinds = {"root": CATALOG_NAME, "parent": COLLECTION_NAME, "collection": COLLECTION_NAME}
     data["links"] = [
@@ -168,7 +210,13 @@ def _raster_band(band: Band, spec: RasterSpec) -> RasterBand:
     )
 
 
-def _item(template: str, row: Mapping[str, Any], shape: shapely.Polygon, recipe: Recipe) -> dict[str, Any]:
+def _item(
+    template: str,
+    row: Mapping[str, Any],
+    shape: shapely.Polygon,
+    recipe: Recipe,
+    views: Collection[View],
+) -> dict[str, Any]:
     item: dict[str, Any] = json.loads(template)
     start, end = _time_span(recipe, row)
     item["id"] = f"{recipe.name}-{recipe.version}-{row['id']:06}"
@@ -197,6 +245,11 @@ def _item(template: str, row: Mapping[str, Any], shape: shapely.Polygon, recipe:
             }
             if picture:
                 item["assets"][f"{name}_thumbnail"]["href"] = f"./{picture}"
+    for (asset, name), value in _views(row, recipe).items():
+        if (asset, name) in views:
+            item["assets"][asset][name] = value
+            if not name.startswith("gelos:"):  # the extensions want one of theirs on the item, too
+                item["properties"].setdefault(name, value)
     return item
 
 

@@ -61,12 +61,14 @@ class ChosenChips:
         there = set(own.names())
         for name in (CHIP_RECORD, *(source.name for source in sources)):
             if name not in there:
-                raise ReleaseError(f"chip {cell}: {own}/{name} is missing; run chip.py again")
+                raise ReleaseError(f"chip {cell}: {own}/{name} is missing; run gelos-lc chip again")
         record = _read_record(own, cell)
         _check_record(record, chip, self.config)
         digests = {source.name: str(record["files"].get(source.name)) for source in sources}
         if unknown := [name for name, digest in digests.items() if not is_digest(digest)]:
-            raise ReleaseError(f"chip {cell}: chip.json has no sha256 of {unknown[0]}; run chip.py again")
+            raise ReleaseError(
+                f"chip {cell}: chip.json has no sha256 of {unknown[0]}; run gelos-lc chip again"
+            )
         return [(source.target, digests[source.name]) for source in sources]
 
     def read(self, source: Source) -> bytes:
@@ -75,11 +77,13 @@ class ChosenChips:
         try:
             data = folder.read(source.name)
         except FileNotFoundError:
-            raise ReleaseError(f"chip {source.cell}: {source.name} is missing; run chip.py again") from None
+            raise ReleaseError(
+                f"chip {source.cell}: {source.name} is missing; run gelos-lc chip again"
+            ) from None
         if sha256(data) != self.sums[source.target]:
             raise ReleaseError(
                 f"chip {source.cell}: {source.name} is not what its chip.json says; remove the folder "
-                f"{folder} and run chip.py again"
+                f"{folder} and run gelos-lc chip again"
             )
         return data
 
@@ -115,7 +119,7 @@ def _read_record(folder: Folder, cell: str) -> dict[str, Any]:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReleaseError(
-            f"chip {cell}: {folder}/chip.json cannot be read ({error}); run chip.py again"
+            f"chip {cell}: {folder}/chip.json cannot be read ({error}); run gelos-lc chip again"
         ) from None
 
 
@@ -131,5 +135,5 @@ def _check_record(record: Mapping[str, Any], chip: Mapping[str, Any], config: Co
         if found != expected:
             raise ReleaseError(
                 f"chip {chip['cell']}: its chip.json has {what} {found}, and {CHIP_METADATA} {expected}; "
-                "run chip.py again"
+                "run gelos-lc chip again"
             )

@@ -39,7 +39,7 @@ _FORCE_OPTION = click.option("--force", is_flag=True, help="Replace a different 
 @_FORCE_OPTION
 def release_command(common: CommonOptions, *, force: bool) -> int:
     """Make a release from the chips of a dataset version."""
-    return run_verb("make_release", common, lambda config: _run_release(config, common, force=force))
+    return run_verb("release", common, lambda config: _run_release(config, common, force=force))
 
 
 def _run_release(config: Config, common: CommonOptions, *, force: bool) -> int:

@@ -168,11 +168,11 @@ def _flat(settings: Any, prefix: str = "") -> Any:
             yield f"{prefix}{key}", value
 
 
-_MEASURES = ("purity", "clear", "valid", "cloud")
+_MEASURES = ("purity", "clear", "valid")
 
 
 def _measures_of(windows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of all windows that the report draws: purity, shares, cloud."""
+    """Return the columns of all windows that the report draws: purity and shares."""
     return windows[[name for name in windows.columns if any(word in name for word in _MEASURES)]].copy()
 
 
@@ -184,12 +184,12 @@ def _choose_chips(working: Folder, config: Config) -> tuple[Selection, pd.DataFr
 
 def _read_windows(working: Folder, config: Config) -> gpd.GeoDataFrame:
     if working.exists(EXPORTING):
-        raise ReleaseError(f"{working}: its chips are unfinished; run chip.py to the end")
+        raise ReleaseError(f"{working}: its chips are unfinished; run gelos-lc chip to the end")
     try:
         with working.open(CHIP_METADATA) as file:
             return read_metadata(file, config.table)
     except FileNotFoundError:
-        raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run chip.py first") from None
+        raise ReleaseError(f"{working}/{CHIP_METADATA}: not there; run gelos-lc chip first") from None
     except ReleaseError as error:
         raise ReleaseError(f"{working}/{error}") from None
 

@@ -323,11 +323,13 @@ def raster_spec_of(key: str, data: bytes, thumbnail: bytes | None, config: Confi
             found = (tuple(raster.descriptions), raster.dtypes[0], raster.width)
             nodata = raster.nodata
     except RasterioError as error:
-        raise ReleaseError(f"{where}: not a raster ({error}); remove it and run chip.py again") from None
+        raise ReleaseError(
+            f"{where}: not a raster ({error}); remove it and run gelos-lc chip again"
+        ) from None
     if found != (bands, settings.dtype, size):
         raise ReleaseError(
             f"{where}: found bands, dtype and size {found}, expected {(bands, settings.dtype, size)}; "
-            "run chip.py again with this config"
+            "run gelos-lc chip again with this config"
         )
     min_valid = _min_valid(config.table[key], config.chips, len(config.ranges))
     picture = None if thumbnail is None else _side_px(thumbnail, where)
@@ -339,7 +341,9 @@ def _side_px(thumbnail: bytes, where: str) -> int:
         with Image.open(io.BytesIO(thumbnail)) as picture:
             return int(picture.width)
     except OSError as error:
-        raise ReleaseError(f"{where}: its picture cannot be read ({error}); run chip.py again") from None
+        raise ReleaseError(
+            f"{where}: its picture cannot be read ({error}); run gelos-lc chip again"
+        ) from None
 
 
 def _min_valid(sensor: Sensor, chips: ChipsConfig, ranges: int) -> tuple[float, ...]:

@@ -134,8 +134,10 @@ def _by_area(tracker: gpd.GeoDataFrame) -> Values:
     """Count the chips of each class in each area."""
     counts = pd.crosstab(tracker["aoi_index"], tracker["lulc"].astype(int))
     codes = sorted(counts.columns)
+    one_each = tracker.drop_duplicates("aoi_index").drop(columns="geometry").to_dict("records")
+    names = {row["aoi_index"]: _chip_area(row) for row in one_each}
     rows = [
-        (str(area), *(f"{counts.loc[area, code]:,}" for code in codes), f"{counts.loc[area].sum():,}")
+        (names[area], *(f"{counts.loc[area, code]:,}" for code in codes), f"{counts.loc[area].sum():,}")
         for area in sorted(counts.index)
     ]
     total = ("all", *(f"{counts[code].sum():,}" for code in codes), f"{len(tracker):,}")
@@ -196,6 +198,11 @@ def _aoi_called(facts: Mapping[str, Any]) -> str:
     name = facts.get("name") or facts.get("id")
     index = facts.get("aoi_index", "?")
     return f"{index} ({name})" if name else str(index)
+
+
+def _chip_area(row: Mapping[str, Any]) -> str:
+    """Return what a chip's AOI is called."""
+    return _aoi_called({"aoi_index": row["aoi_index"], "name": row.get("aoi_name") or row.get("aoi_id")})
 
 
 def _chip_marks(tracker: gpd.GeoDataFrame, frame: svg.Frame) -> Iterator[tuple[float, float, str, str]]:
@@ -417,9 +424,7 @@ def _gallery(tracker: gpd.GeoDataFrame, recipe: Recipe, thumbnails: Thumbnails) 
         chips = [
             {
                 "id": row["id"],
-                "aoi": _aoi_called(
-                    {"aoi_index": row["aoi_index"], "name": row.get("aoi_name") or row.get("aoi_id")}
-                ),
+                "aoi": _chip_area(row),
                 "lat": row["lat"],
                 "lon": row["lon"],
                 "rows": list(_picture_rows(row, recipe, thumbnails)),

@@ -89,11 +89,11 @@ def clean(windows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.Serie
     for column in ("cell", "chip_index"):
         if not chips[column].is_unique:
             twice = chips.loc[chips[column].duplicated(), column].iloc[0]
-            raise ReleaseError(f"chip_metadata.csv: {column} {twice} is there twice; run chip.py again")
+            raise ReleaseError(f"chip_metadata.csv: {column} {twice} is there twice; run gelos-lc chip again")
     if chips.empty:
         found = ", ".join(f"{count} {name}" for name, count in Counter(reason).most_common(4))
         raise ReleaseError(
-            f"no chip is left to release ({found or 'no windows'}); run chip.py, or loosen chips.*"
+            f"no chip is left to release ({found or 'no windows'}); run gelos-lc chip, or loosen chips.*"
         )
     return chips, reason[reason != ""]
 

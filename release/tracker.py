@@ -103,10 +103,10 @@ def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
             for part in reader:
                 if missing := [name for name in needed if name not in part]:
                     raise ReleaseError(
-                        f"chip_metadata.csv: column {missing[0]} is missing; run chip.py again"
+                        f"chip_metadata.csv: column {missing[0]} is missing; run gelos-lc chip again"
                     )
                 if (part["status"].fillna("") == "").any():
-                    raise ReleaseError("chip_metadata.csv: a row has no status; run chip.py again")
+                    raise ReleaseError("chip_metadata.csv: a row has no status; run gelos-lc chip again")
                 is_chip = part["status"] == "success"
                 part.loc[~is_chip, [*of_chips, *part.columns.intersection(views)]] = ""
                 outlines = zip(part.pop("chip_footprint"), is_chip, strict=True)
@@ -117,11 +117,13 @@ def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
             table[name] = _typed(table[name], required=name in _INTEGERS)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ReleaseError(
-            f"chip_metadata.csv: not a table ({str(error).strip()}); run chip.py again"
+            f"chip_metadata.csv: not a table ({str(error).strip()}); run gelos-lc chip again"
         ) from None
     except (ValueError, shapely.errors.GEOSException) as error:
         text = str(error).splitlines()[0]
-        raise ReleaseError(f"chip_metadata.csv: a value cannot be read ({text}); run chip.py again") from None
+        raise ReleaseError(
+            f"chip_metadata.csv: a value cannot be read ({text}); run gelos-lc chip again"
+        ) from None
     return gpd.GeoDataFrame(table, geometry=np.concatenate(shapes), crs=4326)
 
 

@@ -420,7 +420,9 @@ def test_what_makes_pixels_of_a_row_is_part_of_the_recipe(change: dict[str, Any]
 
 def test_chips_of_a_cube_of_another_row_are_refused(made: Made) -> None:
     changed = load_config(made.config.path, ["extra_sensors.worldcover.zero_is_nodata=true"])
-    with pytest.raises(ConfigError, match=r"AOI 5: .* another row extra_sensors.worldcover; build it again"):
+    with pytest.raises(
+        ConfigError, match=r"AOI 000005: .* another row extra_sensors.worldcover; build it again"
+    ):
         make_chips(changed)
 
 
@@ -429,7 +431,7 @@ def test_chips_of_a_cube_with_another_scale_are_refused(made: Made) -> None:
     bands[0]["offset"] = -0.1
     changed = load_config(made.config.path, [f"extra_sensors.landsat7.bands={json.dumps(bands)}"])
     with pytest.raises(
-        ConfigError, match=r"AOI 5: .* offset -0\.2 of landsat7's band blue, .* and -0\.1; build"
+        ConfigError, match=r"AOI 000005: .* offset -0\.2 of landsat7's band blue, .* and -0\.1; build"
     ):
         make_chips(changed)
 

@@ -275,7 +275,7 @@ def test_ctrl_c_and_a_batch_system_stop_in_seconds_and_the_next_run_goes_on(
         assert not list(Path(config.directory.working).rglob("zarr.json.partial"))
         logs = sorted((working / "demo" / "logs").iterdir())
         assert len(logs) == number
-        assert "build_cubes ended with 130" in logs[-1].read_text()
+        assert "build ended with 130" in logs[-1].read_text()
     done = run(*command)
     assert done.returncode == 0, done.stderr
     assert "2 built" in done.stdout

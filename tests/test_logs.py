@@ -90,13 +90,11 @@ def test_machines_get_an_object_per_line_and_every_run_a_file(
     failed = subprocess.run(command("make_release.py", config), capture_output=True, text=True, check=False)
     subprocess.run(command("chip.py", config), capture_output=True, check=True)
     files = log_files(tmp_path)
-    assert [name[17:] for name in files] == ["build_cubes.log", "make_release.log", "chip.log"]
+    assert [name[17:] for name in files] == ["build.log", "release.log", "chip.log"]
     assert all(re.fullmatch(r"\d{8}T\d{6}Z_\w+\.log", name) for name in files)
     built, released, _ = files.values()
     assert "AOI 000005: built" in built
-    assert built.splitlines()[-1].endswith(
-        "build_cubes ended with 0 after " + built.rpartition(" ")[2].strip()
-    )
+    assert built.splitlines()[-1].endswith("build ended with 0 after " + built.rpartition(" ")[2].strip())
     assert failed.returncode == 2
     assert failed.stderr.removeprefix("error: ").strip() in released
 

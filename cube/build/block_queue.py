@@ -97,7 +97,6 @@ class BlockQueue:
         """AOIs whose cubes another run is building."""
         self._ready: deque[BlockTask] = deque()
         self._in_flight = 0
-        self._any_planned = False
         self.fetched = 0
         """Blocks that were read and written."""
 
@@ -204,8 +203,7 @@ class BlockQueue:
         except ServiceError:
             raise
         except UnusableError as error:
-            if not self._any_planned:  # nor will any other AOI find what the config asks for
-                raise
+            self._losses.find_unusable(error)
             self._give_up(aoi.index, error, tries=tries)
         except Exception as error:  # noqa: BLE001  whatever it is
             self._give_up(aoi.index, error, tries=tries)
@@ -226,7 +224,7 @@ class BlockQueue:
             facts = {"reason": skipped.reason, "lost": self._planner.lost_scenes(aoi)}
             self._rows.update(aoi.index, status=AoiState.SKIPPED, done=0.0, cube="", plan=name, **facts)
             return None
-        self._any_planned = True
+        self._losses.planned()
         self._rows.note(aoi.index, cube=plan.cube, plan=name)
         return plan
 

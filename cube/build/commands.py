@@ -137,7 +137,7 @@ def build_command(common: CommonOptions, options: BuildOptions) -> int:
     """Build cubes, or complete what is left of them."""
     if options.dry_run:
         return run_plan(common, options.aoi)
-    return run_verb("build_cubes", common, lambda config: run_build(config, options, bars=common.bars))
+    return run_verb("build", common, lambda config: run_build(config, options, bars=common.bars))
 
 
 @verb("doctor", "gelos-lc doctor", "gelos-lc doctor -c configs/demo.yaml")
@@ -262,15 +262,21 @@ def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
         rows = StatusBoard(Layout.of(config).root, load_aois(config)).rows
         _LOG.info("stopped: %s", summarize_states(rows), extra=event("stopped"))
         raise
-    _print_summary(summary)
+    print_summary(summary)
     return summary.exit_code
 
 
-def _print_summary(summary: BuildSummary) -> None:
+def print_summary(summary: BuildSummary) -> None:
+    """Print what became of every AOI of a run, and what their states do not say."""
     from cube.run.status import AoiState
 
     from .overview import print_areas
 
+    if not summary.rows:
+        print("no AOI failed in an earlier run: there is nothing to do again")
+        return
     print_areas(summary.rows, summary.fetched_blocks)
-    if summary.rows and not summary.fetched_blocks and summary.count(AoiState.BUILT) == len(summary.rows):
+    if not summary.fetched_blocks and summary.count(AoiState.BUILT) == len(summary.rows):
         print("nothing was fetched: the cubes are there, of this version or another in the same folder")
+    if summary.count(AoiState.FAILED):
+        print("what failed is built again by the same command with --retry-failed")

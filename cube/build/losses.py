@@ -1,4 +1,4 @@
-"""Lost scenes counted over a run: a few are the items' fault, many are their service's."""
+"""What cannot be used, counted over a run: a few are the items' fault, many are their service's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cube.errors import ServiceError
+from cube.errors import ServiceError, UnusableError
 from cube.scenes.lost import LostScene
 
 _MOST_IN_A_ROW = 5
@@ -15,6 +15,8 @@ _MOST_IN_A_ROW = 5
 _LARGEST_SHARE = 0.1
 """Share of a collection's scenes in a run that stops it when so many are lost; of few it says
 nothing."""
+_MOST_UNUSABLE = 5
+"""Items of a sensor, not one of which can be used, that stop a run in which no AOI had a plan."""
 
 
 @dataclass
@@ -29,9 +31,29 @@ class LossWatch:
 
     def __init__(self) -> None:
         self._collections: dict[str, _Collection] = defaultdict(_Collection)
+        self._unusable: dict[str, set[str]] = defaultdict(set)
+        self._any_planned = False
         self._lock = threading.Lock()
         self.blamed: frozenset[str] = frozenset()
         """Items that were called lost, and whose service was to blame."""
+
+    def planned(self) -> None:
+        """Note that an AOI has a plan: the catalog's items are what the config says."""
+        self._any_planned = True
+
+    def find_unusable(self, error: UnusableError) -> None:
+        """Note that an AOI's search found no item that can be used: its own trouble, if it is one.
+
+        Raises
+        ------
+        UnusableError
+            At the fifth item of a sensor, if no AOI of the run had a plan: nor will the others.
+        """
+        with self._lock:
+            found = self._unusable[error.sensor]
+            found |= error.items
+            if len(found) >= _MOST_UNUSABLE and not self._any_planned:
+                raise error
 
     def read(self, collection: str, items: Iterable[str]) -> None:
         """Note that scenes were read."""

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from cube.config.aoi import aoi_label
 from cube.config.models import Config, Extent
 from cube.errors import GelosError, ReadError
 from cube.run.command import EXIT_FAILED, print_table
@@ -41,7 +40,7 @@ def print_plans(config: Config, only: Sequence[int | str] = (), *, bars: bool = 
     count = len(wanted_aois(config, only=only))
     with draw_steps(bars=bars) as report:
         for aoi, outcome in plan_cubes(config, only=only):
-            name = aoi_label(aoi.index, aoi.name or aoi.id)
+            name = aoi.label
             found = _candidates_or_error(outcome, config) if isinstance(outcome, CubePlan) else outcome
             if isinstance(outcome, CubePlan) and isinstance(found, dict):
                 cost = estimate_cost(outcome)

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
-from cube.config.aoi import Aoi, aoi_label, load_aois, pick_aois
+from cube.config.aoi import Aoi, load_aois, pick_aois
 from cube.config.models import Config
 from cube.config.profiles import DEFAULT_PROFILE
 from cube.config.sensor_models import SensorConfig, Sentinel2Config
@@ -72,16 +72,16 @@ def plan_cubes(
     """Plan AOIs without building or keeping anything: what a dry run shows."""
     catalog = catalog or open_catalog(config)
     layout = Layout.of(config)
-    clear_share, any_planned = _clear_share(config, LossWatch()), False
+    losses = LossWatch()
+    clear_share = _clear_share(config, losses)
     for aoi in wanted_aois(config, only=only):
         try:
             lost = LostRecord(layout.lost, plan_name(aoi, config)).read()
             kept = _kept_plan(aoi, config, layout, lost)
             yield aoi, kept or _plan_without(lost, aoi, config, catalog, clear_share, lambda _: None)[0]
-            any_planned = True
+            losses.planned()
         except UnusableError as error:
-            if not any_planned:  # nor will any other AOI find what the config asks for
-                raise
+            losses.find_unusable(error)
             yield aoi, error
         except (Skipped, CatalogError, ReadError) as outcome:
             yield aoi, outcome
@@ -305,7 +305,7 @@ class AoiPlanner:
             facts = {"item": scene.item, "asset": scene.asset, "cause": scene.cause}
             _LOG.warning(
                 "AOI %s: lost: %s",
-                aoi_label(aoi.index, aoi.name or aoi.id),
+                aoi.label,
                 scene,
                 extra=event("lost", aoi=aoi.index, **facts),
             )
@@ -331,7 +331,7 @@ class AoiPlanner:
             for scene in lost:
                 _LOG.info(
                     "AOI %s: asked again: %s",
-                    aoi_label(aoi.index, aoi.name or aoi.id),
+                    aoi.label,
                     scene,
                     extra=event("replanned", aoi=aoi.index),
                 )
@@ -365,7 +365,7 @@ class AoiPlanner:
             text = what_changed(kept, plan)
             _LOG.info(
                 "AOI %s: %s",
-                aoi_label(aoi.index, aoi.name or aoi.id),
+                aoi.label,
                 text,
                 extra=event("replanned", aoi=aoi.index),
             )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from cube.config.models import Config
 from cube.config.sensors import CLASS_NAMES
 from cube.scenes.plan import CubePlan
+from cube.windows.footprints import footprints, outside
 from cube.windows.grid import Block
 from cube.windows.landcover import count_classes, land_cover_rules
 from cube.windows.lattice import WindowGeometry, WindowLattice, windows_on
@@ -22,7 +23,7 @@ def candidate_classes(lulc: NDArray[np.uint8], plan: CubePlan, config: Config) -
         ``(y, x)`` class codes on the plan's land-cover grid.
     config
         ``chips.classes``, ``chips.forbidden`` and ``aoi.candidate_purity`` (``chips.min_purity``
-        where that is empty).
+        where that is empty); with ``aoi.clip``, what lies beside the AOI's polygon is none, either.
 
     Returns
     -------
@@ -36,6 +37,9 @@ def candidate_classes(lulc: NDArray[np.uint8], plan: CubePlan, config: Config) -
     sample_px = lattice.geometry.window_px("sample", resolution)
     rules = land_cover_rules(columns, sample_px, config.chips, config.aoi.candidate_purity)
     broken = np.logical_or.reduce([found for _, found in rules])
+    if config.aoi.clip != "none":
+        outlines = footprints(lattice.geometry, plan.epsg, *lattice.corners())
+        broken |= outside(plan.aoi, outlines, config.aoi.clip)
     return np.where(broken, 0, columns["lulc"]).astype(np.uint8).reshape(lattice.shape)
 
 

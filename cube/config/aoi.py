@@ -29,6 +29,11 @@ class Aoi:
     id: str = ""
     """The feature's ``id``, if it has one."""
 
+    @property
+    def label(self) -> str:
+        """What people are shown of it."""
+        return aoi_label(self.index, self.name or self.id)
+
 
 def aoi_label(index: int, name: str = "") -> str:
     """Return what people are shown of an AOI: its number and, if it has one, its name.

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cube.retry import Lasting, NoConnection, Transient, why_unreachable
+from cube.retry import PROXY_LOGIN, PROXY_LOGIN_STATUS, Lasting, NoConnection, Transient, why_unreachable
 
 _MISSING_STATUS = frozenset({404, 410})
 _REFUSALS = frozenset({401, 403, 409})
@@ -134,6 +134,8 @@ def _judge_file(text: str) -> Failure:
 def _judge_status(status: int, text: str) -> Failure:
     if status in _MISSING_STATUS:
         return Failure(Verdict.LASTING, f"the file is missing (HTTP {status})", text)
+    if status == PROXY_LOGIN_STATUS:
+        return Failure(Verdict.UNREACHABLE, PROXY_LOGIN, text)
     if status in _REFUSALS:
         return Failure(Verdict.REFUSED, f"HTTP {status}", text)
     if status == _BEYOND_THE_END:

@@ -16,7 +16,16 @@ from urllib.parse import urlparse
 from cube.certificates import ca_bundle, distrust
 from cube.errors import ServiceError
 from cube.redaction import without_signature
-from cube.retry import TRANSIENT_STATUS, NoConnection, RetryPolicy, Transient, retry_after_s, why_unreachable
+from cube.retry import (
+    PROXY_LOGIN,
+    PROXY_LOGIN_STATUS,
+    TRANSIENT_STATUS,
+    NoConnection,
+    RetryPolicy,
+    Transient,
+    retry_after_s,
+    why_unreachable,
+)
 
 _MARGIN_S = 120.0
 """A token is renewed this long before it expires, or in the last third of a shorter life."""
@@ -130,6 +139,8 @@ def _fetch(account: str, container: str, policy: RetryPolicy) -> _Token:
             life = token.ttl()
             life = max(life - _MARGIN_S, life * 2 / 3, _SHORTEST_LIFE_S)
             return _Token(token.token, time.monotonic() + life)
+        if status == PROXY_LOGIN_STATUS:
+            raise NoConnection(PROXY_LOGIN)
         if status in TRANSIENT_STATUS:
             raise Transient(f"HTTP {status}", retry_after_s(answer.headers.get("Retry-After")))
         raise ServiceError(_refusal(account, container, status, has_key=bool(key)))

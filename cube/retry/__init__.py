@@ -10,10 +10,12 @@ from .policy import (
     Transient,
     retry_after_s,
 )
-from .services import why_unreachable
+from .services import PROXY_LOGIN, PROXY_LOGIN_STATUS, why_unreachable
 from .waiting import GivenUpError, IsGivenUp, heed, heeded, pause, stop_if_given_up
 
 __all__ = [
+    "PROXY_LOGIN",
+    "PROXY_LOGIN_STATUS",
     "TRANSIENT_STATUS",
     "GivenUpError",
     "IsGivenUp",

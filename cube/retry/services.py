@@ -20,14 +20,14 @@ _GROWTH = (2.0, 4.0)
 in all), and for one that has (it may come back; 100 s in all)."""
 _SAID_ONCE_S = 60.0
 
+PROXY_LOGIN_STATUS = 407
+PROXY_LOGIN = f"the proxy wants another login (HTTP {PROXY_LOGIN_STATUS}; look at HTTPS_PROXY)"
+"""What an answer of this status says: a proxy's own, whatever service was asked."""
 _WORDS = tuple(
     (re.compile(pattern, re.IGNORECASE), words)
     for pattern, words in (
         (r"resolve proxy", "the name of the proxy is not known"),
-        (
-            r"(?:tunnel|proxy).*\b407\b",
-            "the proxy wants another login (HTTP 407; look at HTTPS_PROXY)",
-        ),
+        (r"(?:tunnel|proxy).*\b407\b", PROXY_LOGIN),
         (
             r"resolve host|failed to resolve|getaddrinfo|name or service not known|NameResolution",
             "its name is not known",

@@ -27,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 _LOCK = ".lock"
 _RENEW_S = 20.0
 _STALE_S = 3 * _RENEW_S
+_THIS_RUN = uuid.uuid4().hex
+"""Tells this process from an earlier one of the same host and number."""
 
 
 @contextlib.contextmanager
@@ -194,6 +196,8 @@ class NamedLocks:
             here, process = record["host"] == socket.gethostname(), int(record["process"])
         except (ValueError, KeyError, TypeError):
             return False
+        if here and process == os.getpid():  # a container that starts again has the same host and number
+            return bool(record.get("run") == _THIS_RUN)
         if here:
             return _is_running(process)
         known, since = self._seen.get(name, (b"", 0.0))
@@ -265,7 +269,12 @@ def _is_running(process: int) -> bool:
 
 def _owner() -> bytes:
     """Return who holds the lock; new at every renewal."""
-    owner = {"host": socket.gethostname(), "process": os.getpid(), "renewal": uuid.uuid4().hex}
+    owner = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "run": _THIS_RUN,
+        "renewal": uuid.uuid4().hex,
+    }
     return json.dumps(owner).encode()
 
 

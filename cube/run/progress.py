@@ -36,6 +36,10 @@ class _PaceColumn(ProgressColumn):
         return Text(str(task.fields["pace"]))
 
 
+def _title(index: int, row: AoiStatus) -> str:
+    return f"AOI {aoi_label(index, row.name or row.id)}"
+
+
 @dataclass
 class _AoiBars:
     """A bar for all AOIs and one for each that is being built."""
@@ -44,6 +48,8 @@ class _AoiBars:
     title: str
     pace: AoiPace
     tasks: dict[int, TaskID] = field(default_factory=dict)
+    begun: dict[int, AoiStatus] = field(default_factory=dict)
+    """Rows of the AOIs that are being built."""
     logged_at: float = field(default_factory=_clock)
 
     def __call__(self, index: int, row: AoiStatus) -> None:
@@ -51,25 +57,25 @@ class _AoiBars:
         self.pace.note(index, row)
         building = row.status is AoiState.BUILDING
         if building:
+            self.begun[index] = row
             self._draw(index, row)
-        elif index in self.tasks:
-            self.bars.remove_task(self.tasks.pop(index))
+        else:
+            self.begun.pop(index, None)
+            if index in self.tasks:
+                self.bars.remove_task(self.tasks.pop(index))
         ended, total = len(self.pace.ended), self.pace.total
         self.bars.update(TaskID(0), completed=self.pace.done, done=f"{ended}/{total}")
         if not building:
             reason = f": {row.reason}" if row.reason else ""
-            label = aoi_label(index, row.name or row.id)
-            self._log_progress("aois", f"[{ended}/{total}] AOI {label} {row.status}{reason}")
+            self._log_progress("aois", f"[{ended}/{total}] {_title(index, row)} {row.status}{reason}")
         elif _clock() - self.logged_at > _LOG_EVERY_S:
-            shares = ", ".join(
-                f"AOI {aoi:06} {100 * done:.0f} %" for aoi, done in sorted(self.pace.shares.items())
-            )
+            rows = sorted(self.begun.items())
+            shares = ", ".join(f"{_title(aoi, row)} {100 * row.done:.0f} %" for aoi, row in rows)
             self._log_progress("progress", f"{ended} of {total} AOIs, and {shares}")
 
     def _draw(self, index: int, row: AoiStatus) -> None:
         if index not in self.tasks:
-            title = f"AOI {aoi_label(index, row.name or row.id)}"
-            self.tasks[index] = self.bars.add_task(escape(title), total=1.0, done="", pace="")
+            self.tasks[index] = self.bars.add_task(escape(_title(index, row)), total=1.0, done="", pace="")
         self.bars.update(self.tasks[index], completed=row.done, done=f"{100 * row.done:.0f} %")
 
     def _log_progress(self, kind: str, text: str) -> None:

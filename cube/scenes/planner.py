@@ -127,7 +127,7 @@ class _Planner:
                 scenes = [s for one in choice.acquisitions for s in one.scenes if not is_known(s)]
                 if scenes:
                     names = ", ".join(scene.id for scene in scenes)
-                    _LOG.warning("AOI %06d: %s: %s is not known of %s", self.aoi.index, key, fact, names)
+                    _LOG.warning("AOI %s: %s: %s is not known of %s", self.aoi.label, key, fact, names)
 
     def _asked_facts(self, key: str) -> Iterator[tuple[str, Callable[[Scene], bool]]]:
         settings, rule = self.config.sensors[key], self.config.table[key].choice
@@ -269,7 +269,8 @@ class _Planner:
         lost += [SceneOutcome(one.item_id, key, "", chosen=False, reason=str(one)) for one in unusable]
         self.unusable[key] = unusable
         if unusable and not usable and not all(one.other_mode for one in unusable):
-            raise UnusableError(self._diagnosis(key, target, spans))
+            items = frozenset(one.item_id for one in unusable)
+            raise UnusableError(key, self._diagnosis(key, target, spans), items)
         return list(scenes.values())
 
     def _why_no_candidate(self, scene: Scene, target: BaseGeometry) -> str:
@@ -307,7 +308,7 @@ class _Planner:
                 if name != source.profile and other.offers(key) and not any(errors(other.sensor(key))):
                     told = f"{told}; they are as the profile {name} has them: set {key}.catalog"
                     break
-        return f"{key}: {self.config.sensors[key].collection}: {told}"
+        return f"{self.config.sensors[key].collection}: {told}"
 
     def _search(
         self, key: str, target: BaseGeometry, spans: Iterable[TimeRange], fields: tuple[str, ...]

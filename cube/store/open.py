@@ -54,7 +54,7 @@ def find_cube(version: str | os.PathLike[str] | Folder, aoi: int | str, **option
     for row in rows:
         if row.get("cube") and aoi in (row["aoi_index"], row.get("name"), row.get("id")):
             return working / "cubes" / cube_folder(row["cube"])
-    raise CubeNotSealedError(f"{folder}: no cube of AOI {aoi} here; build it with build_cubes.py")
+    raise CubeNotSealedError(f"{folder}: no cube of AOI {aoi} here; build it with gelos-lc build")
 
 
 def open_cube(
@@ -95,7 +95,7 @@ def open_cube(
     folder = open_folder(path, options) if aoi is None else find_cube(path, aoi, **options)
     if not folder.exists(SEAL):
         raise CubeNotSealedError(
-            f"{folder}: no finished cube here; build it, or finish it, with build_cubes.py"
+            f"{folder}: no finished cube here; build it, or finish it, with gelos-lc build"
         )
     parent, _, name = folder.url.rstrip("/").rpartition("/")
     store = open_folder(parent or ".", folder.options).zarr_store(name, read_only=True)

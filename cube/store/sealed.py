@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import mapping
 
+from cube.config.aoi import aoi_label
 from cube.config.sensors import SENSORS, Sensor, SensorTable
 from cube.errors import StoreError
 from cube.run.layout import recipe_stem
@@ -119,6 +120,13 @@ class CubeInfo:
     sensors: Mapping[str, SensorInfo]
     not_fetched: tuple[str, ...] = ()
     """Names of the blocks whose imagery was left out."""
+    aoi_name: str = field(default="", compare=False)
+    """What a version calls the AOI, for messages; no part of the cube, which versions share."""
+
+    @property
+    def aoi_label(self) -> str:
+        """What people are shown of the AOI."""
+        return aoi_label(self.aoi_index, self.aoi_name)
 
     @property
     def name(self) -> str:
@@ -245,13 +253,13 @@ def _is_row(sensor: Sensor, recipe: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def reading(aoi_index: int, array: str) -> Iterator[None]:
-    """Turn what a decoder or the storage says of a chunk into one clear line."""
+def reading(aoi: str, array: str) -> Iterator[None]:
+    """Turn what a decoder or the storage says of a chunk into one clear line; `aoi` is a label."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise StoreError(f"AOI {aoi_index}: {array}: cannot be read ({why}); {_START_OVER}") from error
+        raise StoreError(f"AOI {aoi}: {array}: cannot be read ({why}); {_START_OVER}") from error
 
 
 @dataclass(frozen=True)
@@ -261,13 +269,14 @@ class BlockDigests:
     Examples
     --------
     >>> block = Block("dem", 0, 0, 0, 1, 1)
-    >>> digests = BlockDigests(3, {"dem-0-0-0": {"elevation": "0" * 64}})
+    >>> digests = BlockDigests("000003", {"dem-0-0-0": {"elevation": "0" * 64}})
     >>> digests.check(block, "elevation", np.zeros((1, 1)))
     Traceback (most recent call last):
-    cube.errors.StoreError: AOI 3: dem/elevation block dem-0-0-0 differs from what was written; ...
+    cube.errors.StoreError: AOI 000003: dem/elevation block dem-0-0-0 differs from ...
     """
 
-    aoi_index: int
+    aoi: str
+    """What people are shown of the AOI."""
     by_block: Mapping[str, Mapping[str, str]]
 
     def check(self, block: Block, band: str, values: NDArray[Any]) -> None:
@@ -283,7 +292,7 @@ class BlockDigests:
             return
         if hashlib.sha256(np.ascontiguousarray(values).data).hexdigest() != expected:
             raise StoreError(
-                f"AOI {self.aoi_index}: {block.sensor}/{band} block {block.name} differs from what was "
+                f"AOI {self.aoi}: {block.sensor}/{band} block {block.name} differs from what was "
                 f"written; {_START_OVER}"
             )
 
@@ -296,16 +305,15 @@ def read_block_digests(blocks: Folder, info: CubeInfo) -> BlockDigests:
     StoreError
         If the record cannot be read.
     """
-    name, aoi_index = f"{info.name}.json", info.aoi_index
+    name, aoi = f"{info.name}.json", info.aoi_label
     try:
         records = json.loads(blocks.read(name))
-        return BlockDigests(aoi_index, {block: dict(one["digests"]) for block, one in records.items()})
+        return BlockDigests(aoi, {block: dict(one["digests"]) for block, one in records.items()})
     except FileNotFoundError:
-        return BlockDigests(aoi_index, {})
+        return BlockDigests(aoi, {})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
-            f"AOI {aoi_index}: {blocks}/{name}: cannot be read ({type(error).__name__}: {error}); "
-            + _START_OVER
+            f"AOI {aoi}: {blocks}/{name}: cannot be read ({type(error).__name__}: {error}); " + _START_OVER
         ) from None
 
 

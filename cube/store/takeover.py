@@ -109,7 +109,7 @@ def _record_cubes(root: Folder, cubes: dict[str, str]) -> None:
         return
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{root}/{AOI_METADATA}: cannot be read ({error}); run build_cubes.py again"
+            f"{root}/{AOI_METADATA}: cannot be read ({error}); run gelos-lc build again"
         ) from None
     root.write(AOI_METADATA, json.dumps(document, separators=(",", ":")).encode())
 

@@ -8,7 +8,7 @@ import io
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,7 +90,8 @@ def _check_chip(task: ChipTask, files: WatchedFiles, recipe: Recipe | None) -> F
     findings = Findings()
     spectra: dict[tuple[str, int], Edges] = {}
     digests: set[bytes] = set()
-    for name, expected in task.files:
+    classes = {int(task.row["lulc"])} if task.row is not None else set[int]()
+    for name, expected in sorted(task.files, key=_classes_first):
         what = None if recipe is None or task.row is None else _ChipFile.of(name, task.row, recipe)
         try:
             data = files.read(name, MOST_BYTES if what is None else what.most_bytes)
@@ -100,10 +101,12 @@ def _check_chip(task: ChipTask, files: WatchedFiles, recipe: Recipe | None) -> F
         wrong = [SUM_DIFFERS] if sha256(data) != expected else []
         if what is not None and task.row is not None and recipe is not None:
             with _unraisable_errors_hidden() if wrong else contextlib.nullcontext():
-                found, values = _file_problems(name, data, what, task.row, recipe)
+                found, values = _file_problems(name, data, what, task.row, recipe, classes)
             wrong += found
             if values is not None and not wrong:
                 kinds = _band_kinds(what.sensor, recipe)
+                if what.sensor == "lulc":
+                    classes.update(np.unique(values).tolist())
                 if kinds <= _NEVER_FLAT:
                     # Day after day.
                     may_repeat = CLASS_NAMES[int(task.row["lulc"])] in _MAY_BE_LEVEL
@@ -118,6 +121,11 @@ def _check_chip(task: ChipTask, files: WatchedFiles, recipe: Recipe | None) -> F
             findings.faults.append(Fault(name, "; ".join(wrong)))
     _add_alignments(spectra, findings)
     return findings
+
+
+def _classes_first(file: tuple[str, str]) -> tuple[bool, str]:
+    """Sort a chip's land cover before what is judged by it."""
+    return not file[0].startswith("lulc_"), file[0]
 
 
 def _image_digest(sensor: str, values: NDArray[Any]) -> bytes:
@@ -163,9 +171,17 @@ class _ChipFile:
 
 
 def _file_problems(
-    name: str, data: bytes, what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
+    name: str,
+    data: bytes,
+    what: _ChipFile,
+    row: Mapping[str, Any],
+    recipe: Recipe,
+    classes: Collection[int],
 ) -> tuple[list[str], NDArray[Any] | None]:
-    """Say what is wrong with a file; return a raster's pixels, but for masks, if they are read."""
+    """Say what is wrong with a file; return a raster's pixels, but for masks, if they are read.
+
+    `classes` are those in all of the chip: it may show a lake beside its sample window.
+    """
     if not data:  # rasterio would take it for a raster that is to be written
         return ["is empty"], None
     if name.endswith(".png"):
@@ -182,7 +198,7 @@ def _file_problems(
     except (RasterioError, ValueError, MemoryError):
         return ["is not a raster that can be read"], None
     count = len(recipe.image_bands(what.sensor))
-    wrong = _value_problems(values[:count], what, row, recipe)
+    wrong = _value_problems(values[:count], what, row, recipe, classes)
     wrong += mask_problems(values, what.sensor, what.index, row, recipe)
     return wrong, values[:count]
 
@@ -258,7 +274,11 @@ def _origin_problems(
 
 
 def _value_problems(
-    values: NDArray[Any], what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
+    values: NDArray[Any],
+    what: _ChipFile,
+    row: Mapping[str, Any],
+    recipe: Recipe,
+    classes: Collection[int],
 ) -> list[str]:
     key, spec = what.sensor, what.spec
     if key == "lulc":
@@ -270,7 +290,7 @@ def _value_problems(
         wrong.append(f"{missing.mean():.1%} of it has no data")
     kinds = _band_kinds(key, recipe)
     may_be_flat = kinds == {BandKind.CLASSES} or (
-        kinds == {BandKind.ELEVATION} and CLASS_NAMES[int(row["lulc"])] in _MAY_BE_LEVEL
+        kinds == {BandKind.ELEVATION} and any(CLASS_NAMES.get(code) in _MAY_BE_LEVEL for code in classes)
     )
     seen = values[:, ~missing] if missing.any() else values.reshape(len(values), -1)
     if not may_be_flat and (seen.size == 0 or not (seen != seen[:, :1]).any()):

@@ -22,6 +22,7 @@ from cube.build.aoi_rows import AoiRows
 from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.config.reading import load_config
+from cube.errors import ConfigError
 from cube.run.layout import Layout
 from cube.run.status import AoiState, StatusBoard
 from cube.store.open import open_cube
@@ -74,7 +75,7 @@ def test_clip_agrees_with_a_recount(tmp_path: Path, clip: str) -> None:
 
 
 def test_clip_across_the_antimeridian() -> None:
-    from chipping.footprints import footprints, outside
+    from cube.windows.footprints import footprints, outside
     from cube.windows.lattice import WindowGeometry
 
     geometry = WindowGeometry(480, 480, 480)
@@ -109,9 +110,11 @@ def test_names_are_in_every_table_log_line_tracker_and_report(
         assert set(tracker["aoi_id"].astype(str)) == {"007"}
     [area_row] = json.loads((folder / "aois.geojson").read_text())["features"]
     assert (area_row["properties"]["name"], area_row["properties"]["id"]) == ("Łódź [old] town", "007")
-    assert "0 (Łódź [old] town)" in (folder / "report.html").read_text()
+    assert "<td>0 (Łódź [old] town)</td>" in (folder / "report.html").read_text()
     assert re.search(r"aoi_name.*what the list of areas calls it", (folder / "README.md").read_text())
     assert [str(fault) for fault in verify(folder) if not fault.warning] == []
+    with pytest.raises(ConfigError, match=r"^AOI 000000 \(Łódź \[old\] town\): its cube was built with"):
+        chip(load_config(config.path, ["s2l2a.harmonize=false"]))
 
 
 def test_areas_without_names_add_no_column(tmp_path: Path) -> None:

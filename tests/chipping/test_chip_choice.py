@@ -25,7 +25,6 @@ from pyproj import Transformer
 
 from chipping.chip import chip, engine_for, score_cubes
 from chipping.choose import ScoreSet, choose
-from chipping.footprints import footprints, near_pairs
 from chipping.masks import MaskSettings
 from chipping.scores import ScoreTable
 from chipping.sweep import parse_grid, sweep, sweep_scores
@@ -42,6 +41,7 @@ from cube.run.thread_engine import ThreadEngine
 from cube.store.sealed import CubeInfo, SensorInfo
 from cube.store.write import seal
 from cube.testing.cubes import plan_from_times
+from cube.windows.footprints import footprints, near_pairs
 from cube.windows.grid import Bounds
 from cube.windows.landcover import land_cover_columns, pixels_needed
 from cube.windows.lattice import WindowGeometry, WindowLattice

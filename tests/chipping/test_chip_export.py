@@ -430,7 +430,7 @@ def test_a_cube_that_the_config_no_longer_stands_for_is_refused(
     write_clean_cube(make_config(tmp_path), aoi_index=3)
     with pytest.raises(ConfigError) as caught:
         chip(load_config(tmp_path / "config.yaml", [override]))
-    assert str(caught.value).startswith(f"AOI 3: its cube was built with {said}; build it again")
+    assert str(caught.value).startswith(f"AOI 000003: its cube was built with {said}; build it again")
     assert not (version_folder(make_config(tmp_path)) / "scores").exists()
 
 
@@ -458,7 +458,7 @@ def test_only_cubes_of_aois_that_are_wanted_and_built_are_read(tmp_path: Path) -
     assert {row["aoi_index"] for row in rows_of(config)} == {"1"}
     metadata.write_text("[1]")
     with pytest.raises(
-        StoreError, match=r"aoi_metadata.geojson: cannot be read .*; run build_cubes.py again"
+        StoreError, match=r"aoi_metadata.geojson: cannot be read .*; run gelos-lc build again"
     ):
         chip(config)
     (tmp_path / "aoi.geojson").unlink()

@@ -297,7 +297,7 @@ def test_pixels_that_are_not_what_was_written_are_noticed(tmp_path: Path, array:
     with pytest.raises(StoreError) as caught:
         score_cubes(config, ThreadEngine(1))
     assert str(caught.value) == (
-        f"AOI 0: {array} block {block} differs from what was written; delete its cube, and build it again"
+        f"AOI 000000: {array} block {block} differs from what was written; delete its cube, and build it again"
     )
 
 
@@ -321,7 +321,7 @@ def test_a_chunk_that_was_cut_off_is_one_line(tmp_path: Path, array: str) -> Non
         return str(caught.value)
 
     text = said(lambda: score_cubes(make_config(tmp_path, stride=240), ThreadEngine(1)))
-    assert text.startswith(f"AOI 0: {array}: cannot be read (")
+    assert text.startswith(f"AOI 000000: {array}: cannot be read (")
     assert "\n" not in text
     if array != "lc2l2/qa_pixel":  # masks are not exported
         assert said(lambda: chip(make_config(tmp_path), ThreadEngine(1))) == text
@@ -335,7 +335,7 @@ def test_a_record_of_blocks_that_cannot_be_read_is_one_line(tmp_path: Path) -> N
     record.parent.mkdir()
     for text in ("[1]", "{", '{"lulc-0-0-0": 1}'):
         record.write_text(text)
-        with pytest.raises(StoreError, match=rf"AOI 0: .*{record.name}: cannot be read"):
+        with pytest.raises(StoreError, match=rf"AOI 000000: .*{record.name}: cannot be read"):
             score_cubes(config, ThreadEngine(1))
 
 

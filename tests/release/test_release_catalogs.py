@@ -26,6 +26,8 @@ from cube.config.models import Config
 from cube.config.sensors import SENSORS
 from release import open_release, svg, tracker
 from release.card import make_card
+from release.catalogs import make_catalogs
+from release.recipe import parse_recipe
 from release.select import Selection
 from release.tracker import GELOS_FIELDS, read_metadata, read_tracker, to_csv
 
@@ -89,6 +91,47 @@ def test_stac_says_where_and_what_each_raster_is(folder: Path, items: list[dict[
             "B04",
             "B08",
         ]
+
+
+def test_stac_says_how_each_image_was_taken(folder: Path) -> None:
+    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
+    recipe = parse_recipe((folder / "config.json").read_bytes())
+    table["s2l2a_sun_elevations"] = [f"24.6,{50 + number}" for number in range(len(table))]
+    table["s2l2a_cloud_shares"] = "0,0.25"
+    table["s1rtc_orbit_states"] = "descending,ascending"
+    table["lc2l2_sun_azimuths"] = ["161.05,"] + ["161.05,150"] * (len(table) - 1)
+    sums = dict.fromkeys((f"gelos_chip_tracker.{end}" for end in ("csv", "geojson", "parquet")), "0")
+    data = make_catalogs(table, recipe, sums)["items.parquet"]
+    items = list(stac_geoparquet.arrow.stac_table_to_items(pq.read_table(io.BytesIO(data))))
+    for number, item in enumerate(items):
+        validate_dict(core(item))
+        extensions = " ".join(item["stac_extensions"])
+        assert "/view/v" in extensions
+        assert "/sat/v" in extensions
+        known = {
+            (name, key): value
+            for name, asset in item["assets"].items()
+            for key, value in asset.items()
+            if key.startswith(("view:", "sat:", "gelos:"))
+        }
+        assert known == {
+            ("s2l2a_1", "view:sun_elevation"): 24.6,
+            ("s2l2a_2", "view:sun_elevation"): 50.0 + number,
+            ("s2l2a_1", "gelos:cloud_share"): 0.0,
+            ("s2l2a_2", "gelos:cloud_share"): 0.25,
+            ("s1rtc_1", "sat:orbit_state"): "descending",
+            ("s1rtc_2", "sat:orbit_state"): "ascending",
+            ("lc2l2_1", "view:sun_azimuth"): 161.05,  # of the second range not every chip's is known
+        }
+        # The extensions' schemas want one of their properties on the item.
+        properties = item["properties"]
+        assert (properties["view:sun_elevation"], properties["sat:orbit_state"]) == (24.6, "descending")
+
+
+def test_stac_of_images_of_which_nothing_is_known_claims_nothing(items: list[dict[str, Any]]) -> None:
+    for item in items:
+        assert not [name for name in item["stac_extensions"] if "/view/" in name or "/sat/" in name]
+        assert not [name for asset in item["assets"].values() for name in asset if "view:" in name]
 
 
 @pytest.mark.filterwarnings("ignore:ConjunctiveGraph:DeprecationWarning")  # of mlcroissant's own rdflib

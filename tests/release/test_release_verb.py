@@ -184,7 +184,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     raster.write_bytes(data[:100])
     assert message().startswith(f"chip {cell.name}: s2l2a_20230115.tif is not what its chip.json says")
     raster.unlink()
-    assert f"{cell.name}/s2l2a_20230115.tif is missing; run chip.py again" in message()
+    assert f"{cell.name}/s2l2a_20230115.tif is missing; run gelos-lc chip again" in message()
     raster.write_bytes(data)
     facts = json.loads((cell / "chip.json").read_text())
     for text in ("{}", "[1]", json.dumps({**facts, "sensors": [1]})):
@@ -193,7 +193,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     for digest in ("abcd", "", "zz" * 32, None):
         text = json.dumps({**facts, "files": {**facts["files"], "dem.tif": digest}})
         (cell / "chip.json").write_text(text)
-        assert message() == f"chip {cell.name}: chip.json has no sha256 of dem.tif; run chip.py again"
+        assert message() == f"chip {cell.name}: chip.json has no sha256 of dem.tif; run gelos-lc chip again"
     moved = [edge + 10 for edge in facts["bounds"]]
     dates = {**facts["sensors"], "lc2l2": {"dates": ["20230121", "20230501"]}}
     for name, value, said in (
@@ -221,7 +221,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     metadata.write_text("")
     assert "not a table" in message()
     metadata.unlink()
-    assert message().endswith("chip_metadata.csv: not there; run chip.py first")
+    assert message().endswith("chip_metadata.csv: not there; run gelos-lc chip first")
 
 
 def test_without_chips_no_output_folder_is_made(tmp_path: Path) -> None:
@@ -236,7 +236,8 @@ def test_chips_of_another_config_are_refused(tmp_path: Path) -> None:
     working_folder(tmp_path, land)
     config = write_config(tmp_path, land, {"s2l2a.dtype": "float32"})
     with pytest.raises(
-        ReleaseError, match=r"s2l2a_20230115.tif: found .*int16.*expected .*float32.*; run chip.py again"
+        ReleaseError,
+        match=r"s2l2a_20230115.tif: found .*int16.*expected .*float32.*; run gelos-lc chip again",
     ):
         make_release(config)
 

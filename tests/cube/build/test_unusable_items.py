@@ -158,9 +158,38 @@ def test_a_change_of_all_items_builds_or_is_told_in_one_line(
     for command in (plan_command, build_command):
         with pytest.raises(SystemExit) as ended:
             command.main(["-c", str(path)], standalone_mode=True)
-        lines = [line for line in capfd.readouterr().err.splitlines() if "unusable" in line]
+        out, err = capfd.readouterr()
         assert ended.value.code == 3
-        assert len(lines) == 1, lines
-        [line] = lines
-        assert f"{mutation.sensor}: {mutation.collection}: " in line
-        assert line.endswith(f" unusable: {mutation.words}"), line
+        lines = [line for line in err.splitlines() if "unusable" in line]
+        told = f"{mutation.sensor}: {mutation.collection}: "
+        if mutation.sensor != "lulc":
+            assert len(lines) == 1, err
+            assert told in lines[0]
+            assert lines[0].endswith(f" unusable: {mutation.words}")
+        elif command is plan_command:
+            assert "unusable" in out
+        else:  # there are too few items to blame the catalog: each area fails by itself
+            assert len(lines) == 2, err
+            assert all(f"failed: {told}" in line for line in lines)
+            assert all(f" unusable: {mutation.words} (item " in line for line in lines)
+
+
+def test_a_broken_item_of_one_area_costs_no_other(
+    sample_archive: Archive, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first area's only land-cover item is broken; the other's, of another zone, is not."""
+    mutation = Mutation(
+        "lulc", LULC, lambda item: item["assets"]["data"].pop("href") if item["id"] == "33U-2023" else None
+    )
+    path = write_config(tmp_path, sample_archive, mutation)
+    with pytest.raises(SystemExit) as ended:
+        build_command.main(["-c", str(path), "--set", "aoi.include_indices=[0, 4]"], standalone_mode=True)
+    assert ended.value.code == 3
+    rows = {
+        feature["properties"]["aoi_index"]: feature["properties"]
+        for feature in json.loads((tmp_path / "w" / "v" / "aoi_metadata.geojson").read_text())["features"]
+    }
+    assert (rows[0]["status"], rows[4]["status"]) == ("failed", "built")
+    assert rows[0]["reason"] == (f"lulc: {LULC}: 1 found, 1 unusable: no asset 'data' (item 33U-2023)"), (
+        capfd.readouterr().err
+    )

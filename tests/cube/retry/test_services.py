@@ -7,13 +7,16 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from planetary_computer import settings
 
 from cube.config.models import CatalogConfig
 from cube.errors import ServiceError
 from cube.pixels.failures import Verdict, judge
+from cube.pixels.signing import token_for
 from cube.retry import (
     GivenUpError,
     Lasting,
@@ -159,6 +162,7 @@ def test_what_requests_says_is_understood(closed_port: int) -> None:
             None,
             Verdict.UNREACHABLE,
         ),
+        ("HTTP response code: 407", 407, Verdict.UNREACHABLE),
         ("CURL error: Recv failure: Connection reset by peer", None, Verdict.PASSING),
         ("CURL error: Operation too slow. Less than 1000 bytes/sec", None, Verdict.PASSING),
         ("'/vsicurl/x' not recognized as being in a supported file format.", None, Verdict.LASTING),
@@ -172,3 +176,32 @@ def test_failed_reads_are_judged(text: str, status: int | None, verdict: Verdict
     assert judge(text, status).verdict is verdict
     if verdict in {Verdict.LASTING, Verdict.CUT_SHORT} and status is None:
         assert judge(text, broke_off=True).verdict is Verdict.PASSING
+
+
+def test_a_token_behind_a_proxy_that_wants_a_login_is_the_proxys_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No account of the service's would mend it."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(407)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PC_SDK_SAS_URL", f"http://127.0.0.1:{server.server_port}/token")
+        monkeypatch.setattr(settings.Settings, "get", classmethod(lambda cls: cls()))
+        policy = RetryPolicy(8, wait_s=0.01, longest_wait_s=0.01)
+        href = "https://account407.blob.core.windows.net/container/a.tif"
+        with pytest.raises(ServiceError) as refused:
+            token_for(href, stale=None, policy=policy)
+        server.shutdown()
+    assert "the proxy wants another login (HTTP 407; look at HTTPS_PROXY), 5 times in a row" in str(
+        refused.value
+    )
+    assert "account may be needed" not in str(refused.value)

@@ -152,6 +152,15 @@ def test_the_lock_of_another_users_process_is_respected(monkeypatch: pytest.Monk
         pass
 
 
+def test_a_container_that_starts_again_is_not_kept_out_by_itself() -> None:
+    """Killed and started again, it has its old host name, and often its old process number."""
+    folder = open_folder("memory://again")
+    owner = {"host": socket.gethostname(), "process": os.getpid(), "run": "an earlier one", "renewal": "a"}
+    folder.write(".lock", json.dumps(owner).encode())
+    with lock.hold(folder), pytest.raises(BusyError), lock.hold(folder):  # and now it is held
+        pass
+
+
 def test_a_lock_of_another_host_is_stale_once_it_is_not_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = open_folder("memory://stale")
     monkeypatch.setattr(lock, "_STALE_S", 0.05)

@@ -328,6 +328,8 @@ def test_every_recorded_item_parses_or_is_refused_with_a_reason(shared: Path) ->
         ("?Expires=1&Signature=ab12", ""),
         ("?GoogleAccessId=a&X-Goog-Signature=ab12", ""),
         ("?token=ab12", ""),
+        ("?subscription-key=ab12", ""),
+        ("?v=1&apikey=ab12", ""),
         ("?versionId=7", "?versionId=7"),
     ],
 )

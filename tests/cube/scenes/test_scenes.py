@@ -453,7 +453,7 @@ def test_items_of_another_profile_are_recognised() -> None:
         plan_aoi(Aoi(0, shape(item["geometry"])), config_of_sentinel_2(Q1), FileCatalog([item]))
     assert str(caught.value) == (
         "s2l2a: sentinel-2-l2a: 1 found, 1 unusable: no asset 'B01'; they are as the profile earth-search "
-        "has them: set s2l2a.catalog"
+        f"has them: set s2l2a.catalog (item {item['id']})"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
+from shapely import Polygon, box, transform
+from shapely.geometry.base import BaseGeometry
 
 from cube.build.prefilter import candidate_classes, count_candidates, needed_blocks
 from cube.config.models import Config
@@ -40,6 +44,11 @@ def config_of(folder: Path, **sections: dict[str, object]) -> Config:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(record))
     return load_config(path)
+
+
+def project_back(area: Polygon) -> BaseGeometry:
+    to_lonlat = Transformer.from_crs(32632, 4326, always_xy=True)
+    return transform(area.segmentize(100), to_lonlat.transform, interleaved=False)
 
 
 def plan_of(config: Config, side_m: int) -> CubePlan:
@@ -82,6 +91,20 @@ def test_a_box_without_windows_has_no_candidates(tmp_path: Path) -> None:
     classes = candidate_classes(np.full((96, 96), 5, np.uint8), plan_of(config, 960), config)
     assert classes.size == 0
     assert needed_blocks(classes, plan_of(config, 960), config) == set()
+
+
+@pytest.mark.parametrize("clip", ["none", "centre", "whole"])
+def test_what_a_clip_cuts_off_is_no_candidate(tmp_path: Path, clip: str) -> None:
+    config = config_of(tmp_path, aoi={"clip": clip}, chips={"min_purity": 1.0})
+    plan = plan_of(config, 34_560)
+    strip = box(479_900, 5_990_300, 481_500, 6_025_100)  # 1.56 windows wide
+    plan = dataclasses.replace(plan, aoi=project_back(strip))
+    classes = candidate_classes(np.full((3456, 3456), 5, np.uint8), plan, config)
+    columns = {"none": 36, "centre": 2, "whole": 1}[clip]
+    assert (classes[1:-1] > 0).sum(axis=1).tolist() == [columns] * 34
+    few = needed_blocks(classes, plan, config)
+    assert few == {block.name for block in plan.blocks("lc2l2") if clip == "none" or block.col == 0}
+    assert clip == "none" or len(few) < len(plan.blocks("lc2l2"))
 
 
 @pytest.mark.parametrize(

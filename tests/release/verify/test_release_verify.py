@@ -119,6 +119,26 @@ def test_a_shift_of_one_pixel(copy: Path) -> None:
     only(verify(copy), path.name, "place is")
 
 
+def _values_of(path: Path) -> np.ndarray:
+    with rasterio.open(path) as raster:
+        return np.asarray(raster.read())
+
+
+def test_heights_may_be_level_where_a_chip_shows_water(copy: Path) -> None:
+    """Height models are flattened at lakes, and a chip may show one beside what it is kept for."""
+    chips = sorted(copy.glob("lulc_*.tif"))
+    classes = next(path for path in chips if not np.isin(_values_of(path), [1, 4, 9]).any())
+    heights = copy / classes.name.replace("lulc", "dem")
+    rewrite_raster(heights, values=np.full_like(_values_of(heights), 487.5))
+    reseal(copy)
+    only(verify(copy), heights.name, "is black or constant (487.5)")
+    values = _values_of(classes)
+    values[0, 0, 0] = 1  # beside the sample window
+    rewrite_raster(classes, values=values)
+    reseal(copy)
+    assert verify(copy) == []
+
+
 def test_a_black_patch(copy: Path) -> None:
     path = copy / "s2l2a_000004_20230115.tif"
     with rasterio.open(path) as raster:

@@ -10,8 +10,8 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from cube.windows.lattice import WindowGeometry
-from cube.windows.projection import eastward, to_lonlat
+from .lattice import WindowGeometry
+from .projection import eastward, to_lonlat
 
 _MOST_SHARED = 0.1
 """Of two chips in different zones that share more of their area than this, one has to go."""
