@@ -45,7 +45,7 @@ def placement_of(source: rasterio.DatasetReader, scene: Scene, asset: AssetRef) 
     ------
     Refused
         If neither says it, if the item's transform is of another number of pixels, or if the file
-        comes to lie elsewhere than the item's footprint.
+        comes to lie elsewhere than the item's footprint, and the item's transform denies it, too.
     """
     gcps, gcps_crs = source.gcps
     if gcps and gcps_crs is not None and (source.crs is None or source.transform.is_identity):
@@ -65,15 +65,26 @@ def placement_of(source: rasterio.DatasetReader, scene: Scene, asset: AssetRef) 
             )
         transform = Affine(*asset.transform)
         by_item.append("transform")
-    if not _lies_at(scene, crs, transform, source.shape):
+    place = Placement(crs, transform, by_item=",".join(by_item))
+    if transform.is_degenerate or not (_agrees(asset, place) or _lies_at(scene, place, source.shape)):
         raise Refused("its CRS and geotransform put the file elsewhere than its item's footprint")
-    return Placement(crs, transform, by_item=",".join(by_item))
+    return place
 
 
-def _lies_at(scene: Scene, crs: CRS, transform: Affine, shape: tuple[int, int]) -> bool:
-    """Tell whether a file lies where its item's footprint does, both taken for boxes of pixels."""
-    if transform.is_degenerate:
+def _agrees(asset: AssetRef, place: Placement) -> bool:
+    """Tell whether an item's own transform puts its file where the file does, to the pixel."""
+    if asset.transform is None or asset.epsg != place.crs.to_epsg():
         return False
+    there, here = Affine(*asset.transform), place.transform
+    pixels = (there.a, there.b, there.d, there.e), (here.a, here.b, here.d, here.e)
+    origins = (there.c, there.f), (here.c, here.f)
+    step = max(map(abs, pixels[1]))
+    return np.allclose(*pixels, rtol=1e-6, atol=0) and np.allclose(*origins, rtol=0, atol=step)
+
+
+def _lies_at(scene: Scene, place: Placement, shape: tuple[int, int]) -> bool:
+    """Tell whether a file lies where its item's footprint does, both taken for boxes of pixels."""
+    crs, transform = place.crs, place.transform
     lonlat = get_coordinates(scene.geometry)
     x, y = from_lonlat(str(crs)).transform(*lonlat.T)
     columns, rows = apply_affine(~transform, x, y)

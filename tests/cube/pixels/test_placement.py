@@ -89,7 +89,7 @@ def test_the_files_own_word_counts_where_it_has_one(tmp_path: Path) -> None:
     scene, notes = scene_of(tmp_path / "a.tif", GRID), ReadNotes()
     elsewhere = changed(scene, epsg=NEIGHBOUR, transform=(10.0, 0.0, 0.0, 0.0, -10.0, 0.0))
     np.testing.assert_array_equal(read(elsewhere, notes), codes(GRID))
-    assert notes.to_json() == {}
+    assert notes.placed_by_item == set()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,14 @@ def test_a_file_that_lies_elsewhere_than_its_item_is_lost(tmp_path: Path, place:
     with pytest.raises(LostSceneError) as lost:
         read(scene)
     assert lost.value.cause == "its CRS and geotransform put the file elsewhere than its item's footprint"
+
+
+def test_a_footprint_that_neither_file_nor_transform_agrees_with_is_not_believed(tmp_path: Path) -> None:
+    scene = scene_of(tmp_path / "a.tif", GRID)
+    away = replace(scene, geometry=box(100, 10, 101, 11))
+    np.testing.assert_array_equal(read(away), codes(GRID))
+    with pytest.raises(LostSceneError, match="elsewhere than its item's footprint"):
+        read(changed(away, transform=None))
 
 
 def test_a_rotated_file_is_warped_as_gdal_does(tmp_path: Path) -> None:
