@@ -181,7 +181,7 @@ class NamedLocks:
         except (ValueError, KeyError, TypeError):
             return False
         if here and process == os.getpid():  # a container that starts again has the same host and number
-            return record.get("run") == _THIS_RUN
+            return bool(record.get("run") == _THIS_RUN)
         if here:
             return _is_running(process)
         known, since = self._seen.get(name, (b"", 0.0))
