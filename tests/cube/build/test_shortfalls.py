@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import zarr
 
-from cube.build.commands import _print_summary
+from cube.build.commands import print_summary
 from cube.build.plans import plan_cubes
 from cube.build.run import build_cubes
 from cube.config.models import Config
@@ -85,7 +85,7 @@ def test_a_date_without_its_pixels_is_sealed_with_a_word(
         summary = build_cubes(config, ThreadEngine(2))
         row = summary.rows[AOI]
         assert (summary.exit_code, row.status) == (0, AoiState.BUILT)
-        _print_summary(summary)
+        print_summary(summary)
         out = capsys.readouterr().out
         if not words:
             assert row.reason == ""
