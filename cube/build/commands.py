@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,8 +103,6 @@ def init_command(aois: str, output: str, year: int) -> int:
     AOIS holds polygons, in GeoJSON, GeoPackage, GeoParquet, Shapefile, FlatGeobuf or KML. They are
     checked, sizes of chips are proposed, and it is said what the areas would cost. No network.
     """
-    from pathlib import Path
-
     from cube.errors import GelosError
 
     from .new_config import write_config
@@ -117,12 +116,22 @@ def init_command(aois: str, output: str, year: int) -> int:
     return 0
 
 
-@verb("plan", "gelos-lc plan -c configs/demo.yaml", "gelos-lc plan -c configs/demo.yaml --aoi 0 1")
+@verb(
+    "plan",
+    "gelos-lc plan -c configs/demo.yaml",
+    "gelos-lc plan -c configs/demo.yaml --aoi 0 1 --geojson plan.geojson",
+)
 @config_options
 @_AOI_OPTION
-def plan_command(common: CommonOptions, aoi: tuple[str, ...]) -> int:
+@click.option(
+    "--geojson",
+    type=UserPath(path_type=Path),
+    metavar="FILE",
+    help="Also write extents, tiles, orbits, paths and scenes there, for a GIS.",
+)
+def plan_command(common: CommonOptions, aoi: tuple[str, ...], geojson: Path | None) -> int:
     """Show scenes, sizes and time of every AOI."""
-    return run_plan(common, aoi)
+    return run_plan(common, aoi, geojson)
 
 
 @verb(
@@ -216,13 +225,13 @@ def run_prune(config: Config, *, remove: bool) -> int:
     return 0
 
 
-def run_plan(common: CommonOptions, aoi: tuple[str, ...]) -> int:
+def run_plan(common: CommonOptions, aoi: tuple[str, ...], geojson: Path | None = None) -> int:
     """Print what the cubes of AOIs would take (none named: of all); returns the exit code."""
 
     def show(config: Config) -> int:
         from .plan_table import print_plans
 
-        return print_plans(config, aoi, bars=common.bars)
+        return print_plans(config, aoi, bars=common.bars, geojson=geojson)
 
     return run_verb("plan", common, show, keep_log=False)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 from cube.config.models import Config, Extent
 from cube.errors import GelosError, ReadError
 from cube.run.command import EXIT_FAILED, print_table
 from cube.run.layout import Layout
 from cube.run.progress import draw_steps
+from cube.run.storage import disk_errors
 from cube.scenes.estimate import MODEL, Cost, estimate_cost
 from cube.scenes.plan import CubePlan
 
+from .plan_map import feature_collection, plan_feature
 from .plans import candidates_of, plan_cubes, wanted_aois
 
 _COLUMNS = [
@@ -27,8 +31,15 @@ _COLUMNS = [
 ]
 
 
-def print_plans(config: Config, only: Sequence[int | str] = (), *, bars: bool = True) -> int:
+def print_plans(
+    config: Config, only: Sequence[int | str] = (), *, bars: bool = True, geojson: Path | None = None
+) -> int:
     """Plan AOIs (none named: all), and print what their cubes would take; nothing is built or kept.
+
+    Parameters
+    ----------
+    geojson
+        A file to write the plans to, as features.
 
     Returns
     -------
@@ -36,6 +47,7 @@ def print_plans(config: Config, only: Sequence[int | str] = (), *, bars: bool = 
         An exit code: 3 if the catalog, or some land cover, could not be read.
     """
     rows: list[list[object]] = []
+    features: list[dict[str, Any]] = []
     total, candidates, failed = Cost(), Counter[str](), False
     count = len(wanted_aois(config, only=only))
     with draw_steps(bars=bars) as report:
@@ -46,7 +58,10 @@ def print_plans(config: Config, only: Sequence[int | str] = (), *, bars: bool = 
                 cost = estimate_cost(outcome)
                 total, candidates = total + cost, candidates + Counter(found)
                 rows.append([name, *_planned_cells(outcome, cost, found)])
+                features.append(plan_feature(aoi, outcome, found))
             else:
+                assert not isinstance(found, dict)
+                features.append(plan_feature(aoi, found))
                 rows.append([name, "", "", "", "", "", str(found)])
                 failed = failed or isinstance(found, GelosError)
             report("plans", len(rows), count)
@@ -57,6 +72,11 @@ def print_plans(config: Config, only: Sequence[int | str] = (), *, bars: bool = 
         + (_by_class(candidates) or "none")
     )
     print(MODEL)
+    if geojson is not None:
+        with disk_errors(str(geojson)):
+            geojson.parent.mkdir(parents=True, exist_ok=True)
+            geojson.write_bytes(feature_collection(features))
+        print(f"plans     {geojson}")
     _warn_of_size(config, total)
     return EXIT_FAILED if failed else 0
 
