@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from cube.run.storage import Folder
+from release.loading.exported import STORE_NAME
 from release.opening.table import to_parquet
 
 from .request import ExportPlan, Layer, Shard, split_of
 
 TITLE = "Zarr"
-STORE = "chips.zarr"
 USE = """```python
 import xarray as xr
 
@@ -33,12 +33,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).date()
 
 def shard_files(plan: ExportPlan, shard: Shard) -> list[str]:
     """Name a row of shards, one per sensor."""
-    return [f"{STORE}/{layer.key}/image/c/{shard.number}/0/0/0/0" for layer in plan.layers]
+    return [f"{STORE_NAME}/{layer.key}/image/c/{shard.number}/0/0/0/0" for layer in plan.layers]
 
 
 def write_shard(plan: ExportPlan, shard: Shard, out: Folder) -> None:
     """Write a row of shards."""
-    root = zarr.open_group(out.zarr_store(STORE), mode="r+", zarr_format=3)
+    root = zarr.open_group(out.zarr_store(STORE_NAME), mode="r+", zarr_format=3)
     own = {layer.key: np.empty((len(shard.ids), *layer.shape), layer.dtype) for layer in plan.layers}
     for number, chip_id in enumerate(shard.ids):
         for key, pixels in plan.pixels(chip_id).items():
@@ -51,8 +51,8 @@ def write_shard(plan: ExportPlan, shard: Shard, out: Folder) -> None:
 
 def prepare(plan: ExportPlan, out: Folder) -> None:
     """Write the store's metadata and its small arrays; pixels come later, in any order."""
-    store = out.zarr_store(STORE)
-    if (out / STORE).exists("zarr.json"):
+    store = out.zarr_store(STORE_NAME)
+    if (out / STORE_NAME).exists("zarr.json"):
         there = zarr.open_group(store, mode="r", zarr_format=3)
         if there.metadata.consolidated_metadata is not None:  # which comes last
             return

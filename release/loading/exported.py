@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 from cube.run.storage import Folder, open_folder
 from release.opening.faults import UNREADABLE, ReleaseError, first_line
 
+from .shards import ShardedSamples
+
 EXPORT_NAME = "export.json"
 """What an export was made of and as."""
+STORE_NAME = "chips.zarr"
+"""The store of an export to zarr."""
 _FORMATS = ("webdataset", "zarr")
 _NPY_HEAD = 10
 """Bytes before the header of an array in version 1 of numpy's format."""
@@ -128,7 +132,7 @@ class ExportedChips:
     def _root(self) -> Any:
         import zarr
 
-        return zarr.open_group(self._folder.zarr_store("chips.zarr", read_only=True), mode="r")
+        return zarr.open_group(self._folder.zarr_store(STORE_NAME, read_only=True), mode="r")
 
     @cached_property
     def _columns(self) -> dict[str, NDArray[Any]]:
@@ -136,8 +140,8 @@ class ExportedChips:
         return {name: self._root[name][...] for name in names}
 
     @cached_property
-    def _images(self) -> dict[str, Any]:
-        return {key: self._root[f"{key}/image"] for key in self._layers}
+    def _images(self) -> dict[str, ShardedSamples]:
+        return {key: ShardedSamples(self._folder / STORE_NAME / key / "image") for key in self._layers}
 
     @cached_property
     def _places(self) -> dict[int, int]:

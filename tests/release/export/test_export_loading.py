@@ -94,3 +94,22 @@ def test_what_an_export_cannot_give_is_one_clear_line(export: Path, folder: Path
     (other / "export.json").write_text(json.dumps([]))
     with pytest.raises(ReleaseError, match=r"export\.json cannot be read"):
         open_chips(other)
+
+
+def test_a_damaged_shard_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_release(folder, "zarr", out, ExportRequest(("dem",), shard_samples=4))
+    shard = out / "chips.zarr" / "dem" / "image" / "c" / "0" / "0" / "0" / "0" / "0"
+    [chip_id, *_] = open_chips(out).ids_of(None)
+    whole = shard.read_bytes()
+    first = int.from_bytes(whole[-68:-60], "little")  # of four chunks: offsets and sizes, and a checksum
+    size_lies = whole[: first + 4] + b"\xff\xff\xff\x7f" + whole[first + 8 :]
+    for data in (b"", whole[:-1], whole[:-5] + b"\x01" + whole[-4:], whole[9:], size_lies):
+        shard.write_bytes(data)
+        with pytest.raises(ReleaseError, match=r"image: c/0/0/0/0/0 cannot be read \(.+\); export it again"):
+            chip_arrays(open_chips(out), chip_id, ["dem"])
+    metadata = shard.parents[5] / "zarr.json"
+    about = metadata.read_text().replace('"location": "end"', '"location": "start"')
+    metadata.write_text(about.replace('"index_location": "end"', '"index_location": "start"'))
+    with pytest.raises(ReleaseError, match="is not chunked as the export was; read it by zarr"):
+        chip_arrays(open_chips(out), chip_id, ["dem"])
