@@ -123,10 +123,18 @@ def parse_views(row: Mapping[str, Any], sensor: str, dates: int) -> dict[str, li
     """Return a sensor's fields of a table's row, a value per date: texts, and numbers or NaN.
 
     A table that an older version wrote lacks the columns; what is not known is NaN or ``""``.
+
+    Raises
+    ------
+    ValueError
+        If a field has another number of values than there are dates, or one that is no number.
     """
     parsed: dict[str, list[Any]] = {}
     for field in VIEW_FIELDS:
         entries = str(row.get(field.column(sensor)) or "," * (dates - 1)).split(",")
+        if len(entries) != dates:
+            msg = f"{field.column(sensor)} has {len(entries)} values for {dates} dates"
+            raise ValueError(msg)
         is_text = field is ORBIT_STATE
         parsed[field.name] = entries if is_text else [float(entry or "nan") for entry in entries]
     return parsed
