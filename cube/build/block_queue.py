@@ -32,12 +32,11 @@ from cube.windows.grid import Block
 
 from .aoi_rows import AoiRows, error_in_one_line
 from .block import BlockTask
-from .file_versions import File, blocks_of_files, changed_files
 from .losses import LossWatch
 from .plans import AoiPlanner, access_of, plan_name
 from .prefilter import candidate_classes, needed_blocks
 from .shortfalls import shortfalls_of
-from .unsaid import unsaid_by_files
+from .source_files import File, blocks_of_files, changed_files, unsaid_by_files
 
 _LOG = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 1.0
