@@ -1,4 +1,4 @@
-"""What a cube's blocks note of the files that they were read from: versions, and what they left out."""
+"""What blocks note of the files that they were read from: versions, and what those left out."""
 
 from __future__ import annotations
 
