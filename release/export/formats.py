@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "webdataset": ".webdataset",
     "terramesh": ".terramesh",
+    "terratorch": ".terratorch",
     "huggingface": ".huggingface",
     "zarr": ".zarr_store",
 }

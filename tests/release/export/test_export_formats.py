@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+import yaml
 import zarr
 from release_landscape import BANDS, DATES
 
@@ -142,6 +143,39 @@ def test_huggingface(folder: Path, exports: Any, rows: dict[int, dict[str, Any]]
     assert seen == set(rows)
 
 
+def test_terratorch(
+    folder: Path, exports: Any, rows: dict[int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Search as its generic multi-modal dataset does, and read with rasterio, as rioxarray does."""
+    out = exports("terratorch")
+    monkeypatch.chdir(out)
+    config = yaml.safe_load((out / "terratorch.yaml").read_text())
+    data = config["data"]["init_args"]
+    assert (data["modalities"], data["class_names"]) == (["s2l2a", "s1rtc"], ["Water", "Trees", "Crops"])
+    assert config["model"]["init_args"]["model_args"]["in_channels"] == sum(map(len, data["means"].values()))
+    assert (data["train_split"], data["val_split"], data["test_split"]) == (
+        "train.txt",
+        "test.txt",
+        "test.txt",
+    )
+    seen = set()
+    for split in {row["split"] for row in rows.values()}:
+        for line in (out / f"{split}.txt").read_text().splitlines():
+            chip_id, date = map(int, line.strip("/").removeprefix("chip").split("_"))
+            [label] = Path(data["label_data_root"]).glob(line + data["label_grep"])
+            assert (np.load(label), rows[chip_id]["split"]) == (label_of(rows[chip_id]), split)
+            for key in BANDS:
+                [path] = Path(data["data_root"]).glob(line + data["image_grep"].get(key, f"*{key}.tif"))
+                own = with_rasterio(folder, chip_id, key)
+                original = next(folder.glob(f"{key}_{chip_id:06}*.tif"))
+                with rasterio.open(path) as raster, rasterio.open(original) as source:
+                    np.testing.assert_array_equal(raster.read(), own[min(date, len(own) - 1)])
+                    assert (raster.crs, raster.transform) == (source.crs, source.transform)
+                    assert (raster.dtypes, raster.descriptions) == (source.dtypes, source.descriptions)
+            seen.add((chip_id, date))
+    assert seen == {(chip_id, date) for chip_id in rows for date in (0, 1)}
+
+
 def test_terramesh(tmp_path: Path) -> None:
     """Read with zarr itself, as ``terramesh.py`` does: a mapping of the zip, consolidated, ``bands``."""
     from release_landscape import Land, working_folder
@@ -197,4 +231,10 @@ def test_what_terramesh_cannot_hold_is_one_clear_line(folder: Path, tmp_path: Pa
         export_release(folder, "terramesh", tmp_path / "out")
     with pytest.raises(ReleaseError, match="terramesh has no modality for lc2l2; it has s2l2a"):
         export_release(folder, "terramesh", tmp_path / "out", ExportRequest(("lc2l2",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_terratorch_needs_an_image(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="terratorch: lulc is what a model is to find; name an image"):
+        export_release(folder, "terratorch", tmp_path / "out", ExportRequest(("lulc",)))
     assert not (tmp_path / "out").exists()

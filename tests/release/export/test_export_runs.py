@@ -21,7 +21,7 @@ from release.cli import main
 from release.export.request import ExportRequest
 from release.export.run import export_release
 
-READY = ("webdataset", "huggingface", "zarr")
+READY = ("webdataset", "huggingface", "terratorch", "zarr")
 SMALL = ExportRequest(shard_samples=4)
 
 
