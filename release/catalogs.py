@@ -114,7 +114,10 @@ def _views(row: Mapping[str, Any], recipe: Recipe) -> dict[View, Any]:
     """Return what is known of how a chip's images were taken, sensor by sensor."""
     known: dict[View, Any] = {}
     for sensor in recipe.series:
-        values = parse_views(row, sensor, len(recipe.ranges))
+        try:
+            values = parse_views(row, sensor, len(recipe.ranges))
+        except ValueError:  # which the check of the tracker says
+            continue
         for number, asset in enumerate(_asset_keys(sensor, recipe)):
             for field in VIEW_FIELDS:
                 name = field.properties[0] if field.properties else f"gelos:{field.name}"

@@ -95,7 +95,7 @@ class StatusBoard:
     def update(self, index: int, **changes: Any) -> None:
         """Change an AOI's row; the file follows at once, or in 1 s if only ``done`` moves."""
         row = replace(self._rows[index], **changes)
-        if row == self._rows[index]:
+        if row == self._rows[index] and index in self._lines:  # it stands so in the file
             return
         self._rows[index] = row
         self._lines.pop(index, None)

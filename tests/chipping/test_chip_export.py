@@ -529,7 +529,7 @@ def test_chips_follow_the_row_of_their_sensor(tmp_path: Path) -> None:
 def test_a_contact_sheet_of_what_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     write_clean_cube(config)
-    with pytest.raises(StoreError, match=r"chip_metadata\.csv: not there; run chip\.py first"):
+    with pytest.raises(StoreError, match=r"chip_metadata\.csv: not there; run gelos-lc chip first"):
         contact_sheet(config)
     chip(config)
     output = tmp_path / "new" / "sheet.png"
@@ -537,7 +537,7 @@ def test_a_contact_sheet_of_what_is_not_there_is_one_clear_line(tmp_path: Path) 
     assert sheet_command.main(arguments, standalone_mode=False) == 0
     assert output.read_bytes() == contact_sheet(config)
     next((version_folder(config) / "chips").glob("*/s1rtc_20230203.png")).unlink()
-    with pytest.raises(StoreError, match=r"s1rtc_20230203\.png: is missing; run chip\.py again"):
+    with pytest.raises(StoreError, match=r"s1rtc_20230203\.png: is missing; run gelos-lc chip again"):
         contact_sheet(config, per_class=99)
 
 

@@ -180,10 +180,10 @@ def test_what_is_left_of_nothing_is_said(tmp_path: Path) -> None:
         clean(windows({1: 1}).drop(0), config)
     table = windows({1: 15})
     table["status"] = list("eeeeeddddcccbba")
-    with pytest.raises(ReleaseError, match=r"\(5 e, 4 d, 3 c, 2 b\); run chip\.py"):
+    with pytest.raises(ReleaseError, match=r"\(5 e, 4 d, 3 c, 2 b\); run gelos-lc chip"):
         clean(table, config)
     twice = windows({1: 5}).assign(chip_index=[0, 1, 1, 2, 2])
-    with pytest.raises(ReleaseError, match=r"chip_index 1 is there twice; run chip\.py again"):
+    with pytest.raises(ReleaseError, match=r"chip_index 1 is there twice; run gelos-lc chip again"):
         clean(twice, config)
 
 

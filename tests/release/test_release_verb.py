@@ -226,7 +226,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_without_chips_no_output_folder_is_made(tmp_path: Path) -> None:
     config = write_config(tmp_path, Land({1: 3}))
-    with pytest.raises(ReleaseError, match=r"run chip\.py first"):
+    with pytest.raises(ReleaseError, match=r"run gelos-lc chip first"):
         make_release(config)
     assert not Path(config.directory.output).exists()
 
