@@ -45,7 +45,7 @@ def _check_proj(name: str) -> None:
         ) from None
 
 
-def run_command(place: str) -> None:
+def run_entry_point(place: str) -> None:
     """Run the command at ``module:name``; a Python without the libraries ends with one line."""
     module, _, name = place.partition(":")
     try:

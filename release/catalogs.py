@@ -80,7 +80,7 @@ def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, 
         yield _item(template, row, shape, recipe, views)
 
 
-def read_items(data: bytes) -> Iterator[dict[str, Any]]:
+def read_items_parquet(data: bytes) -> Iterator[dict[str, Any]]:
     """Yield the STAC items of a stac-geoparquet file."""
     with pq.ParquetFile(io.BytesIO(data)) as file:
         batches = file.iter_batches(_ITEMS_PER_BATCH)

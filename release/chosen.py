@@ -25,7 +25,7 @@ from .tracker import chip_files, chip_id_of
 READ_THREADS = 8
 
 
-class Source(NamedTuple):
+class ChipFile(NamedTuple):
     """A file of a chip in the working folder, and its name in the release."""
 
     cell: str
@@ -44,10 +44,10 @@ class ChosenChips:
     sums: Mapping[str, str] = field(default_factory=dict)
     """By name in the release, as ``chip.json`` gives them."""
 
-    def sources(self, row: int) -> list[Source]:
+    def sources(self, row: int) -> list[ChipFile]:
         """Name the files of the chip in a row of the table (which is its id)."""
         chip = self.row(row)
-        return [Source(chip["cell"], *names) for names in chip_files(chip, self.config).items()]
+        return [ChipFile(chip["cell"], *names) for names in chip_files(chip, self.config).items()]
 
     def row(self, row: int) -> dict[str, Any]:
         """Return a row of the table."""
@@ -71,7 +71,7 @@ class ChosenChips:
             )
         return [(source.target, digests[source.name]) for source in sources]
 
-    def read(self, source: Source) -> bytes:
+    def read(self, source: ChipFile) -> bytes:
         """Read a file, and check that it is what chip.json says."""
         folder = self.folder / source.cell
         try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages beside this folder
 
-from cube.environment import run_command
+from cube.environment import run_entry_point
 
 if __name__ == "__main__":
-    run_command("chipping.commands:chip_command")
+    run_entry_point("chipping.commands:chip_command")

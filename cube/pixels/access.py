@@ -32,7 +32,7 @@ from cube.retry import Lasting, Refused, Result, RetryPolicy, Transient
 from cube.run.logs import event
 from cube.scenes.items import AssetRef, Scene
 
-from .failures import Failure, Verdict, fault_of_library, judge, unusable
+from .failures import Failure, FailureKind, fault_of_library, judge, unusable
 from .s3 import address_of, signed_address
 from .signing import token_for
 
@@ -310,11 +310,11 @@ class _Opener:
         """
         self.last_detail = failure.detail
         _FAILED_READS[self._href] = max(_FAILED_READS.get(self._href, 0), self._failed_reads + 1)
-        if failure.verdict not in (Verdict.REFUSED, Verdict.STORE):
+        if failure.kind not in (FailureKind.REFUSED, FailureKind.STORE):
             self._refusals = 0
             return
         self._refusals += 1
-        if failure.verdict is Verdict.REFUSED:
+        if failure.kind is FailureKind.REFUSED:
             self._refused = self._used
             if self._refusals >= (_SIGNED_REFUSALS if self._used else _UNSIGNED_REFUSALS):
                 how = "even with a fresh token" if self._used else "without a token; see catalog.sign"

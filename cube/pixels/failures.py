@@ -20,7 +20,7 @@ _CUT_SHORT_TRIES = 4
 """A file that ends too soon looks like a transfer that broke off: it is believed later."""
 
 
-class Verdict(StrEnum):
+class FailureKind(StrEnum):
     """What is to be done about a failed read."""
 
     PASSING = "passing"
@@ -41,7 +41,7 @@ class Verdict(StrEnum):
 class Failure:
     """What went wrong with one attempt, without any signature."""
 
-    verdict: Verdict
+    kind: FailureKind
     cause: str
     """In our words: the same for the same trouble."""
     detail: str
@@ -51,40 +51,40 @@ class Failure:
 
     def signal(self) -> Exception:
         """Return what tells a retry policy about it."""
-        if self.verdict is Verdict.UNREACHABLE:
+        if self.kind is FailureKind.UNREACHABLE:
             return NoConnection(self.cause)
-        if self.verdict is Verdict.LASTING:
+        if self.kind is FailureKind.LASTING:
             return Lasting(self.cause, self.tries)
-        if self.verdict is Verdict.CUT_SHORT:
+        if self.kind is FailureKind.CUT_SHORT:
             return Lasting(self.cause, _CUT_SHORT_TRIES)
         return Transient(self.cause)
 
 
 _IGNORES_RANGE = re.compile(r"Range downloading not supported")
 _BY_TEXT = tuple(
-    (re.compile(pattern, re.IGNORECASE), verdict, cause)
-    for pattern, verdict, cause in (
-        (r"specified bucket does not exist|NoSuchBucket", Verdict.STORE, "there is no such bucket"),
+    (re.compile(pattern, re.IGNORECASE), kind, cause)
+    for pattern, kind, cause in (
+        (r"specified bucket does not exist|NoSuchBucket", FailureKind.STORE, "there is no such bucket"),
         (
             r"(?:AWS|GS)_SECRET_ACCESS_KEY|InvalidAccessKeyId|InvalidCredentials|NoCredential|AZURE_STORAGE",
-            Verdict.STORE,
+            FailureKind.STORE,
             "there are no credentials for it, or wrong ones",
         ),
-        (r"Permission denied|AccessDenied", Verdict.STORE, "its files may not be read"),
+        (r"Permission denied|AccessDenied", FailureKind.STORE, "its files may not be read"),
         (
             r"No such file or directory|specified key does not exist|NoSuchKey|does not exist in the file system",
-            Verdict.LASTING,
+            FailureKind.LASTING,
             "the file is missing",
         ),
-        (r"not recognized as being in a supported file format", Verdict.LASTING, "the file is no raster"),
+        (r"not recognized as being in a supported file format", FailureKind.LASTING, "the file is no raster"),
         (
             r"Read error|got \d+ bytes|Cannot read TIFF header|reading TIFF directory|unexpected end",
-            Verdict.CUT_SHORT,
+            FailureKind.CUT_SHORT,
             "the file is cut short",
         ),
         (
             r"Decod(?:e|ing)|IReadBlock|TIFF|inflate|JP2|JPEG|LZW|ZSTD|corrupt|invalid",
-            Verdict.LASTING,
+            FailureKind.LASTING,
             "the file cannot be decoded",
         ),
     )
@@ -113,42 +113,42 @@ def _judge_transfer(text: str, *, broke_off: bool) -> Failure | None:
     """Judge what went wrong on the way; None where nothing did."""
     if _IGNORES_RANGE.search(text):
         return Failure(
-            Verdict.STORE, "it sends whole files where parts are asked for (Range is ignored)", text
+            FailureKind.STORE, "it sends whole files where parts are asked for (Range is ignored)", text
         )
     if "CURL" in text and (words := why_unreachable(text)):
-        return Failure(Verdict.UNREACHABLE, words, text)
+        return Failure(FailureKind.UNREACHABLE, words, text)
     if "Operation too slow" in text or "timed out" in text:
-        return Failure(Verdict.PASSING, "no data came for too long", text)
+        return Failure(FailureKind.PASSING, "no data came for too long", text)
     if broke_off or "CURL error" in text:
-        return Failure(Verdict.PASSING, "the transfer broke off", text)
+        return Failure(FailureKind.PASSING, "the transfer broke off", text)
     return None
 
 
 def _judge_file(text: str) -> Failure:
-    for pattern, verdict, cause in _BY_TEXT:
+    for pattern, kind, cause in _BY_TEXT:
         if pattern.search(text):
-            return Failure(verdict, cause, text)
-    return Failure(Verdict.PASSING, f"it cannot be read ({text})", text)
+            return Failure(kind, cause, text)
+    return Failure(FailureKind.PASSING, f"it cannot be read ({text})", text)
 
 
 def _judge_status(status: int, text: str) -> Failure:
     if status in _MISSING_STATUS:
-        return Failure(Verdict.LASTING, f"the file is missing (HTTP {status})", text)
+        return Failure(FailureKind.LASTING, f"the file is missing (HTTP {status})", text)
     if status == PROXY_LOGIN_STATUS:
-        return Failure(Verdict.UNREACHABLE, PROXY_LOGIN, text)
+        return Failure(FailureKind.UNREACHABLE, PROXY_LOGIN, text)
     if status in _REFUSALS:
-        return Failure(Verdict.REFUSED, f"HTTP {status}", text)
+        return Failure(FailureKind.REFUSED, f"HTTP {status}", text)
     if status == _BEYOND_THE_END:
-        return Failure(Verdict.LASTING, "the file is cut short", text)
-    return Failure(Verdict.PASSING, f"HTTP {status}", text)
+        return Failure(FailureKind.LASTING, "the file is cut short", text)
+    return Failure(FailureKind.PASSING, f"HTTP {status}", text)
 
 
 def unusable(cause: str) -> Failure:
     """Return the failure of a file that can be read, but not used: another read mends nothing."""
-    return Failure(Verdict.LASTING, cause, cause, tries=1)
+    return Failure(FailureKind.LASTING, cause, cause, tries=1)
 
 
 def fault_of_library(error: Exception) -> Failure:
     """Return the failure of a read that ended in an error which no library should raise."""
     words = f"the file cannot be decoded ({type(error).__name__})"
-    return Failure(Verdict.LASTING, words, f"{type(error).__name__}: {error}")
+    return Failure(FailureKind.LASTING, words, f"{type(error).__name__}: {error}")

@@ -27,7 +27,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SettingChange:
     """A setting that differs; one side lacks it where it is not among its ``sides``."""
 
     key: str
@@ -154,7 +154,7 @@ class Comparison:
 
     a: Side
     b: Side
-    settings: tuple[Setting, ...]
+    settings: tuple[SettingChange, ...]
     fields_gone: tuple[str, ...]
     """Fields of A's table that B's has not."""
     fields_new: tuple[str, ...]

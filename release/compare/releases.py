@@ -28,7 +28,7 @@ from .comparison import (
     Comparison,
     FileChange,
     SceneChange,
-    Setting,
+    SettingChange,
     Side,
     flattened,
 )
@@ -107,7 +107,7 @@ def _rows(release: Release) -> Rows:
     return {row["cell"]: row for row in release.table.to_dict("records")}
 
 
-def _settings(a: Recipe, b: Recipe) -> Iterator[Setting]:
+def _settings(a: Recipe, b: Recipe) -> Iterator[SettingChange]:
     flat_a, flat_b = (
         flattened({**recipe.config, "dataset": {"name": recipe.name, "version": recipe.version}})
         for recipe in (a, b)
@@ -116,7 +116,9 @@ def _settings(a: Recipe, b: Recipe) -> Iterator[Setting]:
         one, other = flat_a.get(key, _ABSENT), flat_b.get(key, _ABSENT)
         if one is _ABSENT or other is _ABSENT or json.dumps(one) != json.dumps(other):
             sides = "b" if one is _ABSENT else "a" if other is _ABSENT else "ab"
-            yield Setting(key, None if one is _ABSENT else one, None if other is _ABSENT else other, sides)
+            yield SettingChange(
+                key, None if one is _ABSENT else one, None if other is _ABSENT else other, sides
+            )
 
 
 def _classes(a: gpd.GeoDataFrame, b: gpd.GeoDataFrame, kept: Collection[str]) -> Iterator[ClassShift]:

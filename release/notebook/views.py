@@ -22,7 +22,7 @@ _MOST_POPUPS = 500
 """Chips whose pictures are put into the map."""
 
 
-class Release(Protocol):
+class ShownRelease(Protocol):
     """What is shown: a :class:`release.loading.dataset.Release`."""
 
     recipe: Recipe
@@ -53,7 +53,7 @@ class Release(Protocol):
 class Chip(dict[str, xr.DataArray]):
     """A chip's images by sensor; in a notebook, its pictures, all dates of all sensors."""
 
-    def __init__(self, release: Release, chip_id: int, images: Mapping[str, xr.DataArray]) -> None:
+    def __init__(self, release: ShownRelease, chip_id: int, images: Mapping[str, xr.DataArray]) -> None:
         super().__init__(images)
         self._release, self._id = release, chip_id
 
@@ -67,7 +67,7 @@ class Chip(dict[str, xr.DataArray]):
         return html_facts(title, {"": row["cell"]}) + "".join(lines)
 
 
-def _figures(release: Release, chip_id: int, sensor: str) -> Iterator[str]:
+def _figures(release: ShownRelease, chip_id: int, sensor: str) -> Iterator[str]:
     """Yield a picture per date of a sensor."""
     recipe = release.recipe
     dates = (
@@ -79,14 +79,14 @@ def _figures(release: Release, chip_id: int, sensor: str) -> Iterator[str]:
         yield _figure(release, name, f"{sensor} {day}".strip())
 
 
-def _figure(release: Release, name: str, caption: str) -> str:
+def _figure(release: ShownRelease, name: str, caption: str) -> str:
     return (
         f"<figure style='margin:0'>{_image(release, name)}"
         f"<figcaption style='font-size:smaller'>{escape(caption)}</figcaption></figure>"
     )
 
 
-def _image(release: Release, name: str) -> str:
+def _image(release: ShownRelease, name: str) -> str:
     """Return a picture as an element; a word in its place where it cannot be read."""
     try:
         data = base64.b64encode(Thumbnails(release.read_file).png(name)).decode()
@@ -96,7 +96,7 @@ def _image(release: Release, name: str) -> str:
     return f"<img alt='{escape(name)}' style='{style}' src='data:image/png;base64,{data}'>"
 
 
-def release_html(release: Release) -> str:
+def release_html(release: ShownRelease) -> str:
     """Return a release's counts, and a picture of each class."""
     table, recipe = release.table, release.recipe
     counts = table["lulc"].astype(int).value_counts().sort_index()
@@ -128,7 +128,7 @@ def release_html(release: Release) -> str:
     )
 
 
-def _class_figure(release: Release, code: int) -> str:
+def _class_figure(release: ShownRelease, code: int) -> str:
     """Return a picture of a class's chip, drawn by lot."""
     own = release.table[release.table["lulc"].astype(int) == code]
     lots = own["cell"].map(lambda cell: lot(0, "notebook", cell))
@@ -136,7 +136,7 @@ def _class_figure(release: Release, code: int) -> str:
     return _figure(release, _first_picture(release, chip_id), f"{CLASS_NAMES[code]}, chip {chip_id}")
 
 
-def _first_picture(release: Release, chip_id: int) -> str:
+def _first_picture(release: ShownRelease, chip_id: int) -> str:
     """Return the name of a chip's first picture, or of its land cover where it has none."""
     for key in release.recipe.series:
         if release.recipe.rasters[key].thumbnail_px:
@@ -144,7 +144,7 @@ def _first_picture(release: Release, chip_id: int) -> str:
     return release.paths(chip_id, "lulc")[0]
 
 
-def explore_release(release: Release, **options: Any) -> Any:
+def explore_release(release: ShownRelease, **options: Any) -> Any:
     """Return a folium map of a release's chips, coloured by class; pictures in their popups.
 
     Parameters

@@ -16,7 +16,7 @@ from release.catalogs import (
     CROISSANT_NAME,
     ITEMS_NAME,
     item_facts,
-    read_items,
+    read_items_parquet,
     stac_items,
 )
 from release.opening.checksums import SUMS_NAME, parse_sums, sha256
@@ -178,7 +178,7 @@ def _check_items(documents: _DocumentReader, table: gpd.GeoDataFrame, recipe: Re
     if data is None:
         return
     try:
-        for found, wanted in zip(read_items(data), stac_items(table, recipe), strict=True):
+        for found, wanted in zip(read_items_parquet(data), stac_items(table, recipe), strict=True):
             if item_facts(found) != item_facts(wanted):
                 text = f"{wanted['id']} is not what the tracker says of the chip"
                 documents.faults.append(Fault(ITEMS_NAME, text))

@@ -15,7 +15,7 @@ from planetary_computer import settings
 
 from cube.config.models import CatalogConfig
 from cube.errors import ServiceError
-from cube.pixels.failures import Verdict, judge
+from cube.pixels.failures import FailureKind, judge
 from cube.pixels.signing import token_for
 from cube.retry import (
     GivenUpError,
@@ -150,32 +150,32 @@ def test_what_requests_says_is_understood(closed_port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "verdict"),
+    ("text", "status", "kind"),
     [
-        ("HTTP response code: 404", 404, Verdict.LASTING),
-        ("HTTP response code: 410", 410, Verdict.LASTING),
-        ("HTTP response code: 403", 403, Verdict.REFUSED),
-        ("HTTP response code: 503", 503, Verdict.PASSING),
-        ("CURL error: Could not resolve host: x", None, Verdict.UNREACHABLE),
+        ("HTTP response code: 404", 404, FailureKind.LASTING),
+        ("HTTP response code: 410", 410, FailureKind.LASTING),
+        ("HTTP response code: 403", 403, FailureKind.REFUSED),
+        ("HTTP response code: 503", 503, FailureKind.PASSING),
+        ("CURL error: Could not resolve host: x", None, FailureKind.UNREACHABLE),
         (
             "CURL error: SSL certificate problem: unable to get local issuer certificate",
             None,
-            Verdict.UNREACHABLE,
+            FailureKind.UNREACHABLE,
         ),
-        ("HTTP response code: 407", 407, Verdict.UNREACHABLE),
-        ("CURL error: Recv failure: Connection reset by peer", None, Verdict.PASSING),
-        ("CURL error: Operation too slow. Less than 1000 bytes/sec", None, Verdict.PASSING),
-        ("'/vsicurl/x' not recognized as being in a supported file format.", None, Verdict.LASTING),
-        ("TIFFFillTile:Read error at row 768; got 7977 bytes, expected 116530", None, Verdict.CUT_SHORT),
-        ("ZIPDecode:Decoding error at scanline 0", None, Verdict.LASTING),
-        ("The specified bucket does not exist", None, Verdict.STORE),
-        ("something that was never heard", None, Verdict.PASSING),
+        ("HTTP response code: 407", 407, FailureKind.UNREACHABLE),
+        ("CURL error: Recv failure: Connection reset by peer", None, FailureKind.PASSING),
+        ("CURL error: Operation too slow. Less than 1000 bytes/sec", None, FailureKind.PASSING),
+        ("'/vsicurl/x' not recognized as being in a supported file format.", None, FailureKind.LASTING),
+        ("TIFFFillTile:Read error at row 768; got 7977 bytes, expected 116530", None, FailureKind.CUT_SHORT),
+        ("ZIPDecode:Decoding error at scanline 0", None, FailureKind.LASTING),
+        ("The specified bucket does not exist", None, FailureKind.STORE),
+        ("something that was never heard", None, FailureKind.PASSING),
     ],
 )
-def test_failed_reads_are_judged(text: str, status: int | None, verdict: Verdict) -> None:
-    assert judge(text, status).verdict is verdict
-    if verdict in {Verdict.LASTING, Verdict.CUT_SHORT} and status is None:
-        assert judge(text, broke_off=True).verdict is Verdict.PASSING
+def test_failed_reads_are_judged(text: str, status: int | None, kind: FailureKind) -> None:
+    assert judge(text, status).kind is kind
+    if kind in {FailureKind.LASTING, FailureKind.CUT_SHORT} and status is None:
+        assert judge(text, broke_off=True).kind is FailureKind.PASSING
 
 
 def test_a_token_behind_a_proxy_that_wants_a_login_is_the_proxys_matter(
