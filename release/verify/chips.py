@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -100,8 +98,7 @@ def _check_chip(task: ChipTask, files: WatchedFiles, recipe: Recipe | None) -> F
             continue
         wrong = [SUM_DIFFERS] if sha256(data) != expected else []
         if what is not None and task.row is not None and recipe is not None:
-            with _unraisable_errors_hidden() if wrong else contextlib.nullcontext():
-                found, values = _file_problems(name, data, what, task.row, recipe, classes)
+            found, values = _file_problems(name, data, what, task.row, recipe, classes)
             wrong += found
             if values is not None and not wrong:
                 kinds = _band_kinds(what.sensor, recipe)
@@ -132,17 +129,6 @@ def _image_digest(sensor: str, values: NDArray[Any]) -> bytes:
     """Return a digest of pixels, another one for another sensor."""
     key = sensor.encode()[: hashlib.blake2b.MAX_KEY_SIZE]
     return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=_DIGEST_BYTES, key=key).digest()
-
-
-@contextlib.contextmanager
-def _unraisable_errors_hidden() -> Iterator[None]:
-    """Hide what rasterio cannot raise: it stumbles over GDAL's messages about damaged files."""
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
 
 
 @dataclass(frozen=True, slots=True)

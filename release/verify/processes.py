@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 import warnings
 from collections import deque
@@ -194,6 +195,7 @@ _open: Callable[[], WatchedFiles]
 def _start_process(release: Folder, note: Array[c_char], deadly: frozenset[str], more_bytes: int) -> None:
     global _open  # noqa: PLW0603  a process's own
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what GDAL finds, the faults say
+    sys.unraisablehook = lambda _: None  # rasterio stumbles over its messages that are no text
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too, and ends this process
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)  # a fork has its parent's

@@ -341,6 +341,8 @@ class CheckedHere:
         return (check(self.files) for check in checks)
 
 
+# What rasterio makes of GDAL's messages that are no text; verify's own processes are deaf to it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_releases(clean: tuple[Config, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A release of which a table, the settings, the checksums or a raster are damaged, and sealed again."""
     room = importlib.import_module("release.verify.release")
