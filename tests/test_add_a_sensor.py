@@ -40,6 +40,8 @@ from cube.store.open import open_cube
 from cube.testing import Archive, footprint_4326, write_cog
 from release import open_release
 
+pytestmark = pytest.mark.slow  # cubes, chips and a release of their own
+
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "add-a-sensor.md"
 AOI = 5

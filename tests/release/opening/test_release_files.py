@@ -69,6 +69,7 @@ def test_zip64_where_sizes_or_offsets_ask_for_it(monkeypatch: pytest.MonkeyPatch
     assert b"".join(zip_chunks("root", names, read)) == by_zipfile("root", names, read)
 
 
+@pytest.mark.slow
 def test_a_zip_beyond_4_gib_opens_elsewhere(tmp_path: Path) -> None:
     path, gib = tmp_path / "large.zip", bytes(1 << 30)
     names = [SUMS_NAME, *"abcde"]
