@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _TOKENS = frozenset(
@@ -49,11 +49,16 @@ def unsigned_href(href: str) -> str:
 
 def unsigned_record(record: Any) -> Any:
     """Return plain JSON, none of whose hrefs carries a token."""
+    return _with_texts(record, unsigned_href)
+
+
+def _with_texts(record: Any, cleaned: Callable[[str], str]) -> Any:
+    """Return plain JSON with each of its texts cleaned, however deep it lies."""
     if isinstance(record, str):
-        return unsigned_href(record)
+        return cleaned(record)
     if isinstance(record, Mapping):
-        return {key: unsigned_record(value) for key, value in record.items()}
-    return [unsigned_record(value) for value in record] if isinstance(record, (list, tuple)) else record
+        return {key: _with_texts(value, cleaned) for key, value in record.items()}
+    return [_with_texts(value, cleaned) for value in record] if isinstance(record, (list, tuple)) else record
 
 
 _QUERY = re.compile(r"\?[^\s'\"<>]+")
@@ -79,8 +84,4 @@ def without_signature(text: str) -> str:
 
 def without_signatures(record: Any) -> Any:
     """Return plain JSON, whose texts are without what opens anything, however deep they lie."""
-    if isinstance(record, str):
-        return without_signature(record)
-    if isinstance(record, Mapping):
-        return {key: without_signatures(value) for key, value in record.items()}
-    return [without_signatures(one) for one in record] if isinstance(record, (list, tuple)) else record
+    return _with_texts(record, without_signature)

@@ -19,6 +19,7 @@ from cube.run.command import (
     CommonOptions,
     UserPath,
     config_options,
+    counted,
     run_verb,
     terminated_as_interrupted,
     verb,
@@ -142,12 +143,8 @@ def verify_command(release: str, workers: int | None, *, as_json: bool) -> int:
     else:
         for fault in found:
             print(fault)
-        print(f"{one_line(release)}: {_counted(faults, 'fault')}, {_counted(len(found) - faults, 'warning')}")
+        print(f"{one_line(release)}: {counted(faults, 'fault')}, {counted(len(found) - faults, 'warning')}")
     return _EXIT_FAULTY if faults else 0
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _faults_json(release: str, found: Sequence[Fault]) -> str:

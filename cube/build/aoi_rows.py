@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from cube.config.aoi import aoi_label
 from cube.errors import DiskFullError, GelosError, StoreError
 from cube.redaction import without_signature
 from cube.run.logs import event
@@ -37,7 +36,7 @@ class AoiRows:
     def label(self, aoi_index: int) -> str:
         """Return what people are shown of an AOI."""
         row = self._board[aoi_index]
-        return aoi_label(aoi_index, row.name or row.id)
+        return row.label(aoi_index)
 
     def update(self, aoi_index: int, **changes: Any) -> None:
         """Change an AOI's row; a new status is logged.
@@ -80,7 +79,7 @@ def _log_status(aoi_index: int, row: AoiStatus) -> None:
     _LOG.log(
         level,
         "AOI %s: %s",
-        aoi_label(aoi_index, row.name or row.id),
+        row.label(aoi_index),
         text,
         extra=event("aoi", aoi=aoi_index, **facts),
     )

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cube.config.aoi import aoi_label
-from cube.run.command import print_table, summarize_states
+from cube.run.command import counted, print_table, summarize_states
 from cube.run.status import AoiState, AoiStatus
 
 _SHOWN = 6
@@ -62,7 +61,7 @@ class AreaGroup:
     @property
     def labels(self) -> str:
         """The first few areas by number and name, and how many more there are."""
-        return _few([_label(index, row) for index, row in self.rows.items()])
+        return _few([row.label(index) for index, row in self.rows.items()])
 
     def to_json(self) -> dict[str, Any]:
         """Return the group as plain JSON."""
@@ -111,7 +110,7 @@ def print_areas(rows: Mapping[int, AoiStatus], fetched_blocks: int | None = None
             for one in lost
         ]
         print_table("Lost scenes", ["item", "asset", "cause", "AOI without it"], named)
-    fetched = "" if fetched_blocks is None else f"; {_counted(fetched_blocks, 'block')} fetched"
+    fetched = "" if fetched_blocks is None else f"; {counted(fetched_blocks, 'block')} fetched"
     print(f"{summarize_states(rows)}{fetched}")
     for line in _findings(rows, lost):
         print(line)
@@ -132,12 +131,12 @@ def _findings(rows: Mapping[int, AoiStatus], lost: Sequence[Mapping[str, Any]]) 
     if lost:
         verb = "is" if len(lost) == 1 else "are"
         yield (
-            f"{_counted(len(lost), 'scene')} {verb} lost, the files missing or broken; other scenes stand in, "
+            f"{counted(len(lost), 'scene')} {verb} lost, the files missing or broken; other scenes stand in, "
             "and --recheck-lost asks again"
         )
     for index, row in rows.items():
         if row.status is AoiState.BUILT and row.reason:
-            yield f"warning: AOI {_label(index, row)} holds fewer pixels than its scenes promise: {row.reason}"
+            yield f"warning: AOI {row.label(index)} holds fewer pixels than its scenes promise: {row.reason}"
 
 
 def _state_text(group: AreaGroup) -> str:
@@ -147,14 +146,6 @@ def _state_text(group: AreaGroup) -> str:
     return f"{group.state}, {100 * done:.0f} % done"
 
 
-def _label(index: int, row: AoiStatus) -> str:
-    return aoi_label(index, row.name or row.id)
-
-
 def _few(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -239,6 +239,11 @@ def _log_end(name: str, code: int, seconds: float) -> None:
     _LOG.info("%s", text, extra=event("end", exit=code, seconds=round(seconds, 1)))
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, which has an s but for one."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stdout; wide cells are wrapped, long tables say what they leave out."""
     from rich.console import Console

@@ -12,8 +12,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from cube.config.aoi import aoi_label
-
 from .logs import STDERR, event
 from .pace import AoiPace, Pace, duration_text
 from .status import AoiState, AoiStatus
@@ -37,7 +35,7 @@ class _PaceColumn(ProgressColumn):
 
 
 def _title(index: int, row: AoiStatus) -> str:
-    return f"AOI {aoi_label(index, row.name or row.id)}"
+    return f"AOI {row.label(index)}"
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 from shapely.geometry import mapping
 
-from cube.config.aoi import Aoi
+from cube.config.aoi import Aoi, aoi_label
 
 from .storage import Folder
 
@@ -56,6 +56,10 @@ class AoiStatus:
     lost: Sequence[Mapping[str, str]] = field(default_factory=list)
     """Scenes that the AOI does without, since their files are missing or broken for good: item,
     asset, cause."""
+
+    def label(self, index: int) -> str:
+        """Return what people are shown of the AOI: its number, and its name or id."""
+        return aoi_label(index, self.name or self.id)
 
 
 class StatusBoard:
