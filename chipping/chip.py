@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,29 +19,46 @@ from cube.config.models import Config
 from cube.errors import CubeNotSealedError
 from cube.run.engine import open_engine
 from cube.run.layout import EXPORTING, Layout
-from cube.run.lock import hold
+from cube.run.lock import hold, hold_part
+from cube.run.logs import event
+from cube.run.shards import Share
 from cube.run.status import record_chips
 from cube.run.storage import Folder
-from cube.run.tasks import Engine, Tasks
-from cube.store.sealed import CubeInfo
+from cube.run.tasks import Engine, Outcome, Result, Task, Tasks
+from cube.scenes.plan import canonical_json
 from cube.store.takeover import take_over
-from cube.windows.footprints import outside
 from cube.windows.lattice import WindowGeometry
 
-from .choose import ScoreSet, choose, table_footprints
-from .export import (
-    CHIP_RECORD,
-    ChipWindow,
-    ExportSettings,
-    ExportTask,
-    export_chips,
-    export_settings,
-    group_windows,
+from .areas import (
+    Area,
+    Candidates,
+    ChipsTask,
+    Settled,
+    Turn,
+    areas_of,
+    find_candidates,
+    score_area,
+    settle,
+    take_turns,
+    write_chips,
 )
-from .finished import check_cube, sealed_cubes
+from .choose import ScoreSet
+from .export import CHIP_RECORD, ExportSettings, export_settings
+from .finished import finished_cubes
 from .masks import mask_settings
-from .records import CHIP_METADATA, chip_metadata_csv, count_verdicts
-from .scores import ScoreTable, ScoreTask, load_or_make_scores
+from .records import (
+    CHIP_METADATA,
+    CHOICE,
+    CSV_ROWS,
+    Choice,
+    chip_metadata_csv,
+    read_choice,
+    window_table_name,
+)
+from .rounds import PART, Round, ShareRecord, clear_rounds
+from .scores import ScoreTable
+
+_LOG = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -66,7 +87,12 @@ class ChipSummary:
         return dict(sorted(sums.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def chip(config: Config, engine: Engine | None = None, progress: OnProgress | None = None) -> ChipSummary:
+def chip(
+    config: Config,
+    engine: Engine | None = None,
+    progress: OnProgress | None = None,
+    shard: Share | None = None,
+) -> ChipSummary:
     """Make exactly the chips that a config asks for, from the cubes that are finished.
 
     Parameters
@@ -79,6 +105,9 @@ def chip(config: Config, engine: Engine | None = None, progress: OnProgress | No
         times ``compute.threads``, or one per core.
     progress
         Called as work gets done.
+    shard
+        The share of the areas that this run begins with, where several runs work in the version's
+        folder: all chips are there once they have ended.
 
     Returns
     -------
@@ -90,43 +119,191 @@ def chip(config: Config, engine: Engine | None = None, progress: OnProgress | No
     CubeNotSealedError
         If no cube is finished.
     BusyError
-        If another run works in the folder.
+        If another run works in the folder; with `shard`, one that is no run of such a share.
     ConfigError
         If a dtype cannot hold its sensor's nodata, or a cube was built with other settings.
     StoreError
         If a cube's pixels are not what was written.
     """
     settings = export_settings(config)
-    report = progress or (lambda *_: None)
     layout = Layout.of(config)
-    root = layout.root
-    root.make()
-    with hold(root), engine_for(config, engine) as running:
-        running.wait_for_earlier_tasks(root.url)
+    layout.root.make()
+    with _held(layout, shard), engine_for(config, engine) as running:
+        scope = f"{layout.root.url}{f'#{PART}{shard.name}' if shard else ''}"
+        running.wait_for_earlier_tasks(scope)
+        areas = areas_of(config, layout, finished_cubes(config), load_aois(config))
+        work = _Work(config, areas, layout, settings, running, scope, progress or (lambda *_: None))
+        return _in_shares(work, shard) if shard else _in_one(work)
+
+
+@contextlib.contextmanager
+def _held(layout: Layout, shard: Share | None) -> Iterator[None]:
+    """Hold a version's folder, or a share of its areas; what killed runs left is cleared up."""
+
+    def clear_up() -> None:
         layout.sweep()
         take_over(layout)
-        scores = score_cubes(config, running, report)
-        verdicts = choose(scores, config.chips, config.release.seed)
-        # A power cut can leave empty files beside a good record: after one, read chips before
-        # believing them.
-        verify = root.exists(EXPORTING)
-        root.write(EXPORTING, b"")
-        removed, written, kept = _export(config, scores, verdicts, settings, running, report, verify=verify)
-        with root.stream(CHIP_METADATA) as file:
-            file.writelines(chip_metadata_csv(scores, verdicts, load_aois(config)))
-        by_aoi = count_verdicts(scores, verdicts)
-        record_chips(root, by_aoi)
-        root.remove(EXPORTING)
-    codes, counts = np.unique(scores.lulc[verdicts == 0], return_counts=True)
-    return ChipSummary(
-        windows=len(scores),
-        chips=written + kept,
-        written=written,
-        kept=kept,
-        removed=removed,
-        verdicts=by_aoi,
-        classes=dict(zip(codes.tolist(), counts.tolist(), strict=True)),
-    )
+
+    if shard is not None:
+        with hold_part(layout.root, f"{PART}{shard.name}", if_alone=clear_up):
+            yield
+        return
+    with hold(layout.root):
+        clear_up()
+        clear_rounds(layout)
+        yield
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What has to be done, and what does it."""
+
+    config: Config
+    areas: Sequence[Area]
+    layout: Layout
+    settings: ExportSettings
+    engine: Engine
+    scope: str
+    report: OnProgress
+
+    def key(self) -> str:
+        """Digest of all that the chips follow from, but for what is in the cubes."""
+        config = self.config
+        record = {
+            "chips": config.chips.model_dump(mode="json"),
+            "export": self.settings.digest,
+            "seed": config.release.seed,
+            "clip": config.aoi.clip,
+            "ranges": list(map(str, config.ranges)),
+            "masks": [asdict(mask) for mask in mask_settings(config)],
+            "areas": [
+                (area.cube.aoi_index, area.cube.cube, area.called, _outline(area)) for area in self.areas
+            ],
+        }
+        return hashlib.sha256(canonical_json(record)).hexdigest()
+
+    def score(self, areas: Sequence[Area]) -> list[Candidates]:
+        """Score areas; return what could be a chip, by AOI index."""
+        found = []
+        for done, outcome in enumerate(self._run(find_candidates, areas), start=1):
+            candidates = outcome.get()
+            if candidates is None:
+                outcome.task.cube.warn_of_loss()
+            else:
+                found.append(candidates)
+            self.report("score", done, len(areas))
+        return sorted(found, key=lambda one: one.aoi_index)
+
+    def cut(self, areas: Sequence[Area], turns: Mapping[int, Turn], *, verify: bool) -> ShareRecord:
+        """Give the windows of areas their verdicts, and see that their chips are there."""
+        mine = [(area, turns[area.cube.aoi_index]) for area in areas if area.cube.aoi_index in turns]
+        settled: list[tuple[Area, Settled]] = []
+        for outcome in self._run(settle, mine):
+            settled.append((outcome.task[0], outcome.get()))
+            self.report("choose", len(settled), len(mine))
+        settled.sort(key=lambda pair: pair[1].aoi_index)
+        written, kept = self._write_chips(settled, verify=verify)
+        verdicts = {one.aoi_index: one.verdicts for _, one in settled}
+        classes = Counter(itertools.chain.from_iterable(one.lulc.tolist() for _, one in settled))
+        cells = tuple(itertools.chain.from_iterable(one.cells for _, one in settled))
+        return ShareRecord(verdicts, classes, cells, written, kept)
+
+    def _write_chips(self, settled: Sequence[tuple[Area, Settled]], *, verify: bool) -> tuple[int, int]:
+        """See that the chips are there; return how many were written and kept."""
+        self.layout.chips.make()
+        tasks = (
+            ChipsTask(area, self.settings, windows, verify)
+            for area, one in settled
+            for windows in one.groups()
+        )
+        written = kept = 0
+        total = sum(len(one.lulc) for _, one in settled)
+        for outcome in self._run(write_chips, tasks):
+            result = outcome.get()
+            written, kept = written + result.written, kept + result.kept
+            self.report("export", written + kept, total)
+        if written or verify:
+            self.layout.chips.sync()
+        return written, kept
+
+    def _run(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+    ) -> Iterator[Outcome[Task, Result]]:
+        return self.engine.run(function, Tasks(tasks), self.scope)
+
+    def finish(self, records: Iterable[ShareRecord]) -> int:
+        """Write what concerns all areas, once their chips are there; return how many went."""
+        layout, verdicts, classes = self.layout, dict[int, Mapping[str, int]](), Counter[int]()
+        cells: set[str] = set()
+        for record in records:
+            verdicts |= record.verdicts
+            classes.update(record.classes)
+            cells.update(record.cells)
+        choice = Choice(self.key(), verdicts, classes)
+        removed = _remove_unchosen(layout.chips, cells)
+        wanted = {CHOICE, *map(window_table_name, verdicts)}
+        for name in layout.windows.names():
+            if name not in wanted:
+                layout.windows.remove(name)
+        layout.windows.write(CHOICE, choice.to_json())
+        _write_csv(layout, choice)
+        record_chips(layout.root, verdicts)
+        layout.root.remove(EXPORTING)
+        return removed
+
+
+def _outline(area: Area) -> str:
+    return "" if area.polygon is None else area.polygon.wkt
+
+
+def _in_one(work: _Work) -> ChipSummary:
+    """Do all areas in one run."""
+    found = work.score(work.areas)
+    _check_found(work.layout, found)
+    turns = take_turns(found, WindowGeometry.from_config(work.config.chips))
+    # A power cut can leave empty files beside a good record: after one, read chips before
+    # believing them.
+    root = work.layout.root
+    verify = root.exists(EXPORTING)
+    root.write(EXPORTING, b"")
+    record = work.cut(work.areas, turns, verify=verify)
+    removed = work.finish([record])
+    return _summary(work.layout, record.written, record.kept, removed)
+
+
+def _in_shares(work: _Work, shard: Share) -> ChipSummary:
+    """Do a share of the areas, and what is left of others; all chips are there afterwards."""
+    _check_found(work.layout, work.areas)
+    written = kept = removed = 0
+    with contextlib.closing(Round(work.layout, work.key(), shard)) as together:
+        if together.begin():
+            found = together.score(lambda share: work.score(share.of(work.areas)))
+            if not together.is_over():
+                _check_found(work.layout, found)
+            turns = take_turns(found, WindowGeometry.from_config(work.config.chips))
+            written, kept = together.cut(
+                lambda share, verify: work.cut(share.of(work.areas), turns, verify=verify)
+            )
+            removed = together.end(work.finish)
+    return _summary(work.layout, written, kept, removed)
+
+
+def _write_csv(layout: Layout, choice: Choice) -> None:
+    """Write the table of all windows for people, or say where it lies."""
+    if choice.windows <= CSV_ROWS:
+        with layout.root.stream(CHIP_METADATA) as file:
+            file.writelines(chip_metadata_csv(layout.windows))
+        return
+    layout.root.remove(CHIP_METADATA)
+    text = "%s: no %s of %d windows; their table is %s/*.parquet"
+    event_of = event("message", windows=choice.windows)
+    _LOG.info(text, layout.root, CHIP_METADATA, choice.windows, layout.windows, extra=event_of)
+
+
+def _summary(layout: Layout, written: int, kept: int, removed: int) -> ChipSummary:
+    choice = read_choice(layout.windows)
+    chips = sum(choice.classes.values())
+    return ChipSummary(choice.windows, chips, written, kept, removed, choice.verdicts, choice.classes)
 
 
 @contextlib.contextmanager
@@ -154,84 +331,28 @@ def score_cubes(config: Config, engine: Engine, report: OnProgress = lambda *_: 
         If a cube's pixels are not what was written.
     """
     layout = Layout.of(config)
-    cubes = sealed_cubes(config)
-    if not cubes:
+    areas = areas_of(config, layout, finished_cubes(config), load_aois(config))
+    found: list[tuple[ScoreTable, NDArray[np.bool_] | None]] = []
+    for done, outcome in enumerate(engine.run(score_area, Tasks(areas), layout.root.url), start=1):
+        scored = outcome.get()
+        if scored is None:
+            outcome.task.cube.warn_of_loss()
+        else:
+            found.append(scored)
+        report("score", done, len(areas))
+    _check_found(layout, found)
+    found.sort(key=lambda pair: pair[0].cube.aoi_index)
+    clipped = [outside for _, outside in found if outside is not None]
+    return ScoreSet([table for table, _ in found], config.table, clipped)
+
+
+def _check_found(layout: Layout, found: Sequence[object]) -> None:
+    """Refuse to go on without a cube."""
+    if not found:
         raise CubeNotSealedError(
             f"{layout.root}: no finished cube here; build some with gelos-lc build "
             "(it takes those that other versions have made)"
         )
-    tasks = [_score_task(config, layout, info) for info in cubes]
-    tables: list[ScoreTable] = []
-    for outcome in engine.run(load_or_make_scores, Tasks(tasks), layout.root.url):
-        tables.append(outcome.get())
-        report("score", len(tables), len(tasks))
-    tables.sort(key=lambda table: table.cube.aoi_index)
-    return ScoreSet(tables, config.table, _clipped(config, tables))
-
-
-def _clipped(config: Config, tables: Iterable[ScoreTable]) -> list[NDArray[np.bool_]]:
-    """Return, per table, the windows that ``aoi.clip`` rejects; nothing if it rejects none."""
-    clip = config.aoi.clip
-    if clip == "none":
-        return []
-    polygons = {aoi.index: aoi.geometry for aoi in load_aois(config)}
-    return [outside(polygons[table.cube.aoi_index], table_footprints(table), clip) for table in tables]
-
-
-def _score_task(config: Config, layout: Layout, info: CubeInfo) -> ScoreTask:
-    check_cube(config, info)
-    return ScoreTask(
-        layout.cubes,
-        layout.blocks,
-        layout.scores,
-        info,
-        WindowGeometry.from_config(config.chips),
-        mask_settings(config),
-        len(config.ranges),
-    )
-
-
-def _export(
-    config: Config,
-    scores: ScoreSet,
-    verdicts: NDArray[np.int8],
-    settings: ExportSettings,
-    engine: Engine,
-    report: OnProgress,
-    *,
-    verify: bool,
-) -> tuple[int, int, int]:
-    """Bring the chips' folder to what was chosen; count what was removed, written and kept."""
-    layout = Layout.of(config)
-    chips = layout.chips
-    chips.make()
-    tasks = list(_export_tasks(layout, scores, verdicts, settings, verify=verify))
-    removed = _remove_unchosen(chips, {window.cell for task in tasks for window in task.windows})
-    written = kept = 0
-    total = sum(len(task.windows) for task in tasks)
-    for outcome in engine.run(export_chips, Tasks(tasks), layout.root.url):
-        result = outcome.get()
-        written, kept = written + result.written, kept + result.kept
-        report("export", written + kept, total)
-    if written or verify:
-        chips.sync()
-    return removed, written, kept
-
-
-def _export_tasks(
-    layout: Layout, scores: ScoreSet, verdicts: NDArray[np.int8], settings: ExportSettings, *, verify: bool
-) -> Iterator[ExportTask]:
-    for number, table in enumerate(scores.tables):
-        chosen = np.flatnonzero(verdicts[scores.starts[number] : scores.starts[number + 1]] == 0)
-        for group in group_windows(table.cube, _chip_windows(table, chosen)):
-            yield ExportTask(layout.cubes, layout.chips, table.cube, settings, group, verify)
-
-
-def _chip_windows(table: ScoreTable, chosen: NDArray[np.intp]) -> Iterable[ChipWindow]:
-    purity = table.purity()
-    columns = [table.columns[name][chosen].tolist() for name in ("left_m", "top_m", "lulc")]
-    cells = [table.cells[index] for index in chosen.tolist()]
-    return map(ChipWindow, cells, *columns, purity[chosen].tolist())
 
 
 def _remove_unchosen(chips: Folder, chosen: set[str]) -> int:

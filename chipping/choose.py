@@ -26,7 +26,7 @@ All others are ``success``. Shares are compared as whole numbers of pixels: 0.95
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from cube.config.models import ChipsConfig
 from cube.config.sensors import CLASS_NAMES, MaskRule, SensorTable
 from cube.lots import lot
-from cube.windows.footprints import footprints, near_pairs, overlapping
+from cube.windows.duplicates import Places
 from cube.windows.landcover import LandCoverRule, land_cover_rules, pixels_needed
 from cube.windows.lattice import WindowGeometry
 
@@ -96,6 +96,12 @@ class ScoreSet:
         """Return the number of windows."""
         return sum(map(len, self.tables))
 
+    def only(self, aoi_indices: Collection[int]) -> ScoreSet:
+        """Return the tables of some AOIs."""
+        mine = [number for number, one in enumerate(self.tables) if one.cube.aoi_index in aoi_indices]
+        outside = [self.outside[number] for number in mine] if self.outside else []
+        return ScoreSet([self.tables[number] for number in mine], self.sensors, outside)
+
     @cached_property
     def verdicts(self) -> tuple[str, ...]:
         """Verdicts that a window can get."""
@@ -132,11 +138,15 @@ class ScoreSet:
         return [cell for table in self.tables for cell in table.cells]
 
     @cached_property
-    def conflicts(self) -> NDArray[np.int64]:
-        """Pairs of windows that cannot both be chips: ``(n, 2)``, lower AOI first."""
-        pairs = [*_same_cells(self), *_across_zones(self)]
-        found = np.array(pairs, np.int64).reshape(-1, 2)
-        return found[np.lexsort((found[:, 0], found[:, 1]))]
+    def places(self) -> Places:
+        """Where the windows lie."""
+        geometry = self.tables[0].geometry if self.tables else WindowGeometry(1, 1, 1)
+        epsg = np.array([table.cube.epsg for table in self.tables], np.int32)
+        edges = (
+            np.concatenate([*(table.columns[name] for table in self.tables), np.zeros(0, np.int32)])
+            for name in ("left_m", "top_m")
+        )
+        return Places(geometry, epsg, np.array(self.starts, np.int64), *edges)
 
 
 def _judged_alike(table: ScoreTable) -> tuple[Any, ...]:
@@ -150,43 +160,6 @@ def _stacked(tables: Sequence[ScoreTable]) -> ScoreTable:
     return replace(tables[0], columns=columns)
 
 
-def _same_cells(scores: ScoreSet) -> Iterator[tuple[int, int]]:
-    """Yield pairs of windows of one cell, which neighbouring AOIs share."""
-    first: dict[str, list[int]] = {}
-    for window, cell in enumerate(scores.cells):
-        earlier = first.setdefault(cell, [])
-        yield from ((one, window) for one in earlier)
-        earlier.append(window)
-
-
-def _across_zones(scores: ScoreSet) -> Iterator[tuple[int, int]]:
-    """Yield pairs of windows of different UTM zones whose chips overlap by more than a tenth."""
-    chips: dict[int, NDArray[np.object_]] = {}
-    filled = [number for number, table in enumerate(scores.tables) if len(table)]
-    tables = [scores.tables[number] for number in filled]
-    bounds = np.array([_chips_bounds(table) for table in tables], np.float64).reshape(-1, 4)
-    for one, two in near_pairs([table.cube.epsg for table in tables], bounds):
-        pair = filled[one], filled[two]
-        for number in pair:
-            if number not in chips:
-                chips[number] = table_footprints(scores.tables[number])
-        for earlier, later in overlapping(*(chips[number] for number in pair)):
-            yield scores.starts[pair[0]] + earlier, scores.starts[pair[1]] + later
-
-
-def _chips_bounds(table: ScoreTable) -> tuple[int, int, int, int]:
-    """Return left, bottom, right and top of all of a table's chips, metres in its zone."""
-    left, top, geometry = table.columns["left_m"], table.columns["top_m"], table.geometry
-    beyond = geometry.chip_m - geometry.margin_m
-    west, north = left.min() - geometry.margin_m, top.max() + geometry.margin_m
-    return int(west), int(top.min()) - beyond, int(left.max()) + beyond, int(north)
-
-
-def table_footprints(table: ScoreTable) -> NDArray[np.object_]:
-    """Return the outlines of a table's chips, EPSG:4326."""
-    return footprints(table.geometry, table.cube.epsg, table.columns["left_m"], table.columns["top_m"])
-
-
 def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
     """Give every window its verdict: int8, positions in :attr:`ScoreSet.verdicts`.
 
@@ -194,24 +167,31 @@ def choose(scores: ScoreSet, chips: ChipsConfig, seed: int = 0) -> Codes:
     stays under a cap.
     """
     assert all(table.geometry == WindowGeometry.from_config(chips) for table in scores.tables)
-    judged = [_judge(table, chips, scores.verdicts) for table in scores.stacks]
-    verdicts = np.concatenate([*judged, np.zeros(0, np.int8)])
+    names = scores.verdicts
+    verdicts = np.concatenate(
+        [*(judge(table, chips, names) for table in scores.stacks), np.zeros(0, np.int8)]
+    )
     if scores.outside:
-        outside = np.concatenate(scores.outside) & (verdicts == 0)
-        verdicts[outside] = scores.verdicts.index(Verdict.OUTSIDE_AOI)
-    _reject_duplicates(verdicts, scores)
+        reject_outside(verdicts, np.concatenate(scores.outside), names)
+    verdicts[scores.places.duplicates(verdicts == 0)] = names.index(Verdict.DUPLICATE)
     if chips.max_per_class is not None:
-        _reject_over_cap(verdicts, scores, chips.max_per_class, seed)
+        groups = scores.aoi * (max(CLASS_NAMES) + 1) + scores.lulc
+        reject_over_cap(verdicts, groups, scores.cells, names, chips.max_per_class, seed)
     return verdicts
 
 
-def _judge(table: ScoreTable, chips: ChipsConfig, names: Sequence[str]) -> Codes:
-    """Try the rules that concern one window alone."""
+def judge(table: ScoreTable, chips: ChipsConfig, names: Sequence[str]) -> Codes:
+    """Try the rules that concern one window alone, but for ``aoi.clip``."""
     verdicts = np.zeros(len(table), np.int8)
     land_cover = land_cover_rules(table.columns, table.sample_px, chips)
     for verdict, broken in itertools.chain(land_cover, _imagery_rules(table, chips)):
         verdicts[broken & (verdicts == 0)] = names.index(verdict)
     return verdicts
+
+
+def reject_outside(verdicts: Codes, outside: NDArray[np.bool_], names: Sequence[str]) -> None:
+    """Reject those of the windows left that ``aoi.clip`` does not let through."""
+    verdicts[outside & (verdicts == 0)] = names.index(Verdict.OUTSIDE_AOI)
 
 
 def _imagery_rules(table: ScoreTable, chips: ChipsConfig) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -242,29 +222,27 @@ def _below_threshold(
         yield table.columns[f"{sensor}_{date}_{which}_px"] < pixels_needed(share, pixels)
 
 
-def _reject_duplicates(verdicts: Codes, scores: ScoreSet) -> None:
-    """Reject, AOI by AOI, what an earlier AOI's chip already shows."""
-    earlier, later = scores.conflicts.T
-    cuts = np.searchsorted(later, scores.starts)
-    for start, stop in itertools.pairwise(cuts.tolist()):
-        both = (verdicts[earlier[start:stop]] == 0) & (verdicts[later[start:stop]] == 0)
-        verdicts[later[start:stop][both]] = scores.verdicts.index(Verdict.DUPLICATE)
-
-
-def _reject_over_cap(verdicts: Codes, scores: ScoreSet, cap: int, seed: int) -> None:
-    """Reject, per AOI and class, those with the higher lots."""
+def reject_over_cap(
+    verdicts: Codes,
+    groups: NDArray[np.integer],
+    cells: Sequence[str],
+    names: Sequence[str],
+    cap: int,
+    seed: int,
+) -> None:
+    """Reject, per group (a class of an AOI), those of the windows left with the higher lots."""
     chosen = np.flatnonzero(verdicts == 0)
-    group = scores.aoi[chosen] * (max(CLASS_NAMES) + 1) + scores.lulc[chosen]
+    group = groups[chosen]
     _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
     if not len(sizes) or sizes.max() <= cap:
         return
     crowded = sizes[inverse] > cap
     chosen, group = chosen[crowded], group[crowded]
-    lots = [lot(seed, scores.cells[window]) for window in chosen.tolist()]
+    lots = [lot(seed, cells[window]) for window in chosen.tolist()]
     order = np.lexsort((np.array(lots, np.bytes_), group))
     group = group[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
-    verdicts[chosen[order[rank >= cap]]] = scores.verdicts.index(Verdict.CAPPED)
+    verdicts[chosen[order[rank >= cap]]] = names.index(Verdict.CAPPED)
 
 
 def drop_counts(counts: Mapping[int, int], factor: int) -> dict[int, int]:

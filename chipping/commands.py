@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cube.run.command import CommonOptions, Severals, UserPath, config_options, run_verb, verb
+from cube.run.command import (
+    CommonOptions,
+    Severals,
+    UserPath,
+    config_options,
+    run_verb,
+    shard_option,
+    verb,
+)
 
 if TYPE_CHECKING:
     from cube.config.models import Config
+    from cube.run.shards import Share
 
     from .sweep import Setting, SweepResult
 
@@ -19,14 +28,21 @@ if TYPE_CHECKING:
     "chip",
     "gelos-lc chip -c configs/demo.yaml",
     "gelos-lc chip -c configs/demo.yaml --set chips.min_purity=0.9 --set 'chips.min_clear={s2l2a: 0.98}'",
+    "gelos-lc chip -c configs/demo.yaml --shard 1/2",
 )
 @config_options
-def chip_command(common: CommonOptions) -> int:
-    """Score the finished cubes, choose windows and write chips. Needs no network."""
-    return run_verb("chip", common, lambda config: run_chip(config, bars=common.bars))
+@shard_option("AOI")
+def chip_command(common: CommonOptions, *, shard: Share | None) -> int:
+    """Score the finished cubes, choose windows and write chips. Needs no network.
+
+    Runs of a share wait for each other where one needs what another is at, and do what no run is
+    at: once they have ended, all chips are there.
+    """
+    what = f"chip-{shard.name}" if shard else "chip"
+    return run_verb(what, common, lambda config: run_chip(config, bars=common.bars, shard=shard))
 
 
-def run_chip(config: Config, *, bars: bool) -> int:
+def run_chip(config: Config, *, bars: bool, shard: Share | None = None) -> int:
     """Score, choose and write, and print the counts; returns the exit code."""
     from cube.config.sensors import CLASS_NAMES
     from cube.run.progress import draw_steps
@@ -34,10 +50,11 @@ def run_chip(config: Config, *, bars: bool) -> int:
     from .chip import chip
 
     with draw_steps(bars=bars) as progress:
-        summary = chip(config, progress=progress)
+        summary = chip(config, progress=progress, shard=shard)
+    by = f" by {shard}" if shard else ""
     print(
         f"{summary.chips} chips of {summary.windows} windows; "
-        f"{summary.written} written, {summary.kept} kept, {summary.removed} removed"
+        f"{summary.written} written, {summary.kept} kept, {summary.removed} removed{by}"
     )
     for verdict, count in summary.totals().items():
         print(f"  {count:8} {verdict}")

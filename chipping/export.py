@@ -19,6 +19,7 @@ from affine import Affine
 
 from cube.config.models import Config
 from cube.config.sensors import Sensor
+from cube.pixels.rendering import RENDERING_VERSION, encode_png, render
 from cube.run.storage import Folder, write_folder
 from cube.scenes.plan import canonical_json
 from cube.store.sealed import CubeInfo, SensorInfo, open_arrays, reading
@@ -26,7 +27,6 @@ from cube.windows.grid import CHUNK_M, Bounds
 from cube.windows.lattice import WindowGeometry
 
 from .geotiff import Array, Compression, RasterSettings, encode_tiff, gdal_tags, raster_settings, to_exported
-from .thumbnails import THUMBNAIL_VERSION, encode_png, render
 
 CHIP_RECORD = "chip.json"
 """Written last; its presence means that the chip is whole."""
@@ -48,7 +48,7 @@ class ExportSettings:
         """SHA-256 of the settings: chips that carry it need not be written again."""
         record = {
             "version": _EXPORT_VERSION,
-            "thumbnails": THUMBNAIL_VERSION,
+            "thumbnails": RENDERING_VERSION,
             "sample_m": self.sample_m,
             "chip_m": self.chip_m,
             "compress": self.compress,
@@ -126,11 +126,11 @@ class ExportResult:
     kept: int
 
 
-def group_windows(cube: CubeInfo, windows: Iterable[ChipWindow]) -> Iterator[tuple[ChipWindow, ...]]:
-    """Yield windows together that begin on the same chunk of their cube, in order."""
+def group_windows(cube: Bounds, windows: Iterable[ChipWindow]) -> Iterator[tuple[ChipWindow, ...]]:
+    """Yield windows together that begin on the same chunk of a cube with these bounds, in order."""
     groups: dict[tuple[int, int], list[ChipWindow]] = {}
     for window in windows:
-        place = (cube.bounds.top - window.top_m) // CHUNK_M, (window.left_m - cube.bounds.left) // CHUNK_M
+        place = (cube.top - window.top_m) // CHUNK_M, (window.left_m - cube.left) // CHUNK_M
         groups.setdefault(place, []).append(window)
     for _, group in sorted(groups.items()):
         yield tuple(group)

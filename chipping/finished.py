@@ -3,29 +3,91 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cube.config.aoi import aoi_label, load_aois
+from cube.config.fields import TimeRange
 from cube.config.models import Config
 from cube.config.sensor_models import SensorConfig
+from cube.config.sensors import SensorTable
 from cube.errors import ConfigError, StoreError
 from cube.run.layout import Layout
-from cube.run.status import AOI_METADATA, AoiState
+from cube.run.status import AOI_METADATA, AoiState, read_features
 from cube.run.storage import Folder
 from cube.store.sealed import CubeInfo, SensorInfo, read_cube_info
+from cube.store.template import SEAL, cube_folder
 
 _LOG = logging.getLogger(__name__)
 
 
-def sealed_cubes(config: Config) -> list[CubeInfo]:
-    """Return the finished cubes of the AOIs that a config wants, by AOI index.
+@dataclasses.dataclass(frozen=True)
+class FinishedCube:
+    """An AOI whose cube is finished by the rows of a version; the cube is not looked at."""
+
+    aoi_index: int
+    cube: str
+    """``aoi_000003_0123456789ab``."""
+    aoi_name: str = ""
+    """What the version calls the AOI, for messages."""
+
+    @property
+    def aoi_label(self) -> str:
+        """What people are shown of the AOI."""
+        return aoi_label(self.aoi_index, self.aoi_name)
+
+    def read(self, layout: Layout, table: SensorTable) -> CubeInfo | None:
+        """Return what the cube says of itself; None where it is gone.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be read.
+        """
+        info = read_cube_info(layout.cubes, self.cube, table)
+        return None if info is None else dataclasses.replace(info, aoi_name=self.aoi_name)
+
+    def warn_of_loss(self) -> None:
+        """Say that the cube is gone."""
+        text = "AOI %s: its cube %s is gone, and passed over; build it again"
+        _LOG.warning(text, self.aoi_label, self.cube)
+
+
+def finished_cubes(config: Config) -> list[FinishedCube]:
+    """Return the AOIs that a config wants and whose cubes are built, by AOI index.
 
     They are those that the rows of the version name, since other versions' lie beside them. Cubes
-    of AOIs that phase one does not call built, and cubes that are gone, are passed over, with a
-    warning.
+    of AOIs that phase one does not call built are passed over, with a warning.
+
+    Raises
+    ------
+    ConfigError
+        If the AOI file is nowhere.
+    AoiError
+        If it cannot be used.
+    StoreError
+        If the record of what became of the AOIs cannot be read.
+    """
+    layout = Layout.of(config)
+    wanted = {aoi.index for aoi in load_aois(config)}
+    found: list[FinishedCube] = []
+    for index, row in sorted(_rows_with_cubes(layout.root).items()):
+        if index not in wanted:
+            continue
+        one = FinishedCube(index, row["cube"], row.get("name") or row.get("id", ""))
+        if row["status"] == AoiState.BUILT:
+            found.append(one)
+        elif layout.cubes.exists(f"{cube_folder(one.cube)}/{SEAL}"):
+            text = "AOI %s: its cube is passed over: %s does not call it built"
+            _LOG.warning(text, one.aoi_label, AOI_METADATA)
+    return found
+
+
+def sealed_cubes(config: Config) -> list[CubeInfo]:
+    """Return what the cubes of :func:`finished_cubes` say of themselves, by AOI index.
+
+    Cubes that are gone are passed over, with a warning.
 
     Raises
     ------
@@ -37,29 +99,20 @@ def sealed_cubes(config: Config) -> list[CubeInfo]:
         If a cube, or the record of what became of the AOIs, cannot be read.
     """
     layout = Layout.of(config)
-    wanted = {aoi.index for aoi in load_aois(config)}
-    cubes: list[CubeInfo] = []
-    for index, row in sorted(_rows_with_cubes(layout.root).items()):
-        if index not in wanted:
-            continue
-        info = read_cube_info(layout.cubes, row["cube"], config.table)
-        name = row.get("name") or row.get("id", "")
-        label = aoi_label(index, name)
-        if info is None and row["status"] == AoiState.BUILT:
-            text = "AOI %s: its cube %s is gone, and passed over; build it again"
-            _LOG.warning(text, label, row["cube"])
-        elif info is not None and row["status"] != AoiState.BUILT:
-            text = "AOI %s: its cube is passed over: %s does not call it built"
-            _LOG.warning(text, label, AOI_METADATA)
-        elif info is not None:
-            cubes.append(dataclasses.replace(info, aoi_name=name))
-    return cubes
+    infos = []
+    for one in finished_cubes(config):
+        info = one.read(layout, config.table)
+        if info is None:
+            one.warn_of_loss()
+        else:
+            infos.append(info)
+    return infos
 
 
 def _rows_with_cubes(root: Folder) -> dict[int, dict[str, Any]]:
     """Return the rows of AOIs that have a cube, or one in the making, by AOI index."""
     try:
-        rows = [feature["properties"] for feature in json.loads(root.read(AOI_METADATA))["features"]]
+        rows = [feature["properties"] for feature in read_features(root)]
         return {row["aoi_index"]: row for row in rows if row["status"] and row.get("cube")}
     except FileNotFoundError:
         return {}
@@ -77,6 +130,7 @@ def check_cube(config: Config, info: CubeInfo) -> None:
     ConfigError
         Names the AOI, the key, what the cube has and what the config asks for.
     """
+    ranges = config.ranges
     for key, settings in config.sensors.items():
         if key in info.sensors:
             if not info.sensors[key].is_row:
@@ -85,7 +139,7 @@ def check_cube(config: Config, info: CubeInfo) -> None:
                     "build it again, or set the row back"
                 )
             _check_scaling(config, key, info)
-            for name, found, expected in _cube_and_config(config, settings, info.sensors[key]):
+            for name, found, expected in _cube_and_config(config, settings, info.sensors[key], ranges):
                 if found != expected:
                     raise ConfigError(
                         f"AOI {info.aoi_label}: its cube was built with {key}.{name} {found}, and the config "
@@ -107,7 +161,7 @@ def _check_scaling(config: Config, key: str, info: CubeInfo) -> None:
 
 
 def _cube_and_config(
-    config: Config, settings: SensorConfig, info: SensorInfo
+    config: Config, settings: SensorConfig, info: SensorInfo, ranges: Sequence[TimeRange]
 ) -> Iterator[tuple[str, object, object]]:
     """Yield key, found and expected value of what a cube and a config both say of a sensor."""
     sensor = info.sensor
@@ -117,8 +171,8 @@ def _cube_and_config(
     yield "harmonize", info.harmonize, config.harmonizes(sensor.key)
     if sensor.is_static:
         return
-    expected = ", ".join(map(str, config.ranges))
-    fits = len(info.times) == len(config.ranges) and all(
-        span.start <= time <= span.end for time, span in zip(info.times, config.ranges, strict=True)
+    expected = ", ".join(map(str, ranges))
+    fits = len(info.times) == len(ranges) and all(
+        span.start <= time <= span.end for time, span in zip(info.times, ranges, strict=True)
     )
     yield "time_ranges", expected if fits else ", ".join(f"{t:%Y-%m-%d}" for t in info.times), expected

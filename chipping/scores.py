@@ -149,7 +149,7 @@ def _read_scores(task: ScoreTask) -> ScoreTable | None:
     except FileNotFoundError:
         return None
     try:
-        table = parquet.read_table(pa.BufferReader(data), use_threads=False)
+        table = parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
         header = json.loads((table.schema.metadata or {}).get(_HEADER, b"{}"))
     except (OSError, ValueError, pa.ArrowException):  # damaged: what is said of it depends on where
         return None

@@ -31,7 +31,6 @@ from cube.store.takeover import take_over
 
 from .chip import engine_for, score_cubes
 from .choose import ScoreSet, choose, drop_counts
-from .finished import sealed_cubes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -238,8 +237,7 @@ def sweep_scores(
             table.cube.aoi_index for table in scores.tables if judged.keeps(table.cube.aoi_index, point)
         )
         if kept not in subsets:
-            tables = [table for table in scores.tables if table.cube.aoi_index in kept]
-            subsets[kept] = ScoreSet(tables, scores.sensors)
+            subsets[kept] = scores.only(kept)
         chosen = _count(subsets[kept], one, seed)
         counted.append(Setting(point, one.classes, chosen, point.get(_FACTOR, judged.factor), len(kept)))
     return SweepResult(grid, tuple(counted))
@@ -356,7 +354,7 @@ def sweep(config: Config, grid: Grid, engine: Engine | None = None) -> SweepResu
         running.wait_for_earlier_tasks(folder.url)
         take_over(layout)
         scores = score_cubes(config, running)
-        limits = SceneLimits.of(config, sealed_cubes(config) if any(map(_is_scene_limit, grid)) else ())
+        limits = SceneLimits.of(config, (table.cube for table in scores.tables))
         result = sweep_scores(scores, config.chips, grid, config.release.seed, limits)
         folder.write(SWEEP_CSV, result.to_csv())
         folder.write(SWEEP_PNG, _plot(result, config))

@@ -111,12 +111,15 @@ def _joined(entries: Iterable[str]) -> str:
 
 def cloud_entries(clear_px: Sequence[NDArray[np.integer]], window_px: int) -> list[str]:
     """Return the cloud shares of windows, from each date's clear pixels of every window."""
-    shares = ((window_px - clear) / np.float64(window_px) for clear in clear_px)
-    return [",".join(map(_share_text, dates)) for dates in zip(*(s.tolist() for s in shares), strict=True)]
+    return list(map(",".join, zip(*(_share_texts(clear, window_px) for clear in clear_px), strict=True)))
 
 
-def _share_text(share: float) -> str:
-    return f"{share:.10g}"
+def _share_texts(clear_px: NDArray[np.integer], window_px: int) -> list[str]:
+    """Return one date's cloud share of every window; many windows have the same."""
+    different, places = np.unique(clear_px, return_inverse=True)
+    shares = (window_px - different) / np.float64(window_px)
+    texts = [f"{share:.10g}" for share in shares.tolist()]
+    return [texts[place] for place in places.tolist()]
 
 
 def parse_views(row: Mapping[str, Any], sensor: str, dates: int) -> dict[str, list[Any]]:

@@ -1,14 +1,19 @@
 """Sphinx: ``sphinx-build -W docs docs/_build``. Nothing is fetched."""
 
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from command_pages import write_command_pages
 
 project = "gelos-lc"
 copyright = "the gelos-lc authors"  # noqa: A001  Sphinx's name
 version = release = version_of("gelos-lc")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "command_pages.py"]
 templates_path = ["_templates"]
 html_theme = "furo"
 html_title = f"gelos-lc {version}"
@@ -32,6 +37,12 @@ def _skip(*event: Any) -> bool | None:
     return True if hasattr(member, "__origin__") else None
 
 
+def _write_commands(app: Any) -> None:
+    """Make the pages of the commands from their help."""
+    write_command_pages(Path(app.srcdir) / "_generated" / "commands")
+
+
 def setup(app: Any) -> None:
     """Register what Sphinx asks."""
+    app.connect("builder-inited", _write_commands)
     app.connect("autodoc-skip-member", _skip)

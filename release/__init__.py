@@ -6,10 +6,13 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 :mod:`release.make`       all of it in a row: folder and zip
 :mod:`release.select`     which chips a release holds: cleaned and balanced
 :mod:`release.splits`     train, validation and test, by spatial block
+:mod:`release.windows`    the windows that phase two has scored
 :mod:`release.chosen`     the chosen chips' files in the working folder
+:mod:`release.sharding`   how a large release is divided into folders of so many chips
+:mod:`release.packing`    the release's folder and zips, in one piece or in shards
 :mod:`release.tracker`    the table of chips, in GELOS's fields
 :mod:`release.recipe`     ``config.json``: what a release was made from
-:mod:`release.report`     ``report.html``, with :mod:`release.svg` for its drawings
+:mod:`release.report`     ``report.html`` and ``browse.html``
 :mod:`release.card`       the dataset card, ``README.md``
 :mod:`release.templates`  the templates of both
 :mod:`release.catalogs`   STAC, with :mod:`release.croissant` for Croissant
@@ -35,7 +38,11 @@ if TYPE_CHECKING:
     from .compare.releases import compare_releases
     from .export.request import ExportRequest
     from .export.run import export_release
+    from .loading.caching import SampleCache
+    from .loading.datamodule import datamodule
     from .loading.dataset import Release, open_release
+    from .loading.geodataset import torchgeo_dataset
+    from .loading.pictures import plot_batch
     from .loading.samples import batches, chip_arrays, torch_dataset
     from .make import ReleaseSummary, make_release
     from .notebook.cubes import open_cubes
@@ -48,14 +55,18 @@ __all__ = [
     "Release",
     "ReleaseError",
     "ReleaseSummary",
+    "SampleCache",
     "batches",
     "chip_arrays",
     "compare_releases",
+    "datamodule",
     "export_release",
     "make_release",
     "open_cubes",
     "open_release",
+    "plot_batch",
     "torch_dataset",
+    "torchgeo_dataset",
     "verify",
 ]
 
@@ -71,14 +82,18 @@ __getattr__, __dir__ = lazy_names(
         "Release": ".loading.dataset",
         "ReleaseError": ".opening.faults",
         "ReleaseSummary": ".make",
+        "SampleCache": ".loading.caching",
         "batches": ".loading.samples",
         "chip_arrays": ".loading.samples",
         "compare_releases": ".compare.releases",
+        "datamodule": ".loading.datamodule",
         "export_release": ".export.run",
         "make_release": ".make",
         "open_cubes": ".notebook.cubes",
         "open_release": ".loading.dataset",
+        "plot_batch": ".loading.pictures",
         "torch_dataset": ".loading.samples",
+        "torchgeo_dataset": ".loading.geodataset",
         "verify": ".verify.release",
     },
 )

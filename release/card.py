@@ -11,6 +11,7 @@ from cube.config.sensors import CLASS_NAMES
 
 from .recipe import Recipe
 from .select import Selection
+from .sharding import MOST_TEXT_ROWS
 from .templates import fill_template
 from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, tracker_fields
 
@@ -48,7 +49,14 @@ _PATTERN_NOTES = {
     "_thumbs": "pictures, one per date, comma-joined",
     "_paths": "rasters, one per date, comma-joined",
 }
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (float("inf"), "100K<n<1M"))
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (float("inf"), "10M<n<100M"),
+)
 """Hugging Face's words for how many chips there are, each with the number they stay below."""
 
 Row = tuple[object, ...]
@@ -71,6 +79,7 @@ def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -
         split_note=SPLIT_NOTE,
         split_classes=[CLASS_NAMES[int(code)] for code in codes],
         splits=list(_split_rows(tracker, codes)),
+        most_text_rows=MOST_TEXT_ROWS,
         series_keys=", ".join(f"`{key}`" for key in series) or "no sensor",
         static_names=", ".join(f"`{key}_{{id:06}}.tif`" for key in recipe.rasters if key not in series),
         names={"geojson": GEOJSON_NAME, "csv": CSV_NAME, "parquet": PARQUET_NAME},

@@ -1,4 +1,4 @@
-"""A static STAC catalog of the release, its items as stac-geoparquet, and its Croissant file."""
+"""A static STAC catalog of a release, its items as files and as stac-geoparquet, and Croissant."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import geopandas as gpd
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
@@ -25,39 +26,54 @@ from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, Raster
 from pystac.extensions.sat import SatExtension
 from pystac.extensions.view import ViewExtension
 
-from chipping.views import VIEW_FIELDS, parse_views
+from chipping.views import VIEW_FIELDS, parse_views, view_columns
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Sensor
 
 from .croissant import make_croissant
 from .recipe import RasterSpec, Recipe
-from .tracker import GEOJSON_NAME, static_name
+from .tracker import GEOJSON_NAME, PARQUET_NAME, item_name
 
 CATALOG_NAME = "catalog.json"
 COLLECTION_NAME = "collection.json"
 ITEMS_NAME = "items.parquet"
 CROISSANT_NAME = "croissant.json"
 _GEOTIFF = "image/tiff; application=geotiff"
+_GEOJSON = pystac.MediaType.GEOJSON.value
 _PARQUET = "application/vnd.apache.parquet"
+_NO_COLOR = "#888888"
+"""Of what is no land cover: no data, clouds."""
 _ITEMS_PER_CHUNK = 128
 """Items that are turned into Arrow at once."""
+_ROWS_AT_ONCE = 1000
+"""Rows of the tracker that are turned into items at once."""
 _ITEMS_PER_BATCH = 16
 """Items that are turned back at once."""
 _OWN = ("gelos:", "proj:code", "proj:transform", "view:", "sat:")
 """How the properties begin that follow from a chip's row."""
 
 
-def make_catalogs(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, bytes]:
-    """Write STAC and Croissant: content by file name.
+def make_catalogs(
+    tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str], items: StacItems | None = None
+) -> dict[str, bytes]:
+    """Write STAC, but for the items' own files, and Croissant: content by file name.
 
-    `sums` are SHA-256 of the tracker's files, which Croissant records.
+    Parameters
+    ----------
+    tracker
+        All of it.
+    recipe
+        What the release was made with.
+    sums
+        SHA-256 of the tracker's files and of the chips', or of their shards' sums, which Croissant
+        records.
+    items
+        Those of `tracker`, where they are made already.
     """
     collection = _collection(tracker, recipe)
-    catalog = _catalog(recipe)
-    items = stac_items(tracker, recipe)
     return {
-        CATALOG_NAME: _json(catalog),
-        COLLECTION_NAME: _json(collection),
-        ITEMS_NAME: _items_parquet(items, collection),
+        CATALOG_NAME: _json(_catalog(recipe)),
+        COLLECTION_NAME: _json({**collection, "links": collection_links(tracker["id"], recipe)}),
+        ITEMS_NAME: _items_parquet(items or StacItems(tracker, recipe), collection, recipe),
         CROISSANT_NAME: _json(make_croissant(tracker, recipe, sums)),
     }
 
@@ -66,24 +82,80 @@ def _json(data: Mapping[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def stac_items(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Yield a STAC item per chip.
+class StacItems:
+    """The STAC items of a release, one per chip, in the order of the tracker.
 
     Asset keys are the same for every chip, so that the items make one table: ``{sensor}_{n}`` and
     ``{sensor}_{n}_thumbnail`` for the n-th time range, ``dem`` and ``lulc``. For the same reason an
-    asset says of its view (sun, orbit, clouds) what is known of that range for every chip.
+    asset says of its view (sun, orbit, clouds) what is known of that range for every chip, and each
+    of its bands and classes has the fields of all others: a table would fill them with nulls, which
+    the extensions' schemas refuse.
+
+    Parameters
+    ----------
+    tracker
+        All of it, or some rows in a row.
+    recipe
+        What the release was made with.
+    views
+        What :func:`shared_views` finds in all of it; None: `tracker` is all of it.
     """
-    rows = tracker.drop(columns="geometry").to_dict("records")
-    views = _shared_views(rows, recipe)
-    template = json.dumps(_item_template(recipe, views))
-    for row, shape in zip(rows, tracker.geometry, strict=True):
-        yield _item(template, row, shape, recipe, views)
+
+    def __init__(
+        self, tracker: gpd.GeoDataFrame, recipe: Recipe, views: frozenset[View] | None = None
+    ) -> None:
+        self._table = tracker
+        self._recipe = recipe
+        self.views = shared_views(tracker, recipe) if views is None else views
+        self._template = json.dumps(_item_template(recipe, self.views))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._table)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Make one item after the other, as it is seen from the release's top."""
+        for first in range(0, len(self), _ROWS_AT_ONCE):
+            part = self._table.iloc[first : first + _ROWS_AT_ONCE]
+            rows = part.drop(columns="geometry").to_dict("records")
+            for row, shape in zip(rows, part.geometry.to_numpy(), strict=True):
+                yield _item(self._template, row, shape, self._recipe, self.views)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the items' files."""
+        return [item_name(chip_id) for chip_id in self._table["id"]]
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and the content of each item's file."""
+        for name, item in self.seen_from_files():
+            yield name, (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    def seen_from_files(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each item's file name, and the item as it is seen from the folder of that."""
+        for item in self:
+            chip_id = item["properties"]["gelos:id"]
+            folder = self._recipe.folder_of(chip_id)
+            yield item_name(chip_id), _seen_from(folder, item) if folder else item
 
 
-def read_items_parquet(data: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the STAC items of a stac-geoparquet file."""
+def _seen_from(folder: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item whose hrefs lead from a folder of the release, not from its top."""
+    up = "../" * folder.count("/")
+
+    def href(text: str) -> str:
+        name = text.removeprefix("./")
+        return f"./{name.removeprefix(folder)}" if name.startswith(folder) else up + name
+
+    assets = {name: {**asset, "href": href(asset["href"])} for name, asset in item["assets"].items()}
+    links = [{**link, "href": href(link["href"])} for link in item["links"]]
+    return {**item, "assets": assets, "links": links}
+
+
+def read_items_parquet(data: bytes, group: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the STAC items of a stac-geoparquet file, or of a row group of one."""
     with pq.ParquetFile(io.BytesIO(data)) as file:
-        batches = file.iter_batches(_ITEMS_PER_BATCH)
+        batches = file.iter_batches(_ITEMS_PER_BATCH, None if group is None else [group])
         yield from stac_geoparquet.arrow.stac_table_to_items(
             pa.RecordBatchReader.from_batches(file.schema_arrow, batches)
         )
@@ -103,7 +175,27 @@ def item_facts(item: Mapping[str, Any]) -> dict[str, Any]:
             name: (asset["href"], {key: value for key, value in asset.items() if key.startswith(_OWN)})
             for name, asset in item["assets"].items()
         },
+        "links": links_of(item),
     }
+
+
+def links_of(document: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return what a STAC document links to, each with its relation."""
+    return {(link["rel"], link["href"]) for link in document["links"]}
+
+
+def collection_links(chip_ids: Iterable[int], recipe: Recipe) -> list[dict[str, str]]:
+    """Return the links of a release's collection: to its catalog, and to every item."""
+    return [
+        _link("root", CATALOG_NAME),
+        _link("parent", CATALOG_NAME),
+        _link("items", ITEMS_NAME, _PARQUET),
+        *(_link("item", recipe.folder_of(chip_id) + item_name(chip_id), _GEOJSON) for chip_id in chip_ids),
+    ]
+
+
+def _link(rel: str, name: str, media_type: str = "application/json") -> dict[str, str]:
+    return {"rel": rel, "href": f"./{name}", "type": media_type}
 
 
 View = tuple[str, str]
@@ -131,12 +223,15 @@ def _is_known(value: str | float) -> bool:
     return value != "" if isinstance(value, str) else not math.isnan(value)
 
 
-def _shared_views(rows: Iterable[Mapping[str, Any]], recipe: Recipe) -> frozenset[View]:
+def shared_views(tracker: pd.DataFrame, recipe: Recipe) -> frozenset[View]:
     """Return what is known of every chip's images."""
+    columns = tracker.columns.intersection(view_columns(recipe.table))
     shared: frozenset[View] | None = None
-    for row in rows:
-        known = frozenset(_views(row, recipe))
-        shared = known if shared is None else shared & known
+    different = tracker[columns].drop_duplicates()
+    for first in range(0, len(different), _ROWS_AT_ONCE):
+        for row in different.iloc[first : first + _ROWS_AT_ONCE].to_dict("records"):
+            known = frozenset(_views({str(name): row[name] for name in row}, recipe))
+            shared = known if shared is None else shared & known
     return shared or frozenset()
 
 
@@ -159,9 +254,7 @@ def _item_template(recipe: Recipe, views: Collection[View]) -> dict[str, Any]:
             extension.add_to(item)
     data = item.to_dict(include_self_link=False)
     kinds = {"root": CATALOG_NAME, "parent": COLLECTION_NAME, "collection": COLLECTION_NAME}
-    data["links"] = [
-        {"rel": rel, "href": f"./{name}", "type": "application/json"} for rel, name in kinds.items()
-    ]
+    data["links"] = [_link(rel, name) for rel, name in kinds.items()]
     return data
 
 
@@ -176,7 +269,7 @@ def _describe_asset(asset: pystac.Asset, sensor: Sensor, spec: RasterSpec) -> No
     size = spec.size_px
     grid = ProjectionExtension.ext(asset)
     grid.shape, grid.transform = [size, size], [0.0] * 6
-    RasterExtension.ext(asset, add_if_missing=True).bands = [_raster_band(band, spec) for band in bands]
+    RasterExtension.ext(asset, add_if_missing=True).bands = _raster_bands(bands, spec)
     if any(band.kind in (BandKind.REFLECTANCE, BandKind.BACKSCATTER) for band in bands):
         EOExtension.ext(asset, add_if_missing=True).bands = [
             EoBand.create(name=band.name, description=band.long_name) for band in bands
@@ -190,7 +283,7 @@ def _describe_asset(asset: pystac.Asset, sensor: Sensor, spec: RasterSpec) -> No
 
 def _class(sensor: Sensor, code: int, meaning: str) -> Classification:
     is_own = sensor.key == "lulc"
-    color = CLASS_COLORS.get(code) if is_own else None
+    color = CLASS_COLORS.get(code, _NO_COLOR) if is_own else None
     return Classification.create(
         value=code,
         name=meaning.replace("/", "_"),
@@ -199,18 +292,23 @@ def _class(sensor: Sensor, code: int, meaning: str) -> Classification:
     )
 
 
-def _raster_band(band: Band, spec: RasterSpec) -> RasterBand:
+def _raster_bands(bands: Collection[Band], spec: RasterSpec) -> list[RasterBand]:
+    """Describe an asset's bands, each with the same fields: scale and offset if any has one."""
+    is_nan = spec.nodata is not None and math.isnan(spec.nodata)
     holds_archive_integers = not spec.dtype.startswith("float")
-    value = None if band.kind is BandKind.FLAGS else spec.nodata  # a bit says it
-    nodata = NoDataStrings.NAN if value is not None and math.isnan(value) else value
-    return RasterBand.create(
-        nodata=nodata,
-        data_type=DataType(spec.dtype),
-        spatial_resolution=spec.resolution,
-        unit=band.units,
-        scale=band.scale if holds_archive_integers and band.scale != 1 else None,
-        offset=band.offset if holds_archive_integers and band.offset else None,
-    )
+    has_scale = holds_archive_integers and any(band.scale != 1 for band in bands)
+    has_offset = holds_archive_integers and any(band.offset for band in bands)
+    return [
+        RasterBand.create(
+            nodata=NoDataStrings.NAN if is_nan else spec.nodata,
+            data_type=DataType(spec.dtype),
+            spatial_resolution=spec.resolution,
+            unit=band.units,
+            scale=band.scale if has_scale else None,
+            offset=band.offset if has_offset else None,
+        )
+        for band in bands
+    ]
 
 
 def _item(
@@ -258,7 +356,7 @@ def _item(
 
 def _hrefs(key: str, row: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, str]]:
     if recipe.table[key].is_static:
-        return [(static_name(key, row["id"]), "")]
+        return [(row[f"{key}_paths"], "")]
     return [(path, path.removesuffix("tif") + "png") for path in row[f"{key}_paths"].split(",")]
 
 
@@ -271,10 +369,18 @@ def _time_span(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, dateti
     return recipe.year.start, recipe.year.end.replace(microsecond=0)
 
 
-def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any]) -> bytes:
+class _Given(dict[str, Any]):
+    """An item that its reader may change: where it would be copied, it is itself."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Given:
+        return self
+
+
+def _items_parquet(items: Iterable[dict[str, Any]], collection: Mapping[str, Any], recipe: Recipe) -> bytes:
+    """Write the table of items; those of a shard are a row group."""
     # All items have the first one's fields; the default looks for them in all of them.
     table = stac_geoparquet.arrow.parse_stac_items_to_arrow(
-        items, chunk_size=_ITEMS_PER_CHUNK, schema="FirstBatch"
+        map(_Given, items), chunk_size=recipe.shard_chips or _ITEMS_PER_CHUNK, schema="FirstBatch"
     )
     # stac-geoparquet writes to paths alone.
     memory, path = MemoryFileSystem(), f"/{uuid4()}.parquet"
@@ -286,13 +392,17 @@ def _items_parquet(items: Iterator[dict[str, Any]], collection: Mapping[str, Any
     return data
 
 
+def _tracker_asset(recipe: Recipe) -> pystac.Asset:
+    """Return the tracker in the form that is its record."""
+    if recipe.shard_chips is None:
+        return pystac.Asset(f"./{GEOJSON_NAME}", "Tracker", None, pystac.MediaType.GEOJSON, ["metadata"])
+    return pystac.Asset(f"./{PARQUET_NAME}", "Tracker", None, _PARQUET, ["metadata"])
+
+
 def _catalog(recipe: Recipe) -> dict[str, Any]:
     catalog = pystac.Catalog(f"{recipe.name}-{recipe.version}", f"{recipe.name}, version {recipe.version}")
     data = catalog.to_dict(include_self_link=False)
-    data["links"] = [
-        {"rel": "root", "href": f"./{CATALOG_NAME}", "type": "application/json"},
-        {"rel": "child", "href": f"./{COLLECTION_NAME}", "type": "application/json"},
-    ]
+    data["links"] = [_link("root", CATALOG_NAME), _link("child", COLLECTION_NAME)]
     return data
 
 
@@ -331,15 +441,8 @@ def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
             "items": pystac.Asset(
                 f"./{ITEMS_NAME}", "Items", "stac-geoparquet", _PARQUET, ["collection-mirror"]
             ),
-            "tracker": pystac.Asset(
-                f"./{GEOJSON_NAME}", "Tracker", None, pystac.MediaType.GEOJSON, ["metadata"]
-            ),
+            "tracker": _tracker_asset(recipe),
         },
     )
-    data = collection.to_dict(include_self_link=False)
-    data["links"] = [
-        {"rel": "root", "href": f"./{CATALOG_NAME}", "type": "application/json"},
-        {"rel": "parent", "href": f"./{CATALOG_NAME}", "type": "application/json"},
-        {"rel": "items", "href": f"./{ITEMS_NAME}", "type": _PARQUET},
-    ]
-    return data
+    # What stands in the table of items, too, and so without a link for each of them.
+    return {**collection.to_dict(include_self_link=False), "links": collection_links((), recipe)}

@@ -7,22 +7,20 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from chipping.export import CHIP_RECORD
-from chipping.records import CHIP_METADATA
 from cube.config.models import Config
 from cube.run.storage import Folder
 from cube.windows.lattice import WindowGeometry
 
 from .opening.checksums import is_digest, sha256
 from .opening.faults import ReleaseError
-from .select import Selection
 from .tracker import chip_files, chip_id_of
-
-READ_THREADS = 8
 
 
 class ChipFile(NamedTuple):
@@ -35,23 +33,32 @@ class ChipFile(NamedTuple):
 
 @dataclass(frozen=True)
 class ChosenChips:
-    """The files of the chosen chips, of which only checksums are held: there are many."""
+    """The files of chosen chips, of which only checksums are held: there are many."""
 
     folder: Folder
     table: pd.DataFrame
-    """Such as :attr:`release.select.Selection.chips`."""
+    """Such as :attr:`release.select.Selection.chips`, or some rows of one in a row."""
     config: Config
     sums: Mapping[str, str] = field(default_factory=dict)
-    """By name in the release, as ``chip.json`` gives them."""
+    """By name in the release or its shard, as ``chip.json`` gives them; empty where they are not
+    found yet."""
 
     def sources(self, row: int) -> list[ChipFile]:
-        """Name the files of the chip in a row of the table (which is its id)."""
+        """Name the files of the chip in a row of the table."""
         chip = self.row(row)
         return [ChipFile(chip["cell"], *names) for names in chip_files(chip, self.config).items()]
 
+    def only(self, row: int) -> ChosenChips:
+        """Return the chip in a row of the table alone; the columns of others are not unpacked."""
+        return replace(self, table=self.table.iloc[row : row + 1])
+
     def row(self, row: int) -> dict[str, Any]:
         """Return a row of the table."""
-        return {str(name): value for name, value in self.table.iloc[row].items()}
+        return dict(zip(self.table.columns, (column[row] for column in self._columns), strict=True))
+
+    @cached_property
+    def _columns(self) -> list[NDArray[Any]]:
+        return [self.table[name].to_numpy() for name in self.table.columns]
 
     def find_digests(self, row: int) -> list[tuple[str, str]]:
         """Check that the chip in a row of the table is whole; return names and checksums."""
@@ -80,33 +87,50 @@ class ChosenChips:
             raise ReleaseError(
                 f"chip {source.cell}: {source.name} is missing; run gelos-lc chip again"
             ) from None
-        if sha256(data) != self.sums[source.target]:
+        if sha256(data) != self._digest(source):
             raise ReleaseError(
                 f"chip {source.cell}: {source.name} is not what its chip.json says; remove the folder "
                 f"{folder} and run gelos-lc chip again"
             )
         return data
 
+    def _digest(self, source: ChipFile) -> str:
+        return (
+            self.sums.get(source.target)
+            or dict(self.find_digests(self._row_of(source.target)))[source.target]
+        )
+
+    def _row_of(self, target: str) -> int:
+        chip_id = chip_id_of(target)
+        assert chip_id is not None
+        return chip_id - int(self.table["id"].iloc[0])
+
     def read_target(self, target: str) -> bytes:
         """Read a file by its name in the release."""
-        row = chip_id_of(target)
-        assert row is not None
-        return self.read(next(source for source in self.sources(row) if source.target == target))
+        chip, name = self.only(self._row_of(target)), target.rpartition("/")[2]
+        return chip.read(next(source for source in chip.sources(0) if source.target == name))
 
 
-def find_chips(folder: Folder, selection: Selection, config: Config) -> ChosenChips:
-    """Find every file of every chosen chip, with the checksum that its ``chip.json`` gives.
+def find_chips(folder: Folder, table: pd.DataFrame, config: Config) -> ChosenChips:
+    """Find every file of chosen chips, with the checksum that its ``chip.json`` gives.
 
-    Each chip lies in a folder called by its cell, inside `folder`.
+    Parameters
+    ----------
+    folder
+        Holds a folder per chip, which is called by its cell.
+    table
+        Such as :attr:`release.select.Selection.chips`, or some rows of one in a row.
+    config
+        The dataset version.
 
     Raises
     ------
     ReleaseError
         If a file is missing, or a chip is not the one that the selection tells of.
     """
-    chips = ChosenChips(folder, selection.chips, config)
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        digests = pool.map(chips.find_digests, range(len(selection.chips)))
+    chips = ChosenChips(folder, table, config)
+    with ThreadPoolExecutor(folder.threads) as pool:
+        digests = pool.map(chips.find_digests, range(len(table)))
         return replace(chips, sums=dict(itertools.chain.from_iterable(digests)))
 
 
@@ -134,6 +158,6 @@ def _check_record(record: Mapping[str, Any], chip: Mapping[str, Any], config: Co
     for what, found, expected in facts:
         if found != expected:
             raise ReleaseError(
-                f"chip {chip['cell']}: its chip.json has {what} {found}, and {CHIP_METADATA} {expected}; "
+                f"chip {chip['cell']}: its chip.json has {what} {found}, and its window {expected}; "
                 "run gelos-lc chip again"
             )

@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 from pydantic import ValidationError
-from rasterio.errors import RasterioError
-from rasterio.io import MemoryFile
 
 from chipping.geotiff import RasterSettings, exported_nodata
 from cube.config.extra_sensors import sensor_rows
@@ -25,16 +23,19 @@ from cube.windows.lattice import WindowGeometry
 
 from .opening.faults import UNREADABLE, ReleaseError, first_line
 from .opening.limits import check_dtype
+from .opening.tiff import TiffError, TiffRaster
+from .sharding import folder_of
 
 RECIPE_NAME = "config.json"
 _SCHEMA_VERSION = 1
-_NO_PART = {"directory", "compute", "catalog", "profiles", "log_errors", "path", "sensors"}
+_NO_PART = {"directory", "store", "compute", "catalog", "profiles", "log_errors", "path", "sensors"}
 _BLOCK_PX = 512**2
 """Of a storage block, where the raster itself is smaller."""
 _MOST_RASTER_BYTES = 1 << 30
 _MOST_ROWS = 100
 """Of further sensors; and of the bands of each, ten times as many."""
 _MOST_THUMBNAIL_PX = 1 << 13
+_MOST_IDS = 10**12
 _MOST_SPLITS = 100
 """Blocks are weighed against each of them."""
 
@@ -95,6 +96,12 @@ class Recipe:
     """Chips per class before balancing."""
     table: SensorTable
     """Rows of the sensors, those of the release's own config among them."""
+    shard_chips: int | None = None
+    """Chips of a shard; None where all files lie side by side."""
+
+    def folder_of(self, chip_id: int) -> str:
+        """Return where a chip's files lie in the release: a folder with a slash, or nothing."""
+        return folder_of(chip_id, self.shard_chips)
 
     def bounds(self, row: Mapping[str, Any]) -> Bounds:
         """Return the box of the chip in a row of the tracker, metres in its UTM zone."""
@@ -134,12 +141,18 @@ class Recipe:
             "label_names": [CLASS_NAMES.get(code, str(code)) for code in sorted(self.chips.classes)],
             "chips_per_class_before_balancing": {str(code): count for code, count in self.before.items()},
         }
+        if self.shard_chips is not None:
+            data["shard_chips"] = self.shard_chips
         return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """Return what a release says of its settings: JSON values, and no path, host or clock."""
+    """Return what a release says of its settings: JSON values, and no path, host or clock.
+
+    How it is packed is none of them.
+    """
     settings: dict[str, Any] = config.model_dump(mode="json", exclude=_NO_PART)
+    del settings["release"]["shard_chips"]
     settings["aoi"]["path"] = config.aoi.path.rsplit("/", 1)[-1]
     # A row writes its NaN, which JSON has not, as text; but only into JSON text.
     settings["extra_sensors"] = {
@@ -154,15 +167,31 @@ def settings_of(config: Config) -> dict[str, Any]:
     return settings
 
 
-def make_recipe(config: Config, specs: Mapping[str, RasterSpec], before: Mapping[int, int]) -> Recipe:
+def make_recipe(
+    config: Config,
+    specs: Mapping[str, RasterSpec],
+    before: Mapping[int, int],
+    shard_chips: int | None = None,
+) -> Recipe:
     """Gather what a release was made with: no path, host or clock.
+
+    Parameters
+    ----------
+    config
+        The dataset version.
+    specs
+        What each sensor's rasters are.
+    before
+        Chips per class before balancing.
+    shard_chips
+        Chips of a shard; None: all files lie side by side.
 
     Raises
     ------
     ReleaseError
         If readers would refuse it.
     """
-    recipe = _parse_settings(config.dataset, settings_of(config), specs, before)
+    recipe = _parse_settings(config.dataset, settings_of(config), specs, before, shard_chips)
     if problem := next(_problems(recipe), None):
         raise ReleaseError(f"{config.path}: no release can be made of this ({problem})")
     return recipe
@@ -173,6 +202,7 @@ def _parse_settings(
     settings: Mapping[str, Any],
     specs: Mapping[str, RasterSpec],
     before: Mapping[int, int],
+    shard_chips: int | None,
 ) -> Recipe:
     """Read the settings that readers of a release rely on, by the config's own rules."""
     lulc = settings["lulc"]
@@ -188,6 +218,7 @@ def _parse_settings(
         specs,
         before,
         _sensor_table(settings),
+        shard_chips,
     )
 
 
@@ -221,7 +252,8 @@ def parse_recipe(data: bytes) -> Recipe:
         specs = {key: _parse_spec(one) for key, one in raw["layout"].items() if key in known}
         before = {int(code): int(n) for code, n in raw["chips_per_class_before_balancing"].items()}
         dataset = DatasetConfig(name=raw["name"], version=raw["version"])
-        recipe = _parse_settings(dataset, raw["config"], specs, before)
+        shard_chips = None if raw.get("shard_chips") is None else int(raw["shard_chips"])
+        recipe = _parse_settings(dataset, raw["config"], specs, before, shard_chips)
         problem = next(_problems(recipe), None)
     except ValidationError as error:
         first = error.errors()[0]
@@ -260,6 +292,8 @@ def _problems(recipe: Recipe) -> Iterator[str]:
         yield f"sampling_factor is {recipe.sampling_factor}"
     if settings.splits and settings.block_m < chips.chip_size:
         yield f"block_m {settings.block_m} is smaller than a chip"
+    if recipe.shard_chips is not None and not 1 <= recipe.shard_chips < _MOST_IDS:
+        yield f"shard_chips is {recipe.shard_chips}"
     if len(settings.splits or {}) > _MOST_SPLITS:
         yield f"there are {len(settings.splits or {})} splits, more than {_MOST_SPLITS}"
     if lacking := sorted(key for key in recipe.table if (key in recipe.config) != (key in recipe.rasters)):
@@ -318,11 +352,11 @@ def raster_spec_of(key: str, data: bytes, thumbnail: bytes | None, config: Confi
     settings = config.sensors[key]
     bands = config.chip_bands(key)
     size = config.chips.chip_size // settings.resolution
+    raster = TiffRaster(data)
     try:
-        with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
-            found = (tuple(raster.descriptions), raster.dtypes[0], raster.width)
-            nodata = raster.nodata
-    except RasterioError as error:
+        found = (raster.descriptions, raster.dtype, raster.size[0])
+        nodata = raster.nodata
+    except TiffError as error:
         raise ReleaseError(
             f"{where}: not a raster ({error}); remove it and run gelos-lc chip again"
         ) from None

@@ -1,6 +1,6 @@
 """Which chips a release holds: clean, balance, split and number. Pure functions over tables.
 
-A table has a row per window, as ``chip_metadata.csv`` has. Nothing here depends on the order of
+A table has a row per window, as phase two's has. Nothing here depends on the order of
 rows: what goes by lot goes by the hash of the seed and the chip's cell.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 import pandas as pd
@@ -39,6 +39,8 @@ class Selection:
     after: dict[int, int]
     """Chips per class in the release."""
     warnings: tuple[str, ...]
+    left_out: pd.Series = field(default_factory=lambda: pd.Series(dtype=object))
+    """What ended the way of each window that is no chip, by its row in the table of windows."""
 
     @property
     def windows(self) -> int:
@@ -46,8 +48,15 @@ class Selection:
         return len(self.chips) + sum(count for _, count in self.funnel)
 
 
-def select(windows: pd.DataFrame, config: Config) -> Selection:
+def select(windows: pd.DataFrame, config: Config, rejected: pd.Series | None = None) -> Selection:
     """Clean, balance, split and number the windows scored.
+
+    Parameters
+    ----------
+    windows
+        A row each; those that are no chips may be left out.
+    rejected
+        Verdicts of those that are, by the numbers of their rows.
 
     Raises
     ------
@@ -55,23 +64,27 @@ def select(windows: pd.DataFrame, config: Config) -> Selection:
         If no chip is left, a cell is there twice, or a kept class has no chips although balance is
         asked for.
     """
-    chips, reasons = clean(windows, config)
+    chips, reasons = clean(windows, config, rejected)
     before = _counts(chips, config.chips.classes)
     factor = config.land_cover.sampling_factor
     warnings = _missing_classes(before, factor, allowed=config.release.allow_missing_classes)
     balanced = balance(chips, factor, config.release.seed) if factor else chips
-    dropped = Counter(reasons)
-    if len(chips) > len(balanced):
-        dropped["unbalanced"] = len(chips) - len(balanced)
+    given_up = pd.Series("unbalanced", index=chips.index.difference(balanced.index), dtype=object)
+    left_out = pd.concat([reasons, given_up]).sort_index()
     numbered = number(balanced)
     numbered["split"] = _assign_splits(numbered, config)
     warnings += _split_warnings(numbered)
-    funnel = tuple(sorted(dropped.items(), key=lambda item: (-item[1], item[0])))
-    return Selection(numbered, funnel, before, _counts(numbered, config.chips.classes), warnings)
+    funnel = tuple(sorted(Counter(left_out).items(), key=lambda item: (-item[1], item[0])))
+    after = _counts(numbered, config.chips.classes)
+    return Selection(numbered, funnel, before, after, warnings, left_out)
 
 
-def clean(windows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.Series]:
+def clean(
+    windows: pd.DataFrame, config: Config, rejected: pd.Series | None = None
+) -> tuple[pd.DataFrame, pd.Series]:
     """Keep the successful windows of a kept class that have exactly one date per range and sensor.
+
+    `rejected` has the verdicts of windows that are left out of the table.
 
     Returns
     -------
@@ -89,7 +102,9 @@ def clean(windows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.Serie
     for column in ("cell", "chip_index"):
         if not chips[column].is_unique:
             twice = chips.loc[chips[column].duplicated(), column].iloc[0]
-            raise ReleaseError(f"chip_metadata.csv: {column} {twice} is there twice; run gelos-lc chip again")
+            raise ReleaseError(f"windows: {column} {twice} is there twice; run gelos-lc chip again")
+    if rejected is not None:
+        reason = pd.concat([reason, rejected]).sort_index()
     if chips.empty:
         found = ", ".join(f"{count} {name}" for name, count in Counter(reason).most_common(4))
         raise ReleaseError(

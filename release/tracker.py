@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
-from typing import IO, Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
 import shapely
 
-from chipping.views import view_columns
 from cube.config.models import Config
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, SensorTable
 from cube.windows.projection import to_lonlat
 
-from .opening.faults import ReleaseError
 from .recipe import Recipe
+from .sharding import folder_of
 
 GEOJSON_NAME = "gelos_chip_tracker.geojson"
 CSV_NAME = "gelos_chip_tracker.csv"
@@ -57,10 +55,8 @@ OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split", "label
 NO_SPLITS = "all"
 """What the CSV says of the split of a chip of a release without splits."""
 _CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
-_WINDOWS = 5000
-"""Rows of ``chip_metadata.csv`` read at once."""
+_ITEM_NAME = re.compile(r"item_[0-9]{6,12}\.json")
 _GEOJSON_HEAD = '{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
-_INTEGERS = ("chip_index", "aoi_index", "lulc", "epsg", "left_m", "top_m")
 
 
 def tracker_fields(table: SensorTable) -> tuple[str, ...]:
@@ -72,72 +68,8 @@ def tracker_fields(table: SensorTable) -> tuple[str, ...]:
     return (*GELOS_FIELDS, *OUR_FIELDS, *further)
 
 
-def _text_columns(sensors: SensorTable) -> tuple[str, ...]:
-    dates, scenes = (f"{key}_dates" for key in sensors.series), (f"{key}_scene_ids" for key in sensors)
-    return ("cell", "status", *dates, *scenes)
-
-
-NAMES = ("aoi_name", "aoi_id")
-"""What an AOI's file calls it; columns that are there if it calls any of them something."""
-
-
-def read_metadata(file: IO[bytes], sensors: SensorTable) -> gpd.GeoDataFrame:
-    """Return ``chip_metadata.csv`` as a table with typed columns and footprints.
-
-    It is read piece by piece, and of a window that is no chip only its status, class and measures
-    are kept (its cell, dates, scenes and footprint are empty): for every chip there may be a
-    hundred of them.
-
-    Raises
-    ------
-    ReleaseError
-        If a column is missing or a value cannot be read.
-    """
-    texts = _text_columns(sensors)
-    of_chips = [name for name in texts if name != "status"]
-    views = view_columns(sensors)
-    needed = (*_INTEGERS, *texts, "purity", "chip_footprint")
-    parts, shapes = [], []
-    try:
-        with pd.read_csv(file, dtype=str, keep_default_na=False, chunksize=_WINDOWS) as reader:
-            for part in reader:
-                if missing := [name for name in needed if name not in part]:
-                    raise ReleaseError(
-                        f"chip_metadata.csv: column {missing[0]} is missing; run gelos-lc chip again"
-                    )
-                if (part["status"].fillna("") == "").any():
-                    raise ReleaseError("chip_metadata.csv: a row has no status; run gelos-lc chip again")
-                is_chip = part["status"] == "success"
-                part.loc[~is_chip, [*of_chips, *part.columns.intersection(views)]] = ""
-                outlines = zip(part.pop("chip_footprint"), is_chip, strict=True)
-                shapes.append(shapely.from_wkt([text if chip else None for text, chip in outlines]))
-                parts.append(part)
-        table = pd.concat(parts, ignore_index=True)
-        for name in table.columns.difference([*texts, *NAMES, *views], sort=False):
-            table[name] = _typed(table[name], required=name in _INTEGERS)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ReleaseError(
-            f"chip_metadata.csv: not a table ({str(error).strip()}); run gelos-lc chip again"
-        ) from None
-    except (ValueError, shapely.errors.GEOSException) as error:
-        text = str(error).splitlines()[0]
-        raise ReleaseError(
-            f"chip_metadata.csv: a value cannot be read ({text}); run gelos-lc chip again"
-        ) from None
-    return gpd.GeoDataFrame(table, geometry=np.concatenate(shapes), crs=4326)
-
-
-def _typed(column: pd.Series, *, required: bool) -> pd.Series:
-    """Return numbers where every value is one (or empty, if not required), or else the text."""
-    if required:
-        return column.replace("", "-1").astype("int64")
-    numbers = pd.to_numeric(column.where(column != "", None), errors="coerce")
-    is_number = bool((numbers.notna() | (column == "")).all()) and bool((column != "").any())
-    return numbers if is_number else column
-
-
 def chip_files(chip: Mapping[str, Any], config: Config) -> dict[str, str]:
-    """Return every file's name in the release by its name in the chip's working folder."""
+    """Return every file's name in the release, or its shard, by its name in the working folder."""
     chip_id = int(chip["id"])
     files: dict[str, str] = {}
     for key in config.sensors:
@@ -160,14 +92,24 @@ def static_name(key: str, chip_id: int) -> str:
     return f"{key}_{chip_id:06}.tif"
 
 
+def item_name(chip_id: int) -> str:
+    """Name the file of a chip's STAC item."""
+    return f"item_{chip_id:06}.json"
+
+
+def is_item_name(name: str) -> bool:
+    """Tell whether this names the file of a STAC item."""
+    return _ITEM_NAME.fullmatch(name) is not None
+
+
 def chip_id_of(name: str) -> int | None:
     """Return the id in the name of a chip's file; None where it is no such name."""
     match = _CHIP_NAME.search(name)
     return int(match[1]) if match else None
 
 
-def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
-    """Return the tracker of numbered chips.
+def tracker_table(chips: pd.DataFrame, config: Config, shard_chips: int | None = None) -> gpd.GeoDataFrame:
+    """Return the tracker of numbered chips, which may be some of a release; files lie in shards.
 
     :func:`tracker_fields`, further columns of `chips`, and ``geometry`` (EPSG:4326) at last.
     ``lat`` and ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
@@ -179,10 +121,11 @@ def tracker_table(chips: pd.DataFrame, config: Config) -> gpd.GeoDataFrame:
     for key in config.table.series:
         present = key in config.sensors
         table[f"{key}_dates"] = table[f"{key}_dates"] if present else ""
-        table[f"{key}_paths"] = _joined(table, key, "tif") if present else ""
-        table[f"{key}_thumbs"] = _joined(table, key, "png", config.release.thumbnail_url) if present else ""
+        prefix = config.release.thumbnail_url
+        table[f"{key}_paths"] = _joined(table, key, "tif", shard_chips) if present else ""
+        table[f"{key}_thumbs"] = _joined(table, key, "png", shard_chips, prefix) if present else ""
     for key in config.table.static:
-        names = [static_name(key, chip_id) for chip_id in table["id"]]
+        names = [folder_of(chip_id, shard_chips) + static_name(key, chip_id) for chip_id in table["id"]]
         table[f"{key}_paths"] = names if key in config.sensors else ""
     table["label"] = labels_of(table["lulc"], config.chips.classes)
     table["lulc"] = table["lulc"].astype(int).astype(str)
@@ -197,10 +140,15 @@ def labels_of(codes: pd.Series, classes: Collection[int]) -> list[int]:
     return [order[int(code)] for code in codes]
 
 
-def _joined(table: pd.DataFrame, key: str, suffix: str, prefix: str = "") -> list[str]:
+def _joined(
+    table: pd.DataFrame, key: str, suffix: str, shard_chips: int | None, prefix: str = ""
+) -> list[str]:
     start = f"{prefix.rstrip('/')}/" if prefix else ""
     return [
-        ",".join(start + series_name(key, chip_id, date, suffix) for date in dates.split(","))
+        ",".join(
+            start + folder_of(chip_id, shard_chips) + series_name(key, chip_id, date, suffix)
+            for date in dates.split(",")
+        )
         for chip_id, dates in zip(table["id"], table[f"{key}_dates"], strict=True)
     ]
 
@@ -219,9 +167,19 @@ def _centres(table: pd.DataFrame, config: Config) -> tuple[pd.Series, pd.Series]
 
 def to_geojson(table: gpd.GeoDataFrame) -> bytes:
     """Write a GeoJSON FeatureCollection, a feature per line; an absent number is null."""
-    features = table.iterfeatures(na="null", drop_id=True)
-    lines = ",\n".join(json.dumps(one, ensure_ascii=False, allow_nan=False) for one in features)
-    return f"{_GEOJSON_HEAD}{lines}\n]\n}}\n".encode()
+    return b"".join(geojson_pieces([table]))
+
+
+def geojson_pieces(parts: Iterable[gpd.GeoDataFrame]) -> Iterator[bytes]:
+    """Yield the GeoJSON of a table that comes in parts."""
+    yield _GEOJSON_HEAD.encode()
+    between = ""
+    for part in parts:
+        features = part.iterfeatures(na="null", drop_id=True)
+        lines = ",\n".join(json.dumps(one, ensure_ascii=False, allow_nan=False) for one in features)
+        yield f"{between}{lines}".encode()
+        between = ",\n"
+    yield b"\n]\n}\n"
 
 
 def to_csv(table: gpd.GeoDataFrame) -> bytes:
@@ -229,11 +187,17 @@ def to_csv(table: gpd.GeoDataFrame) -> bytes:
 
     Without splits it says ``all``: an empty text is a missing number to most readers of CSV.
     """
-    plain = pd.DataFrame(table.drop(columns="geometry"))
-    if "split" in plain:
-        plain["split"] = plain["split"].replace("", NO_SPLITS)
-    plain["geometry"] = shapely.to_wkt(table.geometry.to_numpy(), rounding_precision=-1)
-    return plain.to_csv(index=False, lineterminator="\n").encode()
+    return b"".join(csv_pieces([table]))
+
+
+def csv_pieces(parts: Iterable[gpd.GeoDataFrame]) -> Iterator[bytes]:
+    """Yield the CSV of a table that comes in parts."""
+    for number, part in enumerate(parts):
+        plain = pd.DataFrame(part.drop(columns="geometry"))
+        if "split" in plain:
+            plain["split"] = plain["split"].replace("", NO_SPLITS)
+        plain["geometry"] = shapely.to_wkt(part.geometry.to_numpy(), rounding_precision=-1)
+        yield plain.to_csv(index=False, header=number == 0, lineterminator="\n").encode()
 
 
 def read_tracker(data: bytes) -> gpd.GeoDataFrame:
@@ -251,6 +215,7 @@ def image_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str]:
     """Return the names of a sensor's rasters that a row's id and dates stand for."""
     if key not in recipe.rasters:
         return []
+    folder = recipe.folder_of(row["id"])
     if recipe.table[key].is_static:
-        return [static_name(key, row["id"])]
-    return [series_name(key, row["id"], date, "tif") for date in row[f"{key}_dates"].split(",")]
+        return [folder + static_name(key, row["id"])]
+    return [folder + series_name(key, row["id"], date, "tif") for date in row[f"{key}_dates"].split(",")]

@@ -6,6 +6,8 @@
 
 A benchmark prints, when it is called with ``--json``, one line of JSON per table on stdout:
 ``{"title": ..., "columns": [...], "rows": [[...], ...], "note": ...}``. Other lines are passed on.
+What a table has under ``"figures"``, numbers of which less is better, is kept by the program's
+version in docs/benchmarks.json, and drawn in docs/benchmarks.svg.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 PAGE = ROOT / "docs" / "benchmarks.md"
+HISTORY = PAGE.with_suffix(".json")
+PICTURE = PAGE.with_suffix(".svg")
+_TABLE = '{"title":'
 LIBRARIES = ("dask", "numpy", "rasterio", "xarray", "zarr")
 
 
@@ -51,16 +56,50 @@ def fill(name: str, arguments: list[str]) -> bool:
     command = [sys.executable, str(BENCHMARKS / f"bench_{name}.py"), "--json", *arguments]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.splitlines()
-    tables = [json.loads(line) for line in lines if line.startswith("{")]
+    tables = [json.loads(line) for line in lines if line.startswith(_TABLE)]
     for line in lines:
-        if not line.startswith("{"):
+        if not line.startswith(_TABLE):
             print(line)
     if done.returncode or not tables:
         return False
     PAGE.write_text(
         put(PAGE.read_text(encoding="utf-8"), name, section(name, tables, arguments)), encoding="utf-8"
     )
+    figures = {label: value for table in tables for label, value in table.get("figures", {}).items()}
+    history = json.loads(HISTORY.read_text()) if HISTORY.exists() else {}
+    history = keep(history, name, figures)
+    HISTORY.write_text(json.dumps(history, indent=1) + "\n")
+    draw(history, PICTURE)
     return True
+
+
+def keep(history: dict[str, Any], name: str, figures: dict[str, float]) -> dict[str, Any]:
+    """Put a benchmark's figures among those of this version, by version and benchmark."""
+    mine = version("gelos-lc")
+    found = {**history, mine: {**history.get(mine, {}), name: {k: round(v, 3) for k, v in figures.items()}}}
+    return found if figures else history
+
+
+def draw(history: dict[str, Any], path: Path) -> None:
+    """Draw each figure from version to version, a panel per benchmark."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    names = sorted({name for of_version in history.values() for name in of_version})
+    if not names:
+        return
+    figure = Figure((9, 3.2 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), squeeze=False)[:, 0]
+    versions = list(history)
+    for panel, name in zip(panels, names, strict=True):
+        for label in sorted({label for one in history.values() for label in one.get(name, {})}):
+            values = [history[one].get(name, {}).get(label) for one in versions]
+            panel.plot(versions, values, marker="o", label=label)
+        panel.set(title=name, ylim=(0, None))
+        panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+        panel.grid(axis="y", alpha=0.3)
+    with rc_context({"svg.hashsalt": "benchmarks", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def section(name: str, tables: list[dict[str, Any]], arguments: list[str]) -> str:

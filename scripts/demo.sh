@@ -13,6 +13,7 @@ cat <<TEXT
 release   data/demo/processed/demo
 zip       data/demo/processed/gelos-lc-demo_demo.zip
 report    data/demo/processed/demo/report.html
+browser   data/demo/processed/demo/browse.html
 cube      $cube
 
 open the cube:

@@ -46,7 +46,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
         folder.mkdir(parents=True, exist_ok=True)
         with (session / "shared" / f"{name}.lock").open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if lock.tell() == 0:
+            if lock.seek(0, os.SEEK_END) == 0:  # another may have filled it since this one opened it
                 fill(folder)
                 lock.write("filled")
         return folder

@@ -26,7 +26,7 @@ from PIL import Image
 from shapely.geometry import mapping
 
 from chipping.chip import chip as make_chips
-from cube.build.plans import _planning_digest, plan_cubes
+from cube.build.plans import plan_cubes
 from cube.build.run import build_cubes
 from cube.config.aoi import load_aois
 from cube.config.models import Config
@@ -36,6 +36,7 @@ from cube.errors import ConfigError
 from cube.run.layout import Layout
 from cube.run.thread_engine import ThreadEngine
 from cube.scenes.plan import CubePlan, row_recipe
+from cube.scenes.question import Question
 from cube.store.open import open_cube
 from cube.testing import Archive, footprint_4326, write_cog
 from release import open_release
@@ -445,4 +446,4 @@ def test_a_row_of_floats_has_nan_for_nodata(tmp_path: Path) -> None:
     raw |= {"extra_sensors": {"height": ROW | {"bands": [band]}}, "height": {"year": "2021-01-01/2021-12-31"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
     config = load_config(tmp_path / "config.yaml")
-    assert len(_planning_digest(load_aois(config)[0], config)) == 64
+    assert len(Question(config).digest(load_aois(config)[0])) == 64

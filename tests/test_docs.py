@@ -8,12 +8,15 @@ The comment before a block tells what else is done with it:
     checked.
 ``<!-- CI -->``
     It is what CI runs: ``.ci/run`` must hold it.
+``<!-- torch -->``, ``<!-- lightning -->``, ...
+    It needs this library, and runs where that is installed.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import itertools
 import json
 import os
@@ -31,6 +34,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from chipping.chip import chip
 from cube.build.run import build_cubes
@@ -55,6 +59,8 @@ MARKED = re.compile(
     r"(?:^<!-- (?P<mark>[a-zA-Z]+) -->\n)?^```(?P<language>.*)\n(?P<text>(?:.*\n)*?)^```$", re.MULTILINE
 )
 LANGUAGES = {"bash", "python", "yaml", "json", "text", "{toctree}", "{eval-rst}"}
+OPTIONAL = {"torch", "lightning", "torchgeo", "terratorch", "webdataset", "datasets"}
+"""Libraries that users may have; blocks that need one are marked by its name."""
 RUN_FOR = {"bash": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c")}
 SCRIPTS = {
     "build_cubes": "build",
@@ -81,7 +87,8 @@ class Block:
     @property
     def runs(self) -> bool:
         """True for those that are run here."""
-        return self.language in RUN_FOR and not self.mark
+        is_there = self.mark in OPTIONAL and importlib.util.find_spec(self.mark) is not None
+        return self.language in RUN_FOR and (not self.mark or is_there)
 
     def __str__(self) -> str:
         return f"{self.page.name}:{self.line}"
@@ -167,7 +174,7 @@ def test_blocks_run(page: Path, checkout: Path) -> None:
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:
     assert {block.language for block in BLOCKS} <= LANGUAGES
-    assert {block.mark for block in BLOCKS} <= {"", "network", "CI"}
+    assert {block.mark for block in BLOCKS} <= {"", "network", "CI", *OPTIONAL}
     assert sum(block.runs for block in BLOCKS) >= 10
     fences = sum(page.read_text().count("```") for page in PAGES)
     assert fences == 2 * len(BLOCKS)
@@ -212,15 +219,20 @@ def test_yaml_is_config_that_loads(block: Block, tmp_path: Path) -> None:
     load_config(tmp_path / "config.yaml")
 
 
-def test_every_command_is_in_the_readme() -> None:
-    shown = [
-        arguments[0]
-        for block in BLOCKS
-        if block.page == README and block.language == "bash"
-        for line in block.text.splitlines()
-        for arguments in commands_in(line)
-    ]
-    assert set(shown) == {*COMMANDS, "--version"}
+def test_every_command_has_a_page_with_all_its_options(tmp_path: Path) -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(COMMANDS)
+    make = [sys.executable, str(ROOT / "docs" / "command_pages.py"), str(tmp_path)]
+    subprocess.run(make, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert {path.stem for path in tmp_path.iterdir()} == set(COMMANDS)
+    for name in COMMANDS:
+        said = CliRunner().invoke(main, [name, "--help"]).output
+        options = re.findall(r"^  (-.*?)(?:  |$)", said, re.MULTILINE)
+        page = tmp_path / f"{name}.md"
+        told = re.findall(r"^\| `(.*?)` \|", page.read_text(), re.MULTILINE)
+        assert [option.replace("\\|", "|") for option in told] + ["-h, --help"] == options
+        examples = said.partition("Examples:\n")[2].strip().splitlines()
+        assert [line.strip() for line in examples] == blocks_of(page)[-1].text.splitlines()
 
 
 def test_what_ci_is_said_to_run_it_runs() -> None:
@@ -250,7 +262,7 @@ def test_files_that_are_named_exist() -> None:
 
 
 def test_the_table_of_config_keys_is_the_schemas() -> None:
-    text = README.read_text()
+    text = (ROOT / "docs" / "config.md").read_text()
     start = text.index("<!-- config keys: made by python -m cube.config.reference -->")
     table = text[start : text.index("<!-- end of config keys -->")].split("\n", 1)[1].strip()
     assert table == config_table()

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from cube.build.commands import BuildOptions, run_build
-from cube.build.plan_table import print_plans
+from cube.build.dry_run.table import print_plans
 from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.errors import ReadError
@@ -356,7 +356,7 @@ def test_a_dry_run_shows_what_cannot_be_read_and_goes_on(
             raise ReadError("an item", "data", "HTTP 404")
         return {"Trees": 7}
 
-    monkeypatch.setattr("cube.build.plan_table.candidates_of", candidates)
+    monkeypatch.setattr("cube.build.dry_run.table.candidates_of", candidates)
     assert print_plans(demo_config(tmp_path), [4, 5]) == EXIT_FAILED
     printed = " ".join(re.sub(r"[^\w,.: ]", " ", capsys.readouterr().out).split())
     assert "item an item, asset data: HTTP 404" in printed

@@ -29,9 +29,14 @@ class AoiRows:
     def __init__(self, board: StatusBoard, progress: AoiCallback | None) -> None:
         self._board, self._progress = board, progress
 
-    def tries(self, aoi_index: int) -> int:
-        """Return how many runs have begun to build an AOI."""
-        return self._board[aoi_index].tries
+    def __getitem__(self, aoi_index: int) -> AoiStatus:
+        """Return an AOI's row."""
+        return self._board[aoi_index]
+
+    def pass_over(self, aoi_index: int) -> None:
+        """Tell the progress of an AOI that has nothing to do."""
+        if self._progress is not None:
+            self._progress(aoi_index, self._board[aoi_index])
 
     def label(self, aoi_index: int) -> str:
         """Return what people are shown of an AOI."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,13 @@ from cube.retry import stop_if_given_up
 from cube.run.storage import Folder
 from cube.scenes.items import Scene
 from cube.scenes.plan import canonical_json
+from cube.store.resume import in_form, is_sharded
 from cube.store.sealed import read_seal
 from cube.store.write import write_block
 from cube.windows.grid import Block
+
+_LOOK_AGAIN_S = 2.0
+"""Between two looks for a marker that another worker may have left."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class BlockTask:
     fingerprint: str
     changed: tuple[str, ...] = ()
     """Hrefs of files that changed since a block was read from them."""
+    is_sharded: bool = False
+    """Whether the cube's chunks lie in shards."""
 
     @property
     def marker(self) -> str:
@@ -87,15 +94,20 @@ def build_block(task: BlockTask) -> dict[str, Any]:
         harmonize=task.harmonize,
         notes=notes,
     )
+    looked = time.monotonic()
     for band, values in bands:
         stop_if_given_up()
         # A worker that was cut off from its scheduler may have made the same block meanwhile.
-        if (made := _record_of(task)) is not None:
-            return made
+        if time.monotonic() - looked > _LOOK_AGAIN_S:
+            if (made := _record_of(task)) is not None:
+                return made
+            looked = time.monotonic()
         valid[band] = int(np.count_nonzero(~task.sensor.band(band).is_nodata(values)))
-        digests[band] = write_block(task.cubes, task.cube, task.block, band, values)
+        digests[band] = write_block(
+            task.cubes, task.cube, task.block, band, values, is_sharded=task.is_sharded
+        )
     record: dict[str, Any] = {"fingerprint": task.fingerprint, "digests": digests, "valid": valid}
-    record |= notes.to_json()
+    record = in_form(record | notes.to_json(), sharded=task.is_sharded)
     task.markers.write(task.marker, canonical_json(record))
     return record
 
@@ -106,4 +118,5 @@ def _record_of(task: BlockTask) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(task.markers.read(task.marker))
     except FileNotFoundError:
         return None
-    return record if record["fingerprint"] == task.fingerprint else None
+    is_same = record["fingerprint"] == task.fingerprint and is_sharded(record) is task.is_sharded
+    return record if is_same else None

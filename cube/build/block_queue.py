@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 from cube.config.aoi import Aoi
@@ -23,9 +24,9 @@ from cube.scenes.estimate import estimate_cost
 from cube.scenes.explain import Skipped
 from cube.scenes.lost import LostScene
 from cube.scenes.plan import CubePlan
-from cube.store.borrow import borrow_blocks
+from cube.store.borrow import borrow_blocks, cubes_by_aoi
 from cube.store.open import read_array
-from cube.store.resume import BlockRecords, close_cube, drop_blocks, keep_blocks
+from cube.store.resume import BlockRecords, Resumed, close_cube, drop_blocks, keep_blocks
 from cube.store.sealed import describes, read_seal
 from cube.store.write import write_template
 from cube.windows.grid import Block
@@ -33,7 +34,7 @@ from cube.windows.grid import Block
 from .aoi_rows import AoiRows, error_in_one_line
 from .block import BlockTask
 from .losses import LossWatch
-from .plans import AoiPlanner, access_of, plan_name
+from .plans import AoiPlanner, access_of
 from .prefilter import candidate_classes, needed_blocks
 from .shortfalls import shortfalls_of
 from .source_files import File, blocks_of_files, changed_files, unsaid_by_files
@@ -52,6 +53,8 @@ class _OpenCube:
 
     aoi: Aoi
     plan: CubePlan
+    resumed: Resumed
+    """Its form and metadata, and the records that it began with."""
     records: BlockRecords
     """Records of the blocks on disk."""
     waiting: set[str] = field(default_factory=set)
@@ -92,6 +95,8 @@ class BlockQueue:
         self._tries: dict[int, int] = {}
         self._cubes: dict[int, _OpenCube] = {}
         self._locks = NamedLocks(layout.locks)
+        self._access = cache(partial(access_of, config))
+        self._cubes_of = cubes_by_aoi(layout)
         self._elsewhere: deque[tuple[Aoi, Future[CubePlan]]] = deque()
         """AOIs whose cubes another run is building."""
         self._ready: deque[BlockTask] = deque()
@@ -183,7 +188,7 @@ class BlockQueue:
         return bool(waiting) and (idle or len(self._elsewhere) < waiting)
 
     def _begin(self, aoi: Aoi, planned: Future[CubePlan], *, is_first_look: bool = True) -> None:
-        tries = self._tries.setdefault(aoi.index, self._rows.tries(aoi.index) + 1)
+        tries = self._tries.setdefault(aoi.index, self._rows[aoi.index].tries + 1)
         try:
             plan = self._plan_of(aoi, planned)
             if plan is None:
@@ -216,7 +221,7 @@ class BlockQueue:
 
     def _plan_of(self, aoi: Aoi, planned: Future[CubePlan]) -> CubePlan | None:
         """Return an AOI's plan; one that is skipped has none, and uses no cube."""
-        name = plan_name(aoi, self._config)
+        name = self._planner.question.plan_name(aoi)
         try:
             plan = planned.result()
         except Skipped as skipped:
@@ -239,20 +244,29 @@ class BlockQueue:
         if (seal := self._current_seal(plan)) is not None:
             self._layout.building.remove_folder(plan.cube)
             reason = "; ".join(seal["attributes"].get(_SHORTFALLS, ()))
-            self._rows.update(aoi_index, status=AoiState.BUILT, reason=reason, done=1.0, **facts)
+            self._note_built(aoi, reason, **facts)
             self._locks.release(plan.cube)
             return
-        _check_access(plan, self._config)
-        cube = _OpenCube(aoi, plan, keep_blocks(self._layout, plan))
-        cube.records |= borrow_blocks(self._layout, plan, cube.records, self._locks)
+        self._check_access(plan)
+        resumed = keep_blocks(self._layout, plan, sharded=self._config.store.shards == "block")
+        write_template(self._layout.cubes, plan.cube, resumed.template)
+        others = self._cubes_of[aoi_index]
+        borrowed = borrow_blocks(self._layout, plan, resumed, others, self._locks)
+        cube = _OpenCube(aoi, plan, resumed, resumed.records | borrowed)
+        others.add(plan.cube)
         facts |= {"reason": "", "tries": tries, "done": cube.share_done}
         self._rows.update(aoi_index, status=AoiState.BUILDING, **facts)
         self._check_room(cube)
-        write_template(self._layout.cubes, plan)
         self._cubes[aoi_index] = cube
         self._line_up(cube, plan.blocks("lulc"))
         if self._config.aoi.fetch == "all" or not cube.waiting:
             self._ask_for_imagery(aoi_index)
+
+    def _check_access(self, plan: CubePlan) -> None:
+        """Get all containers' tokens before the first block: a missing account shows at once."""
+        for sensor_plan in plan.sensors:
+            asset = next(iter(next(sensor_plan.scenes).assets.values()))
+            check_access(asset.href, self._access(sensor_plan.key, sensor_plan.catalog))
 
     def _line_up(self, cube: _OpenCube, blocks: Iterable[Block]) -> None:
         """Let the blocks be made that are not on disk."""
@@ -313,7 +327,7 @@ class BlockQueue:
             scenes=sensor_plan.dates[block.time].scenes,
             resampling=sensor_plan.resampling,
             harmonize=sensor_plan.harmonize,
-            access=access_of(self._config, block.sensor, sensor_plan.catalog),
+            access=self._access(block.sensor, sensor_plan.catalog),
             fingerprint=plan.block_fingerprint(block),
             changed=tuple(
                 asset.href
@@ -321,6 +335,7 @@ class BlockQueue:
                 for asset in scene.assets.values()
                 if (scene.id, asset.key) in cube.changed
             ),
+            is_sharded=cube.resumed.is_sharded,
         )
 
     def _close(self, aoi_index: int) -> None:
@@ -343,10 +358,16 @@ class BlockQueue:
                 return
             shortfalls = shortfalls_of(cube.plan, cube.records)
             notes = {_SHORTFALLS: shortfalls, **unsaid_by_files(cube.plan, cube.records)}
-            close_cube(self._layout, cube.plan, cube.records, cube.left_out, **notes)
-            self._rows.update(aoi_index, status=AoiState.BUILT, reason="; ".join(shortfalls), done=1.0)
+            template = cube.resumed.template
+            close_cube(self._layout, cube.plan, template, cube.records, cube.left_out, **notes)
+            self._note_built(cube.aoi, "; ".join(shortfalls))
         finally:
             self._locks.release(cube.plan.cube)
+
+    def _note_built(self, aoi: Aoi, reason: str, **facts: Any) -> None:
+        lost = facts.get("lost", self._rows[aoi.index].lost)
+        facts["seen"] = "" if lost else self._planner.question.seen(aoi)
+        self._rows.update(aoi.index, status=AoiState.BUILT, reason=reason, done=1.0, **facts)
 
     def _read_again(self, cube: _OpenCube) -> bool:
         """Line up the blocks again that hold files which changed meanwhile; tell if there are any.
@@ -371,10 +392,3 @@ class BlockQueue:
         _LOG.warning(text, self._rows.label(cube.plan.aoi_index), reason, len(blocks), extra=facts)
         self._line_up(cube, [block for block in cube.plan.all_blocks if block.name in blocks])
         return True
-
-
-def _check_access(plan: CubePlan, config: Config) -> None:
-    """Get all containers' tokens before the first block: a missing account shows at once."""
-    for sensor_plan in plan.sensors:
-        asset = next(iter(next(sensor_plan.scenes).assets.values()))
-        check_access(asset.href, access_of(config, sensor_plan.key, sensor_plan.catalog))

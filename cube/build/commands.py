@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from cube.run.command import (
     config_options,
     print_table,
     run_verb,
+    shard_option,
     summarize_states,
     verb,
 )
@@ -27,6 +29,7 @@ from cube.run.command import (
 if TYPE_CHECKING:
     from cube.config.models import Config
     from cube.doctor.check import Check
+    from cube.run.shards import Share
 
     from .run import BuildSummary
 
@@ -55,6 +58,8 @@ class BuildOptions:
     """Address of a running Dask scheduler; empty: as the config says."""
     dry_run: bool = False
     """Plan and print, but build nothing."""
+    shard: Share | None = None
+    """Which share of the AOIs is this run's (None: all are)."""
 
 
 def build_options(function: Callable[..., int]) -> Callable[..., int]:
@@ -119,19 +124,22 @@ def init_command(aois: str, output: str, year: int) -> int:
 @verb(
     "plan",
     "gelos-lc plan -c configs/demo.yaml",
-    "gelos-lc plan -c configs/demo.yaml --aoi 0 1 --geojson plan.geojson",
+    "gelos-lc plan -c configs/demo.yaml --aoi 0 1 --preview",
 )
 @config_options
 @_AOI_OPTION
 @click.option(
-    "--geojson",
-    type=UserPath(path_type=Path),
-    metavar="FILE",
-    help="Also write extents, tiles, orbits, paths and scenes there, for a GIS.",
+    "--preview",
+    is_flag=True,
+    help="Put a picture of each chosen scene on the page, read from its overviews (1 to 3 MB each).",
 )
-def plan_command(common: CommonOptions, aoi: tuple[str, ...], geojson: Path | None) -> int:
-    """Show scenes, sizes and time of every AOI."""
-    return run_plan(common, aoi, geojson)
+def plan_command(common: CommonOptions, aoi: tuple[str, ...], *, preview: bool) -> int:
+    """Show scenes, sizes and time of every AOI; nothing is built.
+
+    Into the version's folder of the working folder go plan.html, a page that shows which scenes
+    each area would take and why the others lost, and plan.geojson, the same for a GIS.
+    """
+    return run_plan(common, aoi, preview=preview)
 
 
 @verb(
@@ -139,14 +147,18 @@ def plan_command(common: CommonOptions, aoi: tuple[str, ...], geojson: Path | No
     "gelos-lc build -c configs/demo.yaml",
     "gelos-lc build -c configs/demo.yaml --aoi 0 1 --set s2l2a.cloud_cover=20",
     "gelos-lc build -c configs/demo.yaml --retry-failed",
+    "gelos-lc build -c configs/demo.yaml --shard 1/2",
 )
 @config_options
 @build_options
-def build_command(common: CommonOptions, options: BuildOptions) -> int:
+@shard_option("AOI")
+def build_command(common: CommonOptions, options: BuildOptions, *, shard: Share | None) -> int:
     """Build cubes, or complete what is left of them."""
     if options.dry_run:
         return run_plan(common, options.aoi)
-    return run_verb("build", common, lambda config: run_build(config, options, bars=common.bars))
+    options = dataclasses.replace(options, shard=shard)
+    what = f"build-{shard.name}" if shard else "build"
+    return run_verb(what, common, lambda config: run_build(config, options, bars=common.bars))
 
 
 @verb("doctor", "gelos-lc doctor", "gelos-lc doctor -c configs/demo.yaml")
@@ -225,13 +237,13 @@ def run_prune(config: Config, *, remove: bool) -> int:
     return 0
 
 
-def run_plan(common: CommonOptions, aoi: tuple[str, ...], geojson: Path | None = None) -> int:
-    """Print what the cubes of AOIs would take (none named: of all); returns the exit code."""
+def run_plan(common: CommonOptions, aoi: tuple[str, ...], *, preview: bool = False) -> int:
+    """Show what the cubes of AOIs would take (none named: of all); returns the exit code."""
 
     def show(config: Config) -> int:
-        from .plan_table import print_plans
+        from .dry_run.table import print_plans
 
-        return print_plans(config, aoi, bars=common.bars, geojson=geojson)
+        return print_plans(config, aoi, bars=common.bars, preview=preview)
 
     return run_verb("plan", common, show, keep_log=False)
 
@@ -252,7 +264,9 @@ def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
     compute = config.compute
     if options.scheduler:
         compute = compute.model_copy(update={"scheduler": options.scheduler})
-    total = len(wanted_aois(config, only=options.aoi, retry_failed=options.retry_failed))
+    shard = options.shard
+    wanted = wanted_aois(config, only=options.aoi, retry_failed=options.retry_failed)
+    total = len(shard.of(wanted) if shard else wanted)
     Layout.of(config).make(config)
     for check in examine_cheaply(config):
         if not check.ok:
@@ -263,6 +277,7 @@ def run_build(config: Config, options: BuildOptions, *, bars: bool) -> int:
                 config,
                 engine,
                 only=options.aoi,
+                shard=shard,
                 retry_failed=options.retry_failed,
                 recheck_lost=options.recheck_lost,
                 progress=progress,

@@ -26,7 +26,7 @@ _SIZES = ((10_000, 960, 960), (4_000, 480, 960), (0, 240, 480))
 """From which narrower side of an area on, metres, which sample and chip size: a small area is to
 have a few dozen windows, too."""
 _TEMPLATE = """\
-# Made for {file} ({count}). Each key is explained in the README; --set KEY=VALUE overrides one.
+# Made for {file} ({count}). Each key is explained in docs/config.md; --set KEY=VALUE overrides one.
 dataset:
   name: {name}
   version: "1"
@@ -164,7 +164,7 @@ def _text(
 ) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", aois_path.stem).strip("-._") or "areas"
     sample, chip = _sizes(boxes)
-    sides = [min(box.width, box.height) / 1000 for box, _ in boxes]
+    sides = sorted({min(box.width, box.height) / 1000 for box, _ in boxes})
     return _TEMPLATE.format(
         file=" ".join(aois_path.name.split()),
         count=_counted(len(aois), "area"),
@@ -175,11 +175,16 @@ def _text(
         cache=f"data/{name}/searches",
         store=_size(cost.store_bytes) if cost else "",
         year=year,
-        sides=f"The areas' narrower sides are {min(sides):g} to {max(sides):g} km on the cubes' grid.",
+        sides=f"The areas' narrower sides are {_from_to(sides)} km on the cubes' grid.",
         windows=f"{sum(_window_counts(boxes, sample, chip)):,}",
         sample=sample,
         chip=chip,
     )
+
+
+def _from_to(ordered: Sequence[float]) -> str:
+    ends = [f"{ordered[0]:g}", f"{ordered[-1]:g}"]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _beside(aois_path: Path, path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import threading
@@ -10,38 +9,35 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from cube.config.aoi import Aoi, load_aois, pick_aois
 from cube.config.models import Config
-from cube.config.profiles import DEFAULT_PROFILE
-from cube.config.sensor_models import SensorConfig, Sentinel2Config
+from cube.config.sensor_models import Sentinel2Config
 from cube.errors import CatalogError, GelosError, LostSceneError, ReadError, UnusableError
 from cube.pixels.access import Access
 from cube.pixels.read import read_band
 from cube.retry import heed
-from cube.run.layout import Layout, recipe_stem
+from cube.run.layout import Layout
 from cube.run.logs import event
 from cube.run.status import AoiState, StatusBoard
 from cube.scenes.acquisition import Acquisition
 from cube.scenes.catalog import folder_of_items, open_catalog
 from cube.scenes.explain import Skipped
 from cube.scenes.lost import LostRecord, LostScene, LostWhilePlanning
-from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json
+from cube.scenes.neighbours import neighbourhoods
+from cube.scenes.plan import CubePlan, canonical_json
 from cube.scenes.planner import ClearShare, plan_aoi
 from cube.scenes.query import Catalog
+from cube.scenes.question import Question
 
 from .losses import LossWatch
 from .prefilter import candidate_classes, count_candidates
 
 _LOG = logging.getLogger(__name__)
-
-_PLAN_THREADS = 4
-_PLAN_AHEAD = 4
-"""AOIs planned before their blocks are asked for."""
 
 
 def access_of(config: Config, key: str, catalog: str = "") -> Access:
@@ -70,14 +66,15 @@ def plan_cubes(
     config: Config, *, only: Collection[int | str] = (), catalog: Catalog | None = None
 ) -> Iterator[tuple[Aoi, CubePlan | Skipped | GelosError]]:
     """Plan AOIs without building or keeping anything: what a dry run shows."""
-    catalog = catalog or open_catalog(config)
+    wanted = wanted_aois(config, only=only)
+    catalog = catalog or open_catalog(config, near=neighbourhoods(wanted))
     layout = Layout.of(config)
-    losses = LossWatch()
+    losses, question = LossWatch(), Question(config)
     clear_share = _clear_share(config, losses)
-    for aoi in wanted_aois(config, only=only):
+    for aoi in wanted:
         try:
-            lost = LostRecord(layout.lost, plan_name(aoi, config)).read()
-            kept = _kept_plan(aoi, config, layout, lost)
+            lost = LostRecord(layout.lost, question.plan_name(aoi)).read()
+            kept = _kept_plan(aoi, config, question, layout, lost)
             yield aoi, kept or _plan_without(lost, aoi, config, catalog, clear_share, lambda _: None)[0]
             losses.planned()
         except UnusableError as error:
@@ -146,23 +143,16 @@ def _plan_without(
             lost = (*lost, *found.scenes)
 
 
-def _kept_plan(aoi: Aoi, config: Config, layout: Layout, lost: tuple[LostScene, ...]) -> CubePlan | None:
+def _kept_plan(
+    aoi: Aoi, config: Config, question: Question, layout: Layout, lost: tuple[LostScene, ...]
+) -> CubePlan | None:
     try:
-        record = json.loads(layout.plans.read(f"{plan_name(aoi, config)}.json"))
-        if record["question"] == _planning_digest(aoi, config, lost):
+        record = json.loads(layout.plans.read(f"{question.plan_name(aoi)}.json"))
+        if record["question"] == question.digest(aoi, lost):
             return CubePlan.from_json(record["plan"], config.table)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     return None
-
-
-def plan_name(aoi: Aoi, config: Config) -> str:
-    """Return what an AOI's plan is called, which belongs to its question, not to a version.
-
-    The scenes that are lost are no part of the name, but of the question that a plan answers: their
-    record, which has the same name, says which plan holds.
-    """
-    return recipe_stem(aoi.index, _planning_digest(aoi, config))
 
 
 def _clear_share(config: Config, losses: LossWatch) -> ClearShare | None:
@@ -196,51 +186,13 @@ def _measure(
     return share
 
 
-_NOT_PLANNED = {"fill_na", "na_value", "dtype", "cloud_bits", "cloud_buffer_px", "sampling_factor"}
-"""Sensor keys of phase two and of the release: they do not change a plan."""
-
-
-def _not_planned(settings: SensorConfig) -> set[str]:
-    ranked = isinstance(settings, Sentinel2Config) and settings.rank == "aoi"
-    return _NOT_PLANNED | {"bands", "cloud_band", "catalog"} | (set() if ranked else {"clear"})
-
-
-def _planning_digest(aoi: Aoi, config: Config, lost: Iterable[LostScene] = ()) -> str:
-    """Return a digest of all that a plan follows from, but for what the catalog holds."""
-    question: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "aoi": aoi.geometry.wkt,
-        "extent": [str(config.aoi.extent), config.aoi.max_side_m],
-        "sensors": {
-            key: {
-                "bands": config.bands(key),
-                **settings.model_dump(mode="json", exclude=_not_planned(settings)),
-            }
-            for key, settings in config.sensors.items()
-        },
-        "ranges": [str(span) for span in config.ranges],
-    }
-    profiles = {key: config.source(key).profile for key in config.sensors}
-    if others := {key: name for key, name in profiles.items() if name != DEFAULT_PROFILE}:
-        question["profiles"] = others
-    if config.extra_sensors:
-        question["rows"] = {
-            key: json.loads(row.model_dump_json(exclude={"title", "attribution", "licence"}))
-            for key, row in config.extra_sensors.items()
-            if key in config.sensors
-        }
-    if config.catalog.exclude_items:
-        question["exclude_items"] = sorted(config.catalog.exclude_items)
-    if items := sorted(scene.item for scene in lost):
-        question["lost"] = items
-    return hashlib.sha256(canonical_json(question)).hexdigest()
-
-
 class AoiPlanner:
-    """Plans AOIs in order, in threads, a few ahead of those that are taken.
+    """Plans AOIs in order, in threads, as many ahead of those taken as there are searches at once.
 
     Parameters
     ----------
+    question
+        The config's.
     losses
         Hears of scenes that are lost while they are ranked.
     ask_again
@@ -252,6 +204,7 @@ class AoiPlanner:
     def __init__(
         self,
         config: Config,
+        question: Question,
         layout: Layout,
         catalog: Catalog,
         aois: Iterable[Aoi],
@@ -261,12 +214,15 @@ class AoiPlanner:
         recheck_lost: bool = False,
     ) -> None:
         self._config, self._layout, self._catalog = config, layout, catalog
+        self.question = question
         self._losses, self._ask_again, self._recheck_lost = losses, ask_again, recheck_lost
         self._aois = deque(aois)
         self._pending: dict[Future[CubePlan], Aoi] = {}
         self._recorded: dict[int, Aoi] = {}
         self._given_up = threading.Event()
-        self._pool = ThreadPoolExecutor(_PLAN_THREADS, initializer=heed, initargs=(self._given_up.is_set,))
+        self._pool = ThreadPoolExecutor(
+            config.catalog.searches, initializer=heed, initargs=(self._given_up.is_set,)
+        )
         self._clear_share = _clear_share(config, losses)
 
     def __enter__(self) -> Self:
@@ -283,7 +239,7 @@ class AoiPlanner:
 
     def take(self, *, wait_for_it: bool) -> tuple[Aoi, Future[CubePlan]] | None:
         """Return an AOI whose planning has ended; None if there is none, or none yet."""
-        while self._aois and len(self._pending) < _PLAN_AHEAD:
+        while self._aois and len(self._pending) < self._config.catalog.searches:
             aoi = self._aois.popleft()
             self._pending[self._pool.submit(self._plan_first, aoi)] = aoi
         if not self._pending:
@@ -320,7 +276,7 @@ class AoiPlanner:
         ]
 
     def _record(self, aoi: Aoi) -> LostRecord:
-        return LostRecord(self._layout.lost, plan_name(aoi, self._config))
+        return LostRecord(self._layout.lost, self.question.plan_name(aoi))
 
     def _plan_first(self, aoi: Aoi) -> CubePlan:
         """Plan an AOI for the first time in this run."""
@@ -345,9 +301,9 @@ class AoiPlanner:
         about again.
         """
         config, plans = self._config, self._layout.plans
-        name = f"{plan_name(aoi, config)}.json"
+        name = f"{self.question.plan_name(aoi)}.json"
         lost = self._record(aoi).read()
-        kept = _kept_plan(aoi, config, self._layout, lost)
+        kept = _kept_plan(aoi, config, self.question, self._layout, lost)
         if kept is not None and not ask_again:
             return kept
         try:
@@ -359,8 +315,8 @@ class AoiPlanner:
             record = {"skipped": skipped.reason, "candidates": scenes_seen}
             plans.write(name, canonical_json(record))
             raise
-        question = _planning_digest(aoi, config, lost)
-        plans.write(name, canonical_json({"question": question, "plan": plan.to_json()}))
+        asked = self.question.digest(aoi, lost)
+        plans.write(name, canonical_json({"question": asked, "plan": plan.to_json()}))
         if ask_again:
             text = what_changed(kept, plan)
             _LOG.info(

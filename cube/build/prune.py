@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from cube.config.models import Config
 from cube.errors import StoreError
 from cube.run.layout import Layout
 from cube.run.lock import NamedLocks, hold
-from cube.run.status import AOI_METADATA
+from cube.run.status import AOI_METADATA, read_features
 from cube.run.storage import Folder
 from cube.store.template import SEAL, cube_folder
 
@@ -116,12 +115,12 @@ def _used_in(working: Folder) -> _Used:
     versions, cubes, plans = list[str](), set[str](), set[str]()
     for name in working.names():
         folder = working / name
-        if not folder.exists(AOI_METADATA):
-            continue
         try:
-            rows = [feature["properties"] for feature in json.loads(folder.read(AOI_METADATA))["features"]]
+            rows = [feature["properties"] for feature in read_features(folder)]
             cubes |= {row.get("cube", "") for row in rows}
             plans |= {row.get("plan", "") for row in rows}
+        except FileNotFoundError:
+            continue
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{folder}/{AOI_METADATA}: cannot be read ({type(error).__name__}: {error}), so nobody knows "

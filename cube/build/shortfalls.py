@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from odc.geo.geobox import GeoBox
 from shapely import box, transform, union_all
@@ -12,6 +13,7 @@ from cube.scenes.plan import CubePlan, DatePlan, SensorPlan
 from cube.store.resume import BlockRecords
 from cube.windows.projection import split_at_antimeridian, to_lonlat
 
+_KNOWN_OUTLINES = 256
 _FEW = 0.5
 """Share of the pixels that footprints promise below which it is said: swaths end raggedly."""
 
@@ -49,11 +51,13 @@ def _shortfall(
     pixels = sum(block.height * block.width for block in blocks)
     if not pixels:
         return
+    valid = {band: sum(records[block.name]["valid"][band] for block in blocks) for band in sensor_plan.bands}
+    band = min(valid, key=lambda name: valid[name])
+    if valid[band] >= _FEW * pixels:  # footprints promise no more than all, and are not looked at
+        return
     footprint = union_all([scene.geometry for scene in date.scenes])
     geobox = plan.geobox(sensor_plan.key)
     promised = sum(block.height * block.width * _covered(geobox[block.roi], footprint) for block in blocks)
-    valid = {band: sum(records[block.name]["valid"][band] for block in blocks) for band in sensor_plan.bands}
-    band = min(valid, key=lambda name: valid[name])
     if valid[band] and valid[band] >= _FEW * promised:
         return
     what = sensor_plan.key if sensor_plan.sensor.is_static else f"{sensor_plan.key} {date.time:%Y-%m-%d}"
@@ -63,8 +67,14 @@ def _shortfall(
 
 def _covered(geobox: GeoBox, footprint: BaseGeometry) -> float:
     """Return the share of a grid that lies within a footprint (EPSG:4326)."""
+    place = _outline(geobox)
+    return 1.0 if footprint.covers(place) else float(place.intersection(footprint).area / place.area)
+
+
+@lru_cache(_KNOWN_OUTLINES)
+def _outline(geobox: GeoBox) -> BaseGeometry:
+    """Return a grid's outline in degrees; all dates of a block have the same."""
     outline = box(*geobox.boundingbox.bbox).segmentize(geobox.boundingbox.span_x / 8)
     crs = geobox.crs
     assert crs is not None
-    place = split_at_antimeridian(transform(outline, to_lonlat(str(crs)).transform, interleaved=False))
-    return float(place.intersection(footprint).area / place.area)
+    return split_at_antimeridian(transform(outline, to_lonlat(str(crs)).transform, interleaved=False))

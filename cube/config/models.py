@@ -1,7 +1,7 @@
 """The config: one YAML file describes a dataset version whole.
 
-Everything a user can set is a field here, with its default and its limits; ``docs`` and the
-README's table are made from these fields. Text becomes typed, frozen values once, in
+Everything a user can set is a field here, with its default and its limits; the table of keys in the
+docs is made from these fields. Text becomes typed, frozen values once, in
 :func:`load_config`; nothing else parses settings.
 """
 
@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from cube.errors import ConfigError
-from cube.html import html_facts, html_sections, html_table
+from cube.html.pieces import html_facts, html_sections, html_table
 from cube.redaction import unsigned_record
 
 from .extra_sensors import SensorRow, sensor_rows
@@ -145,8 +145,18 @@ class CatalogConfig(Section):
     """No wait between two tries of a search is longer, seconds."""
     page_size: Annotated[int, Field(gt=0, le=1000)] = 250
     """Items asked for per page; fewer are asked for where the service times out (504)."""
+    searches: Annotated[int, Field(gt=0, le=32)] = 4
+    """Searches at once; the Planetary Computer answers 100 a second and address."""
     exclude_items: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = ()
     """Ids of items that are no candidates, whatever the catalog says of them."""
+
+
+class StoreConfig(Section):
+    """How cubes lie on disk; nothing here changes a pixel, or what is made of them."""
+
+    shards: Literal["none", "block"] = "none"
+    """block: the chunks of a block are one file (sharded Zarr), a tenth of the objects; GDAL before
+    3.13 cannot read it. A cube that is there keeps its form."""
 
 
 class ChipsConfig(Section):
@@ -229,6 +239,9 @@ class ReleaseConfig(Section):
     """Such as {train: .8, val: .1, test: .1}, by spatial block; empty: none."""
     block_m: Metres = 10 * LATTICE_M
     """Side of a split's spatial block, metres."""
+    shard_chips: Annotated[int, Field(ge=1)] | None = None
+    """The files of each so many chips lie in a folder of their own, with checksums and a zip of its
+    own (empty: none up to 10,000 chips, 1000 above)."""
     allow_missing_classes: bool = False
     """Without it, a kept class without chips is an error where lulc.sampling_factor asks for
     balance; true: a warning, as where nothing is balanced."""
@@ -299,6 +312,7 @@ class Config(Section):
     """Further rows of the sensor table, by key; each key is then a section like the built-in
     sensors' (docs/add-a-sensor.md)."""
     sensors: dict[str, SensorConfig] = Field(default_factory=dict, exclude=False)
+    store: StoreConfig = StoreConfig()
     chips: ChipsConfig = ChipsConfig()
     release: ReleaseConfig = ReleaseConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -337,7 +351,7 @@ class Config(Section):
 
     def _repr_html_(self) -> str:
         """Return the settings, section by section; storage options, which may be keys, hidden."""
-        names = {"aoi", "directory", "catalog", "chips", "release", "compute"}
+        names = {"aoi", "directory", "catalog", "store", "chips", "release", "compute"}
         dumped = unsigned_record(self.model_dump(mode="json", include=names))
         dumped |= {key: unsigned_record(one.model_dump(mode="json")) for key, one in self.sensors.items()}
         if options := dumped["directory"].get("storage_options"):

@@ -39,7 +39,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Parameters
     ----------
     path
-        YAML file (see DESIGN, or the README's table of keys).
+        YAML file (docs/config.md has a table of its keys).
     overrides
         ``key=value`` pairs with dotted keys and YAML values, laid over the file. An empty value
         stands for the default, and of a sensor (``lc2l2=``) for doing without it.

@@ -1,4 +1,4 @@
-"""``python -m cube.config.reference`` prints the README's table of config keys from the schema."""
+"""``python -m cube.config.reference`` prints the table in docs/config.md from the schema."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def _copy(
         found = found.astype(band.np_dtype, copy=False)
         found[empty] = band.nodata
     if found.shape != (rows.size, columns.size):
-        found = found[np.ix_(rows - rows[0], columns - columns[0])]
+        found = found.take(rows - rows[0], axis=0).take(columns - columns[0], axis=1)
     values[tuple(inside)] = found
 
 

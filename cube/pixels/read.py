@@ -202,7 +202,7 @@ def harmonize_dn(values: NDArray[Any], scene: Scene) -> NDArray[Any]:
     Parameters
     ----------
     values
-        ``(y, x)`` uint16 DN; 0 is nodata and stays 0.
+        ``(y, x)`` uint16 DN; 0 is nodata and stays 0. Changed in place.
     scene
         ``s2:processing_baseline`` decides, never the date.
 
@@ -213,8 +213,11 @@ def harmonize_dn(values: NDArray[Any], scene: Scene) -> NDArray[Any]:
     """
     if not scene.carries_offset:
         return values
-    lowered = np.maximum(values, _OFFSET_DN + 1) - _OFFSET_DN
-    return np.where(values == 0, 0, lowered).astype(values.dtype)
+    known = values != 0
+    np.maximum(values, _OFFSET_DN + 1, out=values)
+    np.subtract(values, _OFFSET_DN, out=values)
+    np.multiply(values, known, out=values)
+    return values
 
 
 def read_scene(

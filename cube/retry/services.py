@@ -19,6 +19,8 @@ _GROWTH = (2.0, 4.0)
 """Of the waits between them: for a service that has never answered (it may be a wrong address; 15 s
 in all), and for one that has (it may come back; 100 s in all)."""
 _SAID_ONCE_S = 60.0
+UNREACHABLE = "unreachable"
+"""Event of the log record that says so."""
 
 PROXY_LOGIN_STATUS = 407
 PROXY_LOGIN = f"the proxy wants another login (HTTP {PROXY_LOGIN_STATUS}; look at HTTPS_PROXY)"
@@ -150,7 +152,7 @@ def _say(name: str, cause: str) -> None:
         name,
         cause,
         MOST_FAILURES,
-        extra={"event": "unreachable", "facts": {"service": name, "cause": cause}},
+        extra={"event": UNREACHABLE, "facts": {"service": name, "cause": cause}},
     )
 
 

@@ -22,6 +22,8 @@ import click
 
 from cube.errors import CatalogError, ClusterError, DiskFullError, GelosError, ReadError, ServiceError
 
+from .shards import Share
+
 if TYPE_CHECKING:
     from cube.config.models import Config
 
@@ -79,11 +81,27 @@ class Severals(click.Option):
     """A repeatable option that takes several values at once, too: ``--aoi 3 7 --aoi 9``."""
 
 
+def _read_shard(ctx: click.Context, param: click.Parameter, text: str | None) -> Share | None:
+    """Read the option's text as a share."""
+    del ctx, param
+    try:
+        return Share.parse(text) if text is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def shard_option(what: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Return a decorator that gives a command a share of its work, which is divided into `what`."""
+    text = f"Every N-th {what}, from the K-th on: one of N runs that share the work, anywhere."
+    return click.option("--shard", callback=_read_shard, metavar="K/N", help=text)
+
+
 class Verb(click.Command):
     """A command whose function returns its exit code, and whose help ends with examples."""
 
     def __init__(self, *settings: Any, examples: Sequence[str] = (), **more: Any) -> None:
         super().__init__(*settings, **more)
+        self.context_settings = {"help_option_names": ["-h", "--help"]}  # as the group's, however called
         self.examples = tuple(examples)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from cube.config.models import Config
 from cube.errors import ConfigError, DiskFullError, StoreError
 
+from .status import merge_left_shards
 from .storage import Folder, check_writable, open_folder
 
 EXPORTING = ".exporting"
 """File that is there while chips are written that may not be on the disk yet."""
+_STEM = re.compile(r"aoi_(\d{6,})(?:_|$)")
 _RECIPE_DIGITS = 12
 """Of the 64 in a SHA-256: short enough to read, and a thousand recipes of an AOI share none."""
 
@@ -18,6 +21,12 @@ _RECIPE_DIGITS = 12
 def aoi_stem(aoi_index: int) -> str:
     """Return what an AOI's files are called, without their ending."""
     return f"aoi_{aoi_index:06}"
+
+
+def index_of(stem: str) -> int | None:
+    """Return the index of the area whose file or cube a name is; None for other names."""
+    found = _STEM.match(stem)
+    return int(found[1]) if found else None
 
 
 def recipe_stem(aoi_index: int, sha256: str) -> str:
@@ -58,13 +67,15 @@ class Layout:
             raise ConfigError(f"{config.path}: directory.working: {error}") from None
 
     def sweep(self) -> None:
-        """Remove what a killed run of this version left half-written; only while it is held."""
-        for folder in (self.root, self.scores, self.chips):
+        """Clear up what killed runs of this version left; only while it is held."""
+        merge_left_shards(self.root)
+        for folder in (self.root, self.scores, self.windows, self.chips):
             folder.sweep()
 
     def sweep_shared(self) -> None:
         """Remove what killed runs left half-written in shared folders; only if alone."""
-        for folder in (self.plans, self.lost, self.blocks, self.cubes):
+        unfinished = [self.building / name for name in self.building.names()]
+        for folder in (self.plans, self.lost, self.blocks, self.cubes, *unfinished):
             folder.sweep()
 
     @property
@@ -115,6 +126,11 @@ class Layout:
     def scores(self) -> Folder:
         """Score tables, ``aoi_000003.parquet``."""
         return self.root / "scores"
+
+    @property
+    def windows(self) -> Folder:
+        """Tables of all windows and their verdicts, ``aoi_000003.parquet``."""
+        return self.root / "windows"
 
     @property
     def chips(self) -> Folder:

@@ -25,8 +25,13 @@ from .storage import DiskFolder, Folder, disk_errors
 _LOG = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+_PART = ".lock-of-"
+"""What the locks of parts of a folder begin with."""
+_WAIT_S = 0.2
 _RENEW_S = 20.0
 _STALE_S = 3 * _RENEW_S
+_SETTLE_S = 1.0
+"""What another run may need from its last look at a dead run's lock until it removes it."""
 _THIS_RUN = uuid.uuid4().hex
 """Tells this process from an earlier one of the same host and number."""
 
@@ -42,11 +47,118 @@ def hold(folder: Folder) -> Iterator[None]:
     """
     locks = NamedLocks(folder)
     try:
-        if other := locks.take(_LOCK, patience_s=_STALE_S):
-            raise BusyError(f"{folder}: another run ({other}) works here; wait for it, or stop it")
+        _take_or_refuse(locks, folder, _LOCK)
+        if not isinstance(folder, DiskFolder):
+            for part in _parts(folder):  # whoever wrote its lock first is seen by the other
+                _refuse(folder, locks.holder(part, patience_s=_STALE_S))
         yield
     finally:
         locks.release_all()
+
+
+@contextlib.contextmanager
+def hold_part(folder: Folder, part: str, if_alone: Callable[[], None]) -> Iterator[None]:
+    """Hold a part of a folder while the ``with`` statement runs; other runs may hold other parts.
+
+    Parameters
+    ----------
+    part
+        What the part is called.
+    if_alone
+        Called at first if no other run holds the folder or a part of it; in an object store, where
+        nobody can be sure of that, if none is seen.
+
+    Raises
+    ------
+    BusyError
+        If another run holds the folder, or this part.
+    """
+    locks, name = NamedLocks(folder), part_lock(part)
+    folder.make()
+    with contextlib.ExitStack() as stack:
+        stack.callback(locks.release_all)
+        if isinstance(folder, DiskFolder):
+            handle = _open_lock(folder, _LOCK)
+            stack.callback(os.close, handle)
+            with contextlib.suppress(BlockingIOError):
+                _lock(handle, folder, _LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(handle, 0)  # a killed run's name would be taken for this one's
+                if_alone()
+            _lock_beside_parts(handle, folder)
+            _take_or_refuse(locks, folder, name)
+        else:
+            _take_or_refuse(locks, folder, name)
+            _refuse(folder, locks.holder(_LOCK, patience_s=_STALE_S))
+            if _parts(folder) == [name]:
+                if_alone()
+        yield
+
+
+def _lock_beside_parts(handle: int, folder: DiskFolder) -> None:
+    """Share a folder's lock with runs of other parts; one of them that clears up is waited for.
+
+    Raises
+    ------
+    BusyError
+        If a run holds the folder: it has its name in the lock, which a run of a part never has.
+    """
+    while True:
+        try:
+            _lock(handle, folder, _LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _refuse(folder, _who_seems(os.pread(handle, 256, 0)))
+            time.sleep(_WAIT_S)
+        else:
+            return
+
+
+def _take_or_refuse(locks: NamedLocks, folder: Folder, name: str) -> None:
+    other = locks.take(name, patience_s=_STALE_S)
+    _refuse(folder, other and (who_holds(folder) or other))
+
+
+def _refuse(folder: Folder, other: str) -> None:
+    if other:
+        raise BusyError(f"{folder}: another run ({other}) works here; wait for it, or stop it")
+
+
+def part_lock(part: str) -> str:
+    """Return the file name of the lock of a part of a folder."""
+    return f"{_PART}{part}"
+
+
+def parts_held(folder: Folder, *, patience_s: float = _STALE_S) -> list[str]:
+    """Return which parts of a folder runs hold, this one's own among them.
+
+    `patience_s` is how long to wait for a sign of life of each, in an object store: without, one
+    that died on another host seems to hold its part.
+    """
+    locks = NamedLocks(folder)
+    held = []
+    for name in _parts(folder):
+        if isinstance(folder, DiskFolder):
+            is_held = bool(_who_seems(_read_lock(folder, name))) and _is_locked(folder, name)
+        else:
+            is_held = bool(locks.holder(name, patience_s=patience_s))
+        if is_held:
+            held.append(name.removeprefix(_PART))
+    return held
+
+
+def _is_locked(folder: DiskFolder, name: str) -> bool:
+    handle = _open_lock(folder, name)
+    try:
+        _lock(handle, folder, name, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _parts(folder: Folder) -> list[str]:
+    """Return the locks of parts of a folder."""
+    return [name for name in folder.names() if name.startswith(_PART)]
 
 
 @contextlib.contextmanager
@@ -81,7 +193,22 @@ def who_holds(folder: Folder) -> str:
     A run of this machine that died is known to be gone. One of another is not: its lock stays until
     the next run takes it over.
     """
-    owner = _read_lock(folder, _LOCK)
+    parts = [name.removeprefix(_PART) for name in _parts(folder)]
+    whole = _who_seems(_read_lock(folder, _LOCK))
+    found = {whole: whole} if whole else {}
+    for part in parts:  # of which a run may hold several
+        if who := who_holds_part(folder, part):
+            found.setdefault(who, f"{who} ({part})")
+    others = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{next(iter(found.values()))}{others}" if found else ""
+
+
+def who_holds_part(folder: Folder, part: str) -> str:
+    """Return who seems to hold a part of a folder, or nothing; reads only."""
+    return _who_seems(_read_lock(folder, part_lock(part)))
+
+
+def _who_seems(owner: bytes) -> str:
     try:
         record = json.loads(owner)
         host, process = str(record["host"]), int(record["process"])
@@ -124,14 +251,29 @@ class NamedLocks:
         self._folder.make()
         if isinstance(self._folder, DiskFolder):
             return self._take_file(self._folder, name)
-        holder = self._take_object(name)
+        return self._patiently(self._take_object, name, patience_s)
+
+    def holder(self, name: str, *, patience_s: float) -> str:
+        """Return who holds a lock of an object store, or nothing; a dead run's is removed."""
+        return self._patiently(self._look_at_object, name, patience_s)
+
+    def _patiently(self, look: Callable[[str], str], name: str, patience_s: float) -> str:
+        holder = look(name)
         deadline = time.monotonic() + patience_s
         while holder and time.monotonic() < deadline:
             time.sleep(max(0.0, min(patience_s / 60, deadline - time.monotonic())))
             if name not in self._seen:  # it has given a sign, or is a process of this host
                 break
-            holder = self._take_object(name)
+            holder = look(name)
         return holder
+
+    def _look_at_object(self, name: str) -> str:
+        owner = _read_lock(self._folder, name)
+        if owner and self._is_alive(name, owner):
+            return _who(owner)
+        if owner:  # where there was none, another run may have made its own by now
+            self._folder.remove(name)
+        return ""
 
     def release(self, name: str) -> None:
         """Let a lock go; one that is not this run's stays."""
@@ -175,13 +317,18 @@ class NamedLocks:
         return ""
 
     def _take_object(self, name: str) -> str:
-        if not self._folder.create(name, _owner()):
+        mine = _owner()
+        if not self._folder.create(name, mine):
             theirs = _read_lock(self._folder, name)
             if theirs and self._is_alive(name, theirs):
                 return _who(theirs)
-            self._folder.remove(name)
-            if not self._folder.create(name, _owner()):
+            if theirs:  # where it was let go, another run may have made its own by now
+                self._folder.remove(name)
+            if not self._folder.create(name, mine):
                 return _who(_read_lock(self._folder, name))
+            time.sleep(_SETTLE_S)  # who saw the dead run's lock, too, may remove this one for it
+            if (now := _read_lock(self._folder, name)) != mine:
+                return _who(now)
         self._seen.pop(name, None)
         self._objects.add(name)
         if self._stop is None:
@@ -279,8 +426,9 @@ def _owner() -> bytes:
 
 
 def _read_lock(folder: Folder, name: str) -> bytes:
+    """Return what a lock says, or nothing where there is none."""
     try:
-        return folder.read(name)
+        return folder.read(name) or b"?"
     except FileNotFoundError:
         return b""
 

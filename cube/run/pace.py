@@ -102,12 +102,16 @@ class AoiPace:
     ended: dict[int, float] = field(default_factory=dict)
     """Work that each area that has ended took, of one cube: none where it was skipped."""
     pace: Pace = field(default_factory=Pace)
+    trouble: str = ""
+    """A service that is not reached, in words, until something moves again."""
 
     def note(self, index: int, row: AoiStatus) -> None:
         """Take the new row of an area.
 
         The first row of one that is being built tells what was on disk before, which is no speed.
         """
+        if index in self.shares or row.status is not AoiState.BUILDING:
+            self.trouble = ""
         if row.status is AoiState.BUILDING:
             self.pace.move(row.done - self.shares.get(index, row.done))
             self.shares[index] = row.done
@@ -144,7 +148,10 @@ class AoiPace:
         return self.pace.left(unknown * self._work_each + begun)
 
     def __str__(self) -> str:
-        """Tell rate and time left, or how long nothing has come; nothing while none is known."""
+        """Tell of trouble, rate and time left, or how long nothing has come; of what is known."""
+        return "; ".join(filter(None, (self.trouble, self._speed_text())))
+
+    def _speed_text(self) -> str:
         left = self.left
         if left is None:
             return ""

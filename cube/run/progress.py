@@ -12,16 +12,44 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from cube.retry.services import UNREACHABLE
+
 from .logs import STDERR, event
 from .pace import AoiPace, Pace, duration_text
 from .status import AoiState, AoiStatus
 
 _LOG = logging.getLogger(__name__)
 _LOG_EVERY_S = 60.0
+_ROOT = __name__.partition(".")[0]
+"""Logger above those of services."""
 
 
 def _clock() -> float:
     return time.monotonic()
+
+
+class _TroubleHandler(logging.Handler):
+    """Puts onto a run's bar what the log says of a service that is not reached."""
+
+    def __init__(self, pace: AoiPace) -> None:
+        super().__init__(logging.WARNING)
+        self._pace = pace
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record."""
+        if getattr(record, "event", "") == UNREACHABLE:
+            self._pace.trouble = f"{record.facts['service']} is not reached"  # type: ignore[attr-defined]
+
+
+@contextmanager
+def heard(pace: AoiPace) -> Iterator[None]:
+    """Hear of trouble while the ``with`` statement runs."""
+    handler, log = _TroubleHandler(pace), logging.getLogger(_ROOT)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 class _PaceColumn(ProgressColumn):
@@ -104,8 +132,8 @@ def _open_bars(*, bars: bool) -> Iterator[Progress]:
 @contextmanager
 def draw_aois(total: int, title: str, *, bars: bool = True) -> Iterator[Callable[[int, AoiStatus], None]]:
     """Say on stderr how far AOIs are while the ``with`` statement runs."""
-    with _open_bars(bars=bars) as progress:
-        pace = AoiPace(total)
+    pace = AoiPace(total)
+    with _open_bars(bars=bars) as progress, heard(pace):
         progress.add_task(title, total=total, done=f"0/{total}", pace=pace)
         yield _AoiBars(progress, title, pace)
 

@@ -1,8 +1,15 @@
-"""What has become of every AOI: ``aoi_metadata.geojson``, kept true throughout a run."""
+"""What has become of every AOI: ``aoi_metadata.geojson``, kept true throughout a run.
+
+It is written anew at a change, but for no more than a twentieth of the time, and at the end. A run
+that does a share of the areas keeps theirs in a file of its own, which is as true until it ends,
+and then becomes part of the one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,13 +17,25 @@ from enum import StrEnum
 from typing import Any
 
 from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
 
 from cube.config.aoi import Aoi, aoi_label
 
+from .lock import NamedLocks, who_holds_part
+from .shards import Share
 from .storage import Folder
 
+_LOG = logging.getLogger(__name__)
+
 AOI_METADATA = "aoi_metadata.geojson"
+_UNREADABLE = ".unreadable"
+_SHARDS = "shards"
+"""Folder of the rows that runs of a share keep."""
+_MERGING = ".lock-merging"
+_WAIT_S = 0.2
 _WRITE_EVERY_S = 1.0
+_MOST_SHARE = 20
+"""Times as long as a write took, nothing is written after it but at the end."""
 
 
 class AoiState(StrEnum):
@@ -53,6 +72,8 @@ class AoiStatus:
     name: str = ""
     """The AOI's own, from its file."""
     id: str = ""
+    seen: str = ""
+    """Digest of all that the cube was found to follow: while it is the same, nobody looks again."""
     lost: Sequence[Mapping[str, str]] = field(default_factory=list)
     """Scenes that the AOI does without, since their files are missing or broken for good: item,
     asset, cause."""
@@ -63,29 +84,34 @@ class AoiStatus:
 
 
 class StatusBoard:
-    """The rows of all AOIs, kept in memory and on disk.
+    """The rows of AOIs, kept in memory and on disk.
 
     Parameters
     ----------
     aois
         AOIs of this config; rows of others that are in the file already stay.
+    shard
+        The share of a run that is one of several: `aois` are its own.
     """
 
-    def __init__(self, folder: Folder, aois: Iterable[Aoi]) -> None:
+    def __init__(self, folder: Folder, aois: Iterable[Aoi], shard: Share | None = None) -> None:
         self._folder = folder
-        found = {index: (_at_rest(row), outline) for index, (row, outline) in _read_rows(folder).items()}
+        self._file = AOI_METADATA if shard is None else f"{_SHARDS}/{shard.name}.geojson"
         mine = {aoi.index: aoi for aoi in aois}
-        self._outlines = {index: outline for index, (_, outline) in found.items()} | {
-            index: mapping(aoi.geometry) for index, aoi in mine.items()
+        found = _rows_or_none(folder)
+        if shard is not None:
+            found = {index: found[index] for index in mine.keys() & found.keys()}
+        self._outlines: dict[int, BaseGeometry | Mapping[str, Any]] = {
+            index: outline for index, (_, outline) in found.items()
         }
-        self._rows = {index: AoiStatus() for index in mine} | {
-            index: row for index, (row, _) in found.items()
-        }
+        self._outlines |= {index: aoi.geometry for index, aoi in mine.items()}
+        self._rows = {index: AoiStatus() for index in mine}
+        self._rows |= {index: _at_rest(row) for index, (row, _) in found.items()}
         for index, aoi in mine.items():
             self._rows[index] = replace(self._rows[index], name=aoi.name, id=aoi.id)
         self._lines: dict[int, str] = {}
         """Rows as they are written; of thousands, a change makes one anew."""
-        self._written_at = 0.0
+        self._next_write = self._next_done = 0.0
 
     def __getitem__(self, index: int) -> AoiStatus:
         """Return an AOI's row."""
@@ -97,30 +123,106 @@ class StatusBoard:
         return dict(sorted(self._rows.items()))
 
     def update(self, index: int, **changes: Any) -> None:
-        """Change an AOI's row; the file follows at once, or in 1 s if only ``done`` moves."""
+        """Change an AOI's row; the file follows soon."""
         row = replace(self._rows[index], **changes)
         if row == self._rows[index] and index in self._lines:  # it stands so in the file
             return
         self._rows[index] = row
         self._lines.pop(index, None)
-        if set(changes) != {"done"} or time.monotonic() - self._written_at > _WRITE_EVERY_S:
+        if time.monotonic() >= (self._next_done if set(changes) == {"done"} else self._next_write):
             self.write()
 
     def write(self) -> None:
         """Write the file."""
+        began = time.monotonic()
         for index in self._rows.keys() - self._lines.keys():
             self._lines[index] = _compact_json(self._feature(index)).decode()
         lines = ",".join(line for _, line in sorted(self._lines.items()))
         text = f'{{"type":"FeatureCollection","features":[{lines}]}}'
-        self._folder.write(AOI_METADATA, text.encode())
-        self._written_at = time.monotonic()
+        self._folder.write(self._file, text.encode())
+        ended = time.monotonic()
+        self._next_write = ended + _MOST_SHARE * (ended - began)
+        self._next_done = max(ended + _WRITE_EVERY_S, self._next_write)
+
+    def close(self) -> None:
+        """Write the file for the last time; one of a share becomes part of the one."""
+        self.write()
+        if self._file != AOI_METADATA:
+            merge_shard(self._folder, self._file)
 
     def _feature(self, index: int) -> dict[str, Any]:
+        outline = self._outlines[index]
         return {
             "type": "Feature",
             "properties": {"aoi_index": index, **asdict(self._rows[index])},
-            "geometry": self._outlines[index],
+            "geometry": mapping(outline) if isinstance(outline, BaseGeometry) else outline,
         }
+
+
+def read_features(folder: Folder) -> list[dict[str, Any]]:
+    """Return the rows of a version's folder as GeoJSON features, by AOI index; reads only.
+
+    Where runs share the areas, each has its own in a file until it ends.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are none.
+    ValueError, KeyError, TypeError
+        If a file is not what it should be.
+    """
+    shards = [f"{_SHARDS}/{name}" for name in (folder / _SHARDS).names(".geojson")]
+    found: dict[int, dict[str, Any]] = {}
+    for name in (*shards, AOI_METADATA):  # a share that ends meanwhile is in the last by then
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found = _laid_over(_features_in(folder, name), found)
+    if not found and not folder.exists(AOI_METADATA):
+        raise FileNotFoundError(AOI_METADATA)
+    return [feature for _, feature in sorted(found.items())]
+
+
+def merge_shard(folder: Folder, name: str) -> None:
+    """Make the rows that a run of a share leaves part of the one file; others may do so, too.
+
+    A file that cannot be read stays, under a name that nobody reads.
+    """
+    locks = NamedLocks(folder)
+    try:
+        while locks.take(_MERGING):
+            time.sleep(_WAIT_S)
+        try:
+            rows = _features_in(folder, name)
+        except FileNotFoundError:  # another run has done so
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            folder.move(name, f"{name}{_UNREADABLE}")
+            _LOG.warning(
+                "%s/%s: cannot be read (%s), and stays there as %s; its areas are looked at by the next run",
+                *(folder, name, error, f"{name}{_UNREADABLE}"),
+            )
+            return
+        found: dict[int, dict[str, Any]] = {}
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            found = _features_in(folder, AOI_METADATA)
+        folder.write(AOI_METADATA, _collection(_laid_over(found, rows)))
+        folder.remove(name)
+    finally:
+        locks.release_all()
+
+
+def merge_left_shards(folder: Folder) -> None:
+    """Do so with what killed runs of a share left; only while the folder is held."""
+    for name in (folder / _SHARDS).names(".geojson"):
+        merge_shard(folder, f"{_SHARDS}/{name}")
+
+
+def cut_off_shards(folder: Folder) -> list[Share]:
+    """Return the shares whose runs have left rows and are at work no more; reads only."""
+    found = []
+    for name in sorted((folder / _SHARDS).names(".geojson")):
+        with contextlib.suppress(ValueError):  # nothing of ours
+            found.append(Share.named(name.removesuffix(".geojson")))
+    return [shard for shard in found if not who_holds_part(folder, shard.name)]
 
 
 def read_rows(folder: Folder, aois: Iterable[Aoi], *, at_work: bool) -> dict[int, AoiStatus]:
@@ -133,7 +235,7 @@ def read_rows(folder: Folder, aois: Iterable[Aoi], *, at_work: bool) -> dict[int
     at_work
         Whether a run is at work: without one, no area is being built, whatever its row says.
     """
-    found = {index: row for index, (row, _) in _read_rows(folder).items()}
+    found = {index: row for index, (row, _) in _rows_or_none(folder).items()}
     rows = {}
     for aoi in aois:
         row = replace(found.get(aoi.index, AoiStatus()), name=aoi.name, id=aoi.id)
@@ -144,23 +246,54 @@ def read_rows(folder: Folder, aois: Iterable[Aoi], *, at_work: bool) -> dict[int
 def record_chips(folder: Folder, verdicts: Mapping[int, Mapping[str, int]]) -> None:
     """Write each AOI's windows by verdict into ``aoi_metadata.geojson``, if there is one."""
     try:
-        document = json.loads(folder.read(AOI_METADATA))
+        found = _features_in(folder, AOI_METADATA)
     except FileNotFoundError:
         return
-    for feature in document["features"]:
-        properties = feature["properties"]
-        properties["chips"] = dict(sorted(verdicts.get(properties["aoi_index"], {}).items()))
-    folder.write(AOI_METADATA, _compact_json(document))
+    for index, feature in found.items():
+        feature["properties"]["chips"] = dict(sorted(verdicts.get(index, {}).items()))
+    folder.write(AOI_METADATA, _collection(found))
+
+
+def _features_in(folder: Folder, name: str) -> dict[int, dict[str, Any]]:
+    features = json.loads(folder.read(name))["features"]
+    return {feature["properties"]["aoi_index"]: feature for feature in features}
+
+
+def _laid_over(
+    below: dict[int, dict[str, Any]], rows: dict[int, dict[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """Return a share's rows laid over others, but for those that a later run has come further with.
+
+    A killed run of 1/2 may have left older ones than those that runs of thirds have made since.
+    """
+    newer = {
+        index: row
+        for index, row in rows.items()
+        if index not in below or _progress(row) >= _progress(below[index])
+    }
+    return below | newer
+
+
+def _progress(feature: Mapping[str, Any]) -> tuple[int, bool]:
+    """Return how often an area was begun, and whether it came to an end."""
+    row = feature["properties"]
+    return row.get("tries", 0), row.get("status") not in (AoiState.PENDING, AoiState.BUILDING)
+
+
+def _collection(features: Mapping[int, Mapping[str, Any]]) -> bytes:
+    in_order = [feature for _, feature in sorted(features.items())]
+    return _compact_json({"type": "FeatureCollection", "features": in_order})
 
 
 def _compact_json(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _read_rows(folder: Folder) -> dict[int, tuple[AoiStatus, Any]]:
+def _rows_or_none(folder: Folder) -> dict[int, tuple[AoiStatus, Any]]:
+    """Return rows and outlines by index; none where there are none that can be read."""
     try:
-        features = json.loads(folder.read(AOI_METADATA))["features"]
-    except (FileNotFoundError, ValueError, KeyError):
+        features = read_features(folder)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
     rows = {}
     for feature in features:

@@ -11,17 +11,17 @@ import contextlib
 import difflib
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from shapely import STRtree
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from cube.certificates import distrust, trust
+from cube.config.aoi import Aoi
 from cube.config.models import CatalogConfig, Config
 from cube.config.profiles import PROFILES, Source
 from cube.errors import CatalogError, ConfigError
@@ -30,14 +30,15 @@ from cube.retry import TRANSIENT_STATUS, NoConnection, RetryPolicy, Transient, r
 from cube.run.storage import Folder, open_folder
 from cube.windows.projection import beyond_antimeridian
 
-from .item_files import Item, read_items
-from .query import Catalog, Query, footprint_of, is_at
+from .files.catalog import FileCatalog
+from .neighbours import NeighbourCatalog
+from .query import Catalog, Item, Query, is_at
 
 if TYPE_CHECKING:
     from requests import Response
 
 
-def open_catalog(config: Config, *, ask_again: bool = False) -> Catalog:
+def open_catalog(config: Config, *, ask_again: bool = False, near: Sequence[Sequence[Aoi]] = ()) -> Catalog:
     """Return the config's catalog: APIs, behind a cache if one is set, or files.
 
     Where sensors come from several, each query goes to its sensor's.
@@ -46,6 +47,9 @@ def open_catalog(config: Config, *, ask_again: bool = False) -> Catalog:
     ----------
     ask_again
         Answers that were kept earlier are asked for anew.
+    near
+        Areas that will be asked for, those near each other together: an API is asked for them at
+        once.
 
     Raises
     ------
@@ -58,22 +62,22 @@ def open_catalog(config: Config, *, ask_again: bool = False) -> Catalog:
         source = config.source(key)
         place = source.url, source.page_size
         if place not in opened:
-            opened[place] = _open(config, source, ask_again=ask_again)
+            opened[place] = _open(config, source, ask_again=ask_again, near=near)
         by_sensor[key] = opened[place]
     return SensorCatalogs(by_sensor) if len(opened) > 1 else next(iter(opened.values()))
 
 
-def _open(config: Config, source: Source, *, ask_again: bool) -> Catalog:
+def _open(config: Config, source: Source, *, ask_again: bool, near: Sequence[Sequence[Aoi]]) -> Catalog:
     if not source.is_api:
         return FileCatalog.open(catalog_path(config, source.url))
     settings = config.catalog
     page_size = min(settings.page_size, source.page_size or settings.page_size)
-    catalog = ApiCatalog(settings.model_copy(update={"url": source.url, "page_size": page_size}))
-    if not settings.cache:
-        return catalog
-    options = config.directory.storage_options if "://" in settings.cache else {}
-    cache = open_folder(settings.cache, options)
-    return CachedCatalog(catalog, unsigned_href(source.url), cache, ask_again=ask_again)
+    catalog: Catalog = ApiCatalog(settings.model_copy(update={"url": source.url, "page_size": page_size}))
+    if settings.cache:
+        options = config.directory.storage_options if "://" in settings.cache else {}
+        cache = open_folder(settings.cache, options)
+        catalog = CachedCatalog(catalog, unsigned_href(source.url), cache, ask_again=ask_again)
+    return NeighbourCatalog(catalog, near, config) if near else catalog
 
 
 def catalog_path(config: Config, url: str) -> Path:
@@ -108,36 +112,6 @@ class SensorCatalogs:
     def search(self, query: Query) -> list[Item]:
         """Ask the catalog of the query's sensor."""
         return self.by_sensor[query.sensor].search(query)
-
-
-class FileCatalog:
-    """Items of a file, searched in process."""
-
-    def __init__(self, items: list[Item]) -> None:
-        self._items = items
-        footprints = [footprint_of(item) for item in items]
-        self._tree = STRtree(footprints)
-        self._nowhere = [index for index, footprint in enumerate(footprints) if footprint is None]
-
-    @classmethod
-    def open(cls, path: str | Path) -> FileCatalog:
-        """Read a STAC ItemCollection (.json) or stac-geoparquet (.parquet).
-
-        Raises
-        ------
-        ConfigError
-            If the file is neither.
-        """
-        return cls(read_items(Path(path)))
-
-    def search(self, query: Query) -> list[Item]:
-        """Return all items that match, in the query's order."""
-        if query.intersects is None:
-            near: Iterable[int] = range(len(self._items))
-        else:  # and those that do not say where they lie, to be refused by whoever reads them
-            near = (*map(int, self._tree.query(query.intersects, predicate="intersects")), *self._nowhere)
-        found = [self._items[index] for index in near]
-        return query.finish([item for item in found if query.matches(item)])
 
 
 class _RefusedSearch(CatalogError):  # noqa: N818  an answer of an API

@@ -234,8 +234,7 @@ def choose_path(
         "is less cloudy on average",
     )
     other = [
-        SceneOutcome(s.id, sensor, _path(s), chosen=False, reason=f"platform {s.properties.get('platform')}")
-        for s in others
+        SceneOutcome.lost(s, sensor, _path(s), f"platform {s.properties.get('platform')}") for s in others
     ]
     return _choose(rule, acquire(clear, target, _path, _platform), ranges, rejected=cloudy, lost=other)
 
@@ -263,8 +262,8 @@ def choose_period(sensor: str, scenes: Iterable[Scene], period: TimeRange) -> Se
     for scene in sorted(scenes, key=lambda s: s.order):
         (chosen if _shares_time(scene, period) else lost).append(scene)
     scenes_seen = [
-        *(SceneOutcome(s.id, sensor, "", chosen=True, reason="") for s in chosen),
-        *(SceneOutcome(s.id, sensor, "", chosen=False, reason=f"not within {period}") for s in lost),
+        *(SceneOutcome(s.id, sensor, "", chosen=True, reason="", time=s.datetime) for s in chosen),
+        *(SceneOutcome.lost(s, sensor, "", f"not within {period}") for s in lost),
     ]
     if not chosen:
         raise Skipped(f"{sensor}: no item for {period} touches the extent", tuple(scenes_seen))
@@ -311,7 +310,7 @@ def _newest_baselines(scenes: Iterable[Scene]) -> tuple[list[Scene], list[SceneO
         for scene in sorted(group, key=_processing, reverse=True):
             if newest and (_baseline(scene) != _baseline(newest[0]) or _is_copy(scene, newest)):
                 reason = f"{newest[0].id} is a newer processing of the same datatake"
-                lost.append(SceneOutcome(scene.id, "s2l2a", _tile(scene), chosen=False, reason=reason))
+                lost.append(SceneOutcome.lost(scene, "s2l2a", _tile(scene), reason))
             else:
                 newest.append(scene)
         kept.extend(newest)
@@ -379,8 +378,7 @@ def _group_order(rule: Rule, group: str, picks: Sequence[Acquisition]) -> tuple[
 
 def _refused(rule: Rule, rejected: Sequence[tuple[Scene, Rejection]]) -> list[SceneOutcome]:
     return [
-        SceneOutcome(scene.id, rule.sensor, rule.group_of(scene), chosen=False, reason=why.reason)
-        for scene, why in rejected
+        SceneOutcome.lost(scene, rule.sensor, rule.group_of(scene), why.reason) for scene, why in rejected
     ]
 
 

@@ -6,12 +6,14 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from cube.config.fields import TimeRange
 from cube.errors import ItemError
 
 from .acquisition import Acquisition, Rejection, Rule
+from .items import Scene, isoformat, parse_time
 
 _TOLD = 3
 """Causes that are told of items that cannot be used; the record of scenes seen has all."""
@@ -27,6 +29,14 @@ class SceneOutcome:
     """MGRS tile, relative orbit or WRS path."""
     chosen: bool
     reason: str
+    time: datetime | None = None
+    """When it was taken, UTC; None where its item does not tell, and in plans kept before this was
+    recorded."""
+
+    @classmethod
+    def lost(cls, scene: Scene, sensor: str, group: str, reason: str) -> SceneOutcome:
+        """Return the outcome of a scene that was passed over."""
+        return cls(scene.id, sensor, group, chosen=False, reason=reason, time=scene.datetime)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -36,12 +46,14 @@ class SceneOutcome:
             "group": self.group,
             "chosen": self.chosen,
             "reason": self.reason,
+            **({"time": isoformat(self.time)} if self.time else {}),
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> SceneOutcome:
         """Read back what :meth:`to_json` wrote."""
-        return cls(**record)
+        time = record.get("time")
+        return cls(**{**record, "time": parse_time(time) if time else None})
 
 
 class Skipped(Exception):  # noqa: N818  an outcome of choosing, not a failure of the program
@@ -83,6 +95,7 @@ class Explanation:
                 one.group,
                 chosen=id(one) in chosen,
                 reason="" if id(one) in chosen else self.reasons.get(scene.id) or self._lost(one),
+                time=scene.datetime,
             )
             for one in acquisitions
             for scene in one.scenes

@@ -131,9 +131,9 @@ class Scene:
         return {
             "id": self.id,
             "collection": self.collection,
-            "datetime": _isoformat(self.datetime),
-            "start": _isoformat(self.start),
-            "end": _isoformat(self.end),
+            "datetime": isoformat(self.datetime),
+            "start": isoformat(self.start),
+            "end": isoformat(self.end),
             "geometry": mapping(self.geometry),
             "properties": dict(self.properties),
             "assets": {
@@ -182,7 +182,17 @@ def parse_time(text: str) -> dt.datetime:
     return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
 
 
-def _isoformat(time: dt.datetime) -> str:
+def time_of(item: Mapping[str, Any]) -> dt.datetime | None:
+    """Return the time of an item that may be broken; None where it does not tell."""
+    try:
+        properties = item["properties"]
+        return parse_time(properties.get("datetime") or properties["start_datetime"])
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        return None
+
+
+def isoformat(time: dt.datetime) -> str:
+    """Write a time as :func:`parse_time` reads it, in UTC with a ``Z``."""
     return time.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 

@@ -22,7 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from cube.config.models import Config
 from cube.config.sensors import SENSORS, Sensor, SensorTable
-from cube.html import html_facts, html_sections, html_table
+from cube.html.pieces import html_facts, html_sections, html_table
 from cube.run.layout import recipe_stem
 from cube.windows.grid import BLOCK_M, CHUNK_M, Block, Bounds, blocks_of, geobox_for
 
@@ -94,12 +94,16 @@ class CubePlan:
 
     def blocks(self, key: str) -> list[Block]:
         """Return the blocks of a group, in order."""
-        return list(blocks_of(key, len(self.sensor(key).dates), self.geobox(key)))
+        return [block for block in self.all_blocks if block.sensor == key]
 
     @cached_property
     def all_blocks(self) -> tuple[Block, ...]:
         """The blocks of all groups, in order."""
-        return tuple(block for plan in self.sensors for block in self.blocks(plan.key))
+        return tuple(
+            block
+            for plan in self.sensors
+            for block in blocks_of(plan.key, len(plan.dates), self.geobox(plan.key))
+        )
 
     def _repr_html_(self) -> str:
         facts = {

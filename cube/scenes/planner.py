@@ -31,7 +31,7 @@ from .acquisition import Acquisition
 from .choose import SceneSet, SensorChoice, choose_orbit, choose_path, choose_period, choose_tile
 from .explain import SceneOutcome, Skipped, tell_unusable
 from .facts import as_platform
-from .items import Scene, parse_item, wanted_fields
+from .items import Scene, parse_item, time_of, wanted_fields
 from .lost import LostScene, LostWhilePlanning
 from .plan import CubePlan, plan_cube
 from .query import Catalog, Query
@@ -255,18 +255,17 @@ class _Planner:
             try:
                 scene = parse_item(item, sensor, bands, source)
             except ItemError as error:
-                if platform := self._other_platform(key, item):
-                    reason = f"platform {platform}"
-                    lost.append(SceneOutcome(error.item_id, key, "", chosen=False, reason=reason))
-                else:
+                platform, time = self._other_platform(key, item), time_of(item)
+                reason = f"platform {platform}" if platform else str(error)
+                lost.append(SceneOutcome(error.item_id, key, "", chosen=False, reason=reason, time=time))
+                if not platform:
                     unusable.append(error)
                 continue
             usable += 1
             if problem := self._why_no_candidate(scene, target):
-                lost.append(SceneOutcome(scene.id, key, "", chosen=False, reason=problem))
+                lost.append(SceneOutcome.lost(scene, key, "", problem))
             else:
                 scenes[scene.id] = scene
-        lost += [SceneOutcome(one.item_id, key, "", chosen=False, reason=str(one)) for one in unusable]
         self.unusable[key] = unusable
         if unusable and not usable and not all(one.other_mode for one in unusable):
             items = frozenset(one.item_id for one in unusable)

@@ -19,8 +19,10 @@ from cube.config.fields import TimeRange
 from cube.errors import CatalogError
 from cube.windows.projection import split_at_antimeridian
 
-from .item_files import Item
 from .items import parse_time
+
+Item = dict[str, Any]
+"""A STAC item, as JSON has it."""
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq,

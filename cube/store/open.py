@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cube.errors import CubeNotSealedError, StoreError
 from cube.run.forks import renew_threads_after_forks
-from cube.run.status import AOI_METADATA
+from cube.run.status import read_features
 from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import SCHEMA_VERSION
 
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def read_array(cubes: Folder, cube: str, path: str) -> NDArray[Any]:
-    """Return all values of one array of a cube, sealed or not, as they are on disk."""
+def read_array(cubes: Folder, cube: str, path: str, roi: tuple[slice | int, ...] = ()) -> NDArray[Any]:
+    """Return the values of one array of a cube, sealed or not, as they are on disk.
+
+    Parameters
+    ----------
+    roi
+        Which of them, as numpy indexes (default: all).
+    """
     array = zarr.open_array(cubes.zarr_store(cube_folder(cube), read_only=True), path=path, mode="r")
-    return np.asarray(array[...])
+    return np.asarray(array[roi or ...])
 
 
 def find_cube(version: str | os.PathLike[str] | Folder, aoi: int | str, **options: Any) -> Folder:
@@ -49,8 +55,8 @@ def find_cube(version: str | os.PathLike[str] | Folder, aoi: int | str, **option
     folder = open_folder(version, options).absolute()
     working = open_folder(folder.url.rstrip("/").rpartition("/")[0], folder.options)
     rows: list[dict[str, Any]] = []
-    if folder.exists(AOI_METADATA):
-        rows = [feature["properties"] for feature in json.loads(folder.read(AOI_METADATA))["features"]]
+    with contextlib.suppress(FileNotFoundError):
+        rows = [feature["properties"] for feature in read_features(folder)]
     for row in rows:
         if row.get("cube") and aoi in (row["aoi_index"], row.get("name"), row.get("id")):
             return working / "cubes" / cube_folder(row["cube"])

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cube.errors import StoreError
 from cube.run.layout import Layout
 from cube.run.storage import Folder
 from cube.scenes.plan import CubePlan, canonical_json
-from cube.windows.grid import Block, chunk_px
+from cube.windows.grid import Block, stored_px
 
 from .sealed import read_seal
 from .template import SEAL, cube_folder, make_template
@@ -24,6 +25,31 @@ from .write import chunk_keys, seal
 
 BlockRecords = dict[str, dict[str, Any]]
 """By block name: the fingerprint of what made it, and SHA-256 by band."""
+_SHARDED = "sharded"
+"""Key of a record whose block lies in shards."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a run goes on with, of a cube that is new or was begun before."""
+
+    is_sharded: bool
+    """Whether a block's chunks lie in one file for each band."""
+    template: Mapping[str, bytes]
+    """Metadata files, by path."""
+    records: BlockRecords
+    """Of the blocks that are on disk."""
+
+
+def is_sharded(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record is that of a block in shards."""
+    return bool(record.get(_SHARDED))
+
+
+def in_form(record: Mapping[str, Any], *, sharded: bool) -> dict[str, Any]:
+    """Return a block's record as it is where the block lies in shards, or does not."""
+    bare = {key: value for key, value in record.items() if key != _SHARDED}
+    return {**bare, _SHARDED: True} if sharded else bare
 
 
 def read_records(layout: Layout, cube: str) -> BlockRecords:
@@ -33,21 +59,29 @@ def read_records(layout: Layout, cube: str) -> BlockRecords:
     sealed = layout.blocks.exists(f"{cube}.json") and read_seal(layout.cubes, cube) is not None
     records: BlockRecords = json.loads(layout.blocks.read(f"{cube}.json")) if sealed else {}
     markers = layout.markers(cube)
-    return records | {
-        name.removesuffix(".json"): json.loads(markers.read(name)) for name in markers.names(".json")
-    }
+    marked = markers.read_files(markers.names(".json"))
+    return records | {name.removesuffix(".json"): json.loads(data) for name, data in marked.items()}
 
 
-def keep_blocks(layout: Layout, plan: CubePlan) -> BlockRecords:
-    """Return the blocks on disk that a plan would make again, and clear everything else away.
+def keep_blocks(layout: Layout, plan: CubePlan, *, sharded: bool = False) -> Resumed:
+    """Find the blocks on disk that a plan would make again, and clear everything else away.
 
     The records of a sealed cube turn into markers. Its seal goes only if it promises what is not
     there.
+
+    Parameters
+    ----------
+    sharded
+        The form of a cube that is begun now; one that holds blocks keeps its own.
     """
     markers = layout.markers(plan.cube)
     expected = {block.name: plan.block_fingerprint(block) for block in plan.all_blocks}
     found = read_records(layout, plan.cube)
     kept = {name: record for name, record in found.items() if expected.get(name) == record["fingerprint"]}
+    forms = {is_sharded(record) for record in kept.values()}
+    form = sharded if len(forms) != 1 else forms.pop()
+    kept = {name: record for name, record in kept.items() if is_sharded(record) is form}
+    template = make_template(plan, is_sharded=form)
     marked = {name.removesuffix(".json") for name in markers.names(".json")}
     for name in kept.keys() - marked:
         markers.write(f"{name}.json", canonical_json(kept[name]))
@@ -56,8 +90,14 @@ def keep_blocks(layout: Layout, plan: CubePlan) -> BlockRecords:
     if not _promised(layout.cubes, plan) <= kept.keys():
         (layout.cubes / cube_folder(plan.cube)).remove(SEAL)
         layout.blocks.remove(f"{plan.cube}.json")
-    _sweep_cube(layout.cubes, plan, set(kept))
-    return kept
+    stored = {
+        path
+        for block in plan.all_blocks
+        if block.name in kept
+        for path in chunk_paths(plan, block, sharded=form)
+    }
+    _sweep_cube(layout.cubes, plan, {SEAL, *template, *stored})
+    return Resumed(form, template, kept)
 
 
 def drop_blocks(layout: Layout, plan: CubePlan, names: Collection[str]) -> None:
@@ -78,21 +118,17 @@ def _promised(cubes: Folder, plan: CubePlan) -> set[str]:
     return {block.name for block in plan.all_blocks} - left_out
 
 
-def chunk_paths(plan: CubePlan, block: Block) -> list[str]:
-    """Return where the chunks of a block lie in its cube, those that are all nodata too."""
+def chunk_paths(plan: CubePlan, block: Block, *, sharded: bool) -> list[str]:
+    """Return where the chunks, or shards, of a block lie in its cube; those all nodata, too."""
     sensor_plan = plan.sensor(block.sensor)
-    side = chunk_px(sensor_plan.resolution)
-    keys = list(chunk_keys(block, side, is_static=sensor_plan.sensor.is_static))
+    stored = stored_px(plan.geobox(block.sensor), is_sharded=sharded)
+    keys = list(chunk_keys(block, stored, is_static=sensor_plan.sensor.is_static))
     return [f"{block.sensor}/{band}/c/{key}" for band in sensor_plan.bands for key in keys]
 
 
-def _sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
-    """Remove all that is neither the plan's metadata nor a chunk of the named blocks."""
+def _sweep_cube(cubes: Folder, plan: CubePlan, wanted: Collection[str]) -> None:
+    """Remove all files of a plan's cube but those that are wanted."""
     target = cubes / cube_folder(plan.cube)
-    wanted = {SEAL, *make_template(plan)}
-    for block in plan.all_blocks:
-        if block.name in blocks:
-            wanted.update(chunk_paths(plan, block))
     for path in list(target.files()):
         if path not in wanted:
             target.remove(path)
@@ -100,12 +136,19 @@ def _sweep_cube(cubes: Folder, plan: CubePlan, blocks: Collection[str]) -> None:
 
 
 def close_cube(
-    layout: Layout, plan: CubePlan, records: BlockRecords, left_out: Collection[str], **notes: Any
+    layout: Layout,
+    plan: CubePlan,
+    template: Mapping[str, bytes],
+    records: BlockRecords,
+    left_out: Collection[str],
+    **notes: Any,
 ) -> None:
     """Seal a cube whose wanted blocks are all on disk, and put their records into one file.
 
     Parameters
     ----------
+    template
+        The plan's metadata, as they were written.
     records
         The records of all blocks that were written.
     left_out
@@ -124,6 +167,7 @@ def close_cube(
     seal(
         layout.cubes,
         plan,
+        template,
         digests,
         not_fetched=sorted(left_out),
         **{name: note for name, note in notes.items() if note},
@@ -133,7 +177,8 @@ def close_cube(
 
 def _check_markers(markers: Folder, records: Mapping[str, Any]) -> None:
     """See that no other run, such as the tasks of a killed client, wrote over this one's blocks."""
+    there = markers.read_files(f"{name}.json" for name in records)
     for name, record in records.items():
-        if json.loads(markers.read(f"{name}.json")) != record:
+        if json.loads(there.get(f"{name}.json", b"null")) != record:
             markers.remove(f"{name}.json")
             raise StoreError(f"block {name} was written by another run as well; run again")

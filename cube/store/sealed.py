@@ -23,7 +23,7 @@ from cube.scenes.items import parse_time
 from cube.scenes.plan import SCHEMA_VERSION, CubePlan, canonical_json, row_recipe
 from cube.windows.grid import Block, Bounds
 
-from .template import SEAL, cube_folder, node_attributes, plain_json
+from .template import SEAL, cube_folder, node_attributes, plain_json, without_shards
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -198,12 +198,15 @@ def _cube_info(document: dict[str, Any], where: str, table: SensorTable) -> Cube
 
 
 def _content_sha256(document: dict[str, Any]) -> str:
-    """Hash a root document without the versions of libraries: another one makes no other pixels.
+    """Hash a root document without what makes no other pixels: libraries' versions, and shards.
 
-    Where it does, the digests of the pixels differ.
+    Where another version does make other ones, the digests of the pixels differ.
     """
     facts = {name: value for name, value in document["attributes"].items() if name != "libraries"}
-    return hashlib.sha256(canonical_json(document | {"attributes": facts})).hexdigest()
+    consolidated = document["consolidated_metadata"]
+    nodes = {path: without_shards(node) for path, node in consolidated["metadata"].items()}
+    same = {"attributes": facts, "consolidated_metadata": {**consolidated, "metadata": nodes}}
+    return hashlib.sha256(canonical_json(document | same)).hexdigest()
 
 
 def _sensor_info(sensor: Sensor, recipe: Mapping[str, Any], groups: Mapping[str, Any]) -> SensorInfo:

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
 from cube.config.sensors import Band, BandKind
+from cube.scenes.items import isoformat
 from cube.scenes.plan import CubePlan, SensorPlan
-from cube.windows.grid import chunk_px
+from cube.windows.grid import chunk_px, stored_px
 
 if TYPE_CHECKING:
-    import zarr
     from zarr.codecs import BloscCodec
     from zarr.storage import MemoryStore
 
 SEAL = "zarr.json"
 """The root's metadata: its presence means that the cube is whole."""
+_KNOWN_BANDS = 1024
+"""Metadata of bands that is remembered, 2 kB each."""
+_INDEX_LOCATION = "start"
+"""Where a shard says what lies in it: not at its end, which the client of Azure's store cannot ask
+for."""
+_KNOWN_GRIDS = 16
 _TIME = {
     "units": "microseconds since 1970-01-01 00:00:00",
     "calendar": "proleptic_gregorian",
@@ -47,16 +54,6 @@ def cube_folder(cube: str) -> str:
     return f"{cube}.zarr"
 
 
-def metadata_nodes(template: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """Return the metadata of a template's groups and arrays, by path, in zarr's own order."""
-    nodes = {
-        path.removesuffix(f"/{SEAL}"): json.loads(data)
-        for path, data in template.items()
-        if path.endswith(f"/{SEAL}")
-    }
-    return dict(sorted(nodes.items(), key=lambda node: (node[0].count("/"), node[0].casefold())))
-
-
 def node_attributes(plan: CubePlan) -> dict[str, dict[str, Any]]:
     """Return the attributes of a cube's groups and arrays by path, its provenance among them.
 
@@ -65,30 +62,163 @@ def node_attributes(plan: CubePlan) -> dict[str, dict[str, Any]]:
     found: dict[str, Any] = {}
     for sensor_plan in plan.sensors:
         key, geobox = sensor_plan.key, plan.geobox(sensor_plan.key)
-        found[key] = _group_attributes(sensor_plan, geobox, plan.epsg)
-        found |= {f"{key}/{name}": one for name, one in _AXES.items()}
+        found[key] = plain_json(_group_attributes(sensor_plan, geobox, plan.epsg))
+        found.update({f"{key}/{name}": one for name, one in _AXES.items()})
         found[f"{key}/spatial_ref"] = _grid_mapping(geobox, plan.epsg)
         if not sensor_plan.sensor.is_static:
             found[f"{key}/time"] = _TIME
         for name in sensor_plan.bands:
             found[f"{key}/{name}"] = _band_attributes(sensor_plan.sensor.band(name), plan.epsg)
-    return {path: plain_json(attributes) for path, attributes in found.items()}
+    return found
 
 
-def make_template(plan: CubePlan) -> dict[str, bytes]:
+def make_template(plan: CubePlan, *, is_sharded: bool = False) -> dict[str, bytes]:
     """Return a cube's metadata files and coordinate chunks by path, but for the root's.
 
-    The bytes follow from the plan alone.
+    The bytes are those that zarr itself writes, and follow from the plan and its form alone.
+
+    Parameters
+    ----------
+    is_sharded
+        True: the chunks of a block are one file for each band, a shard.
     """
+    files: dict[str, bytes] = {}
+    for sensor_plan in plan.sensors:
+        key, geobox = sensor_plan.key, plan.geobox(sensor_plan.key)
+        attributes = _group_attributes(sensor_plan, geobox, plan.epsg)
+        files[f"{key}/{SEAL}"] = _as_written({**_group_document(), "attributes": attributes})
+        files |= {f"{key}/{name}": data for name, data in _grid_files(geobox, plan.epsg).items()}
+        if not sensor_plan.sensor.is_static:
+            times = np.array([_microseconds(date.time) for date in sensor_plan.dates], "<i8")
+            files |= {f"{key}/{name}": data for name, data in _coordinate("time", times)}
+        files |= _bands(sensor_plan, geobox, plan.epsg, is_sharded=is_sharded)
+    return dict(sorted(files.items()))
+
+
+@lru_cache(_KNOWN_GRIDS)
+def _grid_files(geobox: GeoBox, epsg: int) -> Mapping[str, bytes]:
+    """Return what tells where a group's pixels lie; groups of one resolution share it."""
+    files = dict(_coordinate("y", np.asarray(geobox.coordinates["y"].values, "<f8")))
+    files |= _coordinate("x", np.asarray(geobox.coordinates["x"].values, "<f8"))
+    mapping = _grid_mapping(geobox, epsg)
+    files[f"spatial_ref/{SEAL}"] = _array_metadata(_reference_document(), (), (), mapping)
+    files["spatial_ref/c"] = _reference_chunk(epsg)
+    return files
+
+
+def _coordinate(name: str, values: NDArray[Any]) -> Iterator[tuple[str, bytes]]:
+    yield f"{name}/{SEAL}", _coordinate_metadata(values.dtype.name, name, values.size)
+    yield f"{name}/c/0", values.tobytes()
+
+
+def _bands(plan: SensorPlan, geobox: GeoBox, epsg: int, *, is_sharded: bool) -> Iterator[tuple[str, bytes]]:
+    """Yield where the metadata of a sensor's bands lies, and the bytes."""
+    dates, date = ((), ()) if plan.sensor.is_static else ((len(plan.dates),), (1,))
+    side = chunk_px(plan.resolution)
+    shape, chunks = (*dates, *geobox.shape), (*date, side, side)
+    shards = (*date, *stored_px(geobox, is_sharded=True)) if is_sharded else None
+    for name in plan.bands:
+        metadata = _band_metadata(plan.sensor.band(name), epsg, shape, chunks, shards)
+        yield f"{plan.key}/{name}/{SEAL}", metadata
+
+
+@lru_cache(_KNOWN_BANDS)
+def _band_metadata(
+    band: Band, epsg: int, shape: tuple[int, ...], chunks: tuple[int, ...], shards: tuple[int, ...] | None
+) -> bytes:
+    """Return a band's metadata; areas of one size in one zone share it."""
+    document = _band_document(band, chunks, shards)
+    return _array_metadata(document, shape, shards or chunks, _band_attributes(band, epsg))
+
+
+@lru_cache(_KNOWN_BANDS)
+def _coordinate_metadata(dtype: str, dim: str, size: int) -> bytes:
+    attributes = _TIME if dim == "time" else _AXES[dim]
+    return _array_metadata(_coordinate_document(dtype, dim), (size,), (size,), attributes)
+
+
+def _array_metadata(
+    document: Mapping[str, Any],
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    attributes: Mapping[str, Any],
+) -> bytes:
+    """Return an array's metadata: zarr's own for its kind, with a shape, chunks and attributes."""
+    grid = {"name": "regular", "configuration": {"chunk_shape": list(chunks)}}
+    return _as_written({**document, "shape": list(shape), "chunk_grid": grid, "attributes": attributes})
+
+
+def _as_written(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=2).encode()
+
+
+@cache
+def _group_document() -> Mapping[str, Any]:
     import zarr
     from zarr.storage import MemoryStore
 
     store = MemoryStore()
-    root = zarr.open_group(store, mode="w", zarr_format=3)
-    attributes = node_attributes(plan)
-    for sensor_plan in plan.sensors:
-        _template_group(root, sensor_plan, plan.geobox(sensor_plan.key), plan.epsg, attributes)
-    return {path: data for path, data in _contents(store).items() if path != SEAL}
+    zarr.open_group(store, mode="w", zarr_format=3)
+    return _read_document(store)
+
+
+@cache
+def _coordinate_document(dtype: str, dim: str) -> Mapping[str, Any]:
+    return _document_of(shape=(1,), dtype=dtype, dimension_names=(dim,), compressors=None)
+
+
+@cache
+def _reference_document() -> Mapping[str, Any]:
+    return _document_of(shape=(), dtype="int32")
+
+
+@cache
+def _band_document(band: Band, chunks: tuple[int, ...], shards: tuple[int, ...] | None) -> Mapping[str, Any]:
+    dims = ("time", "y", "x")[-len(chunks) :]
+    return _document_of(
+        shape=(1,) * len(dims),
+        chunks=chunks,
+        shards={"shape": shards, "index_location": _INDEX_LOCATION} if shards else None,
+        dtype=band.dtype,
+        fill_value=band.np_dtype.type(band.nodata),
+        compressors=codec_of(band),
+        dimension_names=dims,
+    )
+
+
+def without_shards(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an array's metadata as they would be if its chunks did not lie in shards."""
+    codecs = document.get("codecs", ())
+    if not codecs or codecs[0]["name"] != "sharding_indexed":
+        return document
+    inner = codecs[0]["configuration"]
+    grid = {"name": "regular", "configuration": {"chunk_shape": inner["chunk_shape"]}}
+    return {**document, "chunk_grid": grid, "codecs": inner["codecs"]}
+
+
+def _document_of(**kind: Any) -> Mapping[str, Any]:
+    """Return the metadata that zarr writes for a kind of array."""
+    import zarr
+    from zarr.storage import MemoryStore
+
+    store = MemoryStore()
+    zarr.create_array(store, zarr_format=3, **kind)
+    return _read_document(store)
+
+
+def _read_document(store: MemoryStore) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", json.loads(_contents(store)[SEAL]))
+
+
+@cache
+def _reference_chunk(epsg: int) -> bytes:
+    """Return the one chunk of the grid mapping's variable, which holds the EPSG code."""
+    import zarr
+    from zarr.storage import MemoryStore
+
+    store = MemoryStore()
+    zarr.create_array(store, shape=(), dtype="int32", zarr_format=3)[...] = epsg
+    return _contents(store)["c"]
 
 
 def _contents(store: MemoryStore) -> dict[str, bytes]:
@@ -104,51 +234,39 @@ def _contents(store: MemoryStore) -> dict[str, bytes]:
                 found[key] = value.to_bytes()
         return found
 
-    return dict(sorted(asyncio.run(collect()).items()))
+    return asyncio.run(collect())
 
 
-def _template_group(
-    root: zarr.Group,
-    plan: SensorPlan,
-    geobox: GeoBox,
-    epsg: int,
-    attributes: Mapping[str, dict[str, Any]],
-) -> None:
-    key = plan.key
-    group = root.create_group(key, attributes=attributes[key])
-    coordinates = {name: np.asarray(geobox.coordinates[name].values, "float64") for name in _AXES}
-    if not plan.sensor.is_static:
-        coordinates["time"] = np.array([_microseconds(date.time) for date in plan.dates], "int64")
-    for name, values in coordinates.items():
-        group.create_array(
-            name,
-            data=values,
-            chunks=values.shape,
-            dimension_names=(name,),
-            attributes=attributes[f"{key}/{name}"],
-            compressors=None,
-        )
-    reference = group.create_array(
-        "spatial_ref", shape=(), dtype="int32", attributes=attributes[f"{key}/spatial_ref"]
-    )
-    reference[...] = epsg
-    dims = ("y", "x") if plan.sensor.is_static else ("time", "y", "x")
-    side = chunk_px(plan.resolution)
-    shape = (*((len(plan.dates),) if "time" in dims else ()), *geobox.shape)
-    chunks = (*((1,) if "time" in dims else ()), side, side)
-    for name in plan.bands:
-        band = plan.sensor.band(name)
-        group.create_array(
-            name,
-            shape=shape,
-            chunks=chunks,
-            dtype=band.dtype,
-            fill_value=band.np_dtype.type(band.nodata),
-            compressors=codec_of(band),
-            dimension_names=dims,
-            attributes=attributes[f"{key}/{name}"],
-            config={"write_empty_chunks": False},
-        )
+def sealed_document(attributes: Mapping[str, Any], template: Mapping[str, bytes]) -> bytes:
+    """Return a cube's root document, with the metadata of all nodes below it.
+
+    As ``zarr.consolidate_metadata`` writes it, which warns each time that the form is of no
+    specification yet; a warning cannot be hidden in one thread alone. The nodes are put in as the
+    texts that they are: to encode them once more would cost more than all else of a small cube.
+    """
+    nodes = {
+        path.removesuffix(f"/{SEAL}"): data.decode()
+        for path, data in template.items()
+        if path.endswith(f"/{SEAL}")
+    }
+    in_order = sorted(nodes, key=lambda path: (path.count("/"), path.casefold()))
+    lines = [f'"{path}": {nodes[path] if "/" in path else _consolidated(nodes[path])}' for path in in_order]
+    root = _as_written({**_group_document(), "attributes": attributes}).decode()
+    return _consolidated(root, lines).encode()
+
+
+def _consolidated(group: str, nodes: Sequence[str] = ()) -> str:
+    """Return a group's document with the texts of nodes, such as ``"dem": {...}``, put into it."""
+    inner = ",\n".join(nodes).replace("\n", f"\n{' ' * 6}")
+    metadata = f"{{\n      {inner}\n    }}" if nodes else "{}"
+    found = f"""  "consolidated_metadata": {{
+    "kind": "inline",
+    "must_understand": false,
+    "metadata": {metadata}
+  }},
+"""
+    head, end, tail = group.rpartition('  "node_type"')
+    return head + found + end + tail
 
 
 def _microseconds(time: datetime) -> int:
@@ -215,7 +333,7 @@ def _item_record(plan: SensorPlan, index: int) -> list[dict[str, Any]]:
         {
             "id": scene.id,
             "collection": scene.collection,
-            "datetime": scene.to_json()["datetime"],
+            "datetime": isoformat(scene.datetime),
             "platform": scene.properties.get("platform", ""),
             "self": scene.self_href,
             "properties": dict(sorted(scene.properties.items())),
@@ -225,7 +343,8 @@ def _item_record(plan: SensorPlan, index: int) -> list[dict[str, Any]]:
     ]
 
 
-def _band_attributes(band: Band, epsg: int) -> dict[str, Any]:
+@lru_cache(_KNOWN_BANDS)
+def _band_attributes(band: Band, epsg: int) -> Mapping[str, Any]:
     attributes: dict[str, Any] = {
         "long_name": band.long_name,
         "units": band.units,

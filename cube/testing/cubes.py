@@ -17,6 +17,7 @@ from cube.run.storage import Folder
 from cube.scenes.choose import SceneSet
 from cube.scenes.items import AssetRef, Scene
 from cube.scenes.plan import CubePlan, plan_cube
+from cube.store.template import make_template
 from cube.store.write import seal, write_block, write_template
 from cube.windows.grid import Bounds
 
@@ -63,7 +64,7 @@ def plan_from_times(
     return plan_cube(aoi_index, outline, epsg, bounds, SceneSet(chosen, ()), config)
 
 
-def write_cube(cubes: Folder, plan: CubePlan, arrays: Arrays) -> None:
+def write_cube(cubes: Folder, plan: CubePlan, arrays: Arrays, *, is_sharded: bool = False) -> None:
     """Write and seal a cube.
 
     Parameters
@@ -75,8 +76,11 @@ def write_cube(cubes: Folder, plan: CubePlan, arrays: Arrays) -> None:
     arrays
         By sensor and band: ``(time, y, x)``, or ``(y, x)`` without dates, in the cube's dtypes (see
         the sensor table).
+    is_sharded
+        Whether its chunks lie in shards.
     """
-    write_template(cubes, plan)
+    template = make_template(plan, is_sharded=is_sharded)
+    write_template(cubes, plan.cube, template)
     digests: dict[str, dict[str, str]] = {}
     for sensor_plan in plan.sensors:
         for block in plan.blocks(sensor_plan.key):
@@ -84,8 +88,10 @@ def write_cube(cubes: Folder, plan: CubePlan, arrays: Arrays) -> None:
             for band in sensor_plan.bands:
                 values = arrays[sensor_plan.key][band]
                 values = values if values.ndim == 2 else values[block.time]
-                digests[block.name][band] = write_block(cubes, plan.cube, block, band, values[block.roi])
-    seal(cubes, plan, digests)
+                digests[block.name][band] = write_block(
+                    cubes, plan.cube, block, band, values[block.roi], is_sharded=is_sharded
+                )
+    seal(cubes, plan, template, digests)
 
 
 def record_cube(config: Config, plan: CubePlan) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from affine import Affine
@@ -26,6 +27,8 @@ BLOCK_M = 4 * CHUNK_M
 """Side of a block, metres: the unit that is read and written, 3072 px at 10 m. A constant of the
 lattice: a warp depends a little on the block it is done in, so blocks must never follow from cores
 or memory."""
+_KNOWN_GRIDS = 256
+"""Grids that are remembered: a plan asks for each of its sensors' many times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,7 @@ def _capped(low: int, high: int, centre_m: float, max_side_m: int | None) -> tup
     return start, start + cells
 
 
+@lru_cache(_KNOWN_GRIDS)
 def geobox_for(bounds: Bounds, epsg: int, resolution: int) -> GeoBox:
     """Return the grid of a box at a resolution; its outer edges are the box's.
 
@@ -176,3 +180,22 @@ def blocks_of(sensor: str, dates: int, geobox: GeoBox) -> Iterator[Block]:
 def chunk_px(resolution: int) -> int:
     """Return the side of a chunk, pixels."""
     return CHUNK_M // resolution
+
+
+def stored_px(geobox: GeoBox, *, is_sharded: bool) -> tuple[int, int]:
+    """Return height and width of what of a grid is one file on disk: a chunk, or a shard of them.
+
+    A shard is what a block covers. Of a grid that is smaller it covers all, in whole chunks.
+
+    Examples
+    --------
+    >>> small = geobox_for(Bounds(480_000, 5_760_000, 489_600, 5_762_880), 32633, 10)
+    >>> stored_px(small, is_sharded=False), stored_px(small, is_sharded=True)
+    ((768, 768), (768, 1536))
+    """
+    resolution = int(geobox.resolution.x)
+    side, block = chunk_px(resolution), BLOCK_M // resolution
+    if not is_sharded:
+        return side, side
+    height, width = (min(block, math.ceil(length / side) * side) for length in geobox.shape)
+    return height, width

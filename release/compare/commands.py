@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,9 @@ def _print_tables(one: Comparison) -> None:
     click.echo(f"{len(one.kept):,} chips kept, {len(one.gone):,} gone, {len(one.new):,} new")
     _print_settings(one)
     _print_classes(one)
-    _print_moves("Gone from A", one.gone)
-    _print_moves("New in B", one.new)
+    names = {shift.code: shift.name for shift in one.classes}
+    _print_moves("Gone from A", one.gone, names)
+    _print_moves("New in B", one.new, names)
     _print_kept(one)
     _print_rest(one)
 
@@ -123,7 +124,7 @@ def _print_classes(one: Comparison) -> None:
     _print("Classes", columns, rows)
 
 
-def _print_moves(title: str, moves: Sequence[ChipMove]) -> None:
+def _print_moves(title: str, moves: Sequence[ChipMove], names: Mapping[int, str]) -> None:
     from .page import explain_reason
 
     counts = Counter(move.reason for move in moves)
@@ -131,7 +132,7 @@ def _print_moves(title: str, moves: Sequence[ChipMove]) -> None:
     rows = []
     for reason, count in counts.most_common():
         codes = sorted(code for found, code in by_class if found == reason)
-        classes = ", ".join(f"{by_class[reason, code]} of class {code}" for code in codes)
+        classes = ", ".join(f"{by_class[reason, code]} {names.get(code, code)}" for code in codes)
         rows.append((reason, count, classes, explain_reason(reason)))
     _print(title, ("reason", "chips", "classes", "meaning"), rows)
 

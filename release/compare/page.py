@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
+from cube.html import svg
 from cube.lots import lot
-from release import svg
 from release.loading.dataset import Release
 from release.opening.faults import ReleaseError
-from release.report import Thumbnails
+from release.report.pictures import Thumbnails
 from release.templates import fill_template
 
 from .comparison import ChipMove, Comparison, RasterChange
@@ -184,7 +184,7 @@ def _move_picture(move: ChipMove, owner: Release) -> Values:
 def _picture(release: Release, file: str) -> str:
     """Return a picture's PNG as base64; nothing where it cannot be read."""
     try:
-        return base64.b64encode(Thumbnails(release.read_file).png(file)).decode()
+        return base64.b64encode(Thumbnails(release.read_file, release.recipe).png(file)).decode()
     except (ReleaseError, OSError, ValueError):
         return ""
 

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.config.sensors import BandKind
-from release.chosen import READ_THREADS
 from release.loading.dataset import Release
-from release.opening.checksums import SUMS_NAME, parse_sums
 from release.opening.faults import ReleaseError
 
 from .comparison import FileChange, RasterChange
+
+_THREADS = 4
+"""Read and compare rasters."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class Opened:
     @classmethod
     def of(cls, release: Release) -> Opened:
         """Read the checksums and list the files of a release."""
-        sums, _ = parse_sums(release.read_file(SUMS_NAME))
-        return cls(release, sums, frozenset(release.file_names()))
+        return cls(release, release.sums(), frozenset(release.file_names()))
 
     def digest(self, name: str) -> str | None:
         """Return a file's checksum; None where the release lacks it."""
@@ -91,7 +91,7 @@ def compare_files(
         else:
             same += 1
             files += _picture_changes(a, b, pair)
-    with ThreadPoolExecutor(READ_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         rasters = tuple(pool.map(lambda pair: compare_rasters(a.release, b.release, pair), to_read))
     return rasters, tuple(files), same
 

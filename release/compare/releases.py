@@ -18,7 +18,8 @@ from release.loading.dataset import Release, open_release
 from release.opening.checksums import SUMS_NAME, sha256
 from release.opening.faults import UNREADABLE, ReleaseError, first_line
 from release.recipe import Recipe
-from release.tracker import chip_id_of
+from release.sharding import SHARDS_FOLDER
+from release.tracker import chip_id_of, is_item_name
 
 from .comparison import (
     AoiChange,
@@ -259,9 +260,15 @@ def _state(facts: Mapping[str, Any]) -> str:
 
 def _other_files(a: Opened, b: Opened) -> Iterator[FileChange]:
     """Yield the files that are no chip's and are missing or differ."""
-    for name in sorted(name for name in a.sums.keys() | b.sums.keys() if chip_id_of(name) is None):
+    names = a.sums.keys() | b.sums.keys()
+    for name in sorted(filter(_is_document, names)):
         one, other = a.digest(name), b.digest(name)
         if one is None or other is None:
             yield FileChange(name, "a" if one is None else "b", "is missing")
         elif one != other:
             yield FileChange(name, "", "differs")
+
+
+def _is_document(name: str) -> bool:
+    """Tell whether a file is no chip's, and not of what follows from where chips lie."""
+    return not (name.startswith(f"{SHARDS_FOLDER}/") or chip_id_of(name) is not None or is_item_name(name))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.config.sensors import CLASS_NAMES, BandKind
+from cube.config.sensors import BandKind
 from release.loading.dataset import Release
 from release.opening.faults import ReleaseError
 from release.recipe import RasterSpec
@@ -92,7 +92,7 @@ class ExportPlan:
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of labels."""
-        return [CLASS_NAMES.get(code, str(code)) for code in self.classes]
+        return self.release.class_names
 
     def layer(self, key: str) -> Layer:
         """Return the layer of a sensor."""

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from cube.run.lock import hold
 from cube.run.storage import Folder, open_folder
 from release.loading.dataset import Release
@@ -23,7 +25,7 @@ from release.statistics import STATISTICS_NAME
 
 from .card import CARD_NAME, make_export_card
 from .formats import FORMATS, Format, format_of
-from .request import ExportPlan, ExportRequest, Shard, plan_export
+from .request import ExportPlan, ExportRequest, Layer, Shard, plan_export, split_of
 
 _OWN = {".lock"}
 _SCHEMA_VERSION = 1
@@ -122,11 +124,37 @@ def _about(plan: ExportPlan, to: str, request: ExportRequest) -> bytes:
         "version": recipe.version,
         "release_sha256": sha256(plan.release.read_file(SUMS_NAME)),
         "request": asdict(request),
-        "layers": [asdict(layer) for layer in plan.layers],
-        "shards": [{"split": one.split, "number": one.number, "ids": list(one.ids)} for one in plan.shards],
+        "layers": [_layer(plan, layer) for layer in plan.layers],
+        "shards": [_shard(plan, shard) for shard in plan.shards],
         "classes": {str(code): name for code, name in zip(plan.classes, plan.class_names, strict=True)},
     }
     return (json.dumps(data) + "\n").encode()
+
+
+def _layer(plan: ExportPlan, layer: Layer) -> dict[str, Any]:
+    """Say what a sensor gives, and which of its bands are masks."""
+    recipe, nodata = plan.release.recipe, plan.release.nodata(layer.key)
+    masks = [name for name in recipe.mask_bands(layer.key) if name in layer.bands]
+    return {
+        **asdict(layer),
+        "nodata": "nan" if nodata is not None and np.isnan(nodata) else nodata,
+        "masks": {name: recipe.table[layer.key].band(name).dtype for name in masks},
+    }
+
+
+def _shard(plan: ExportPlan, shard: Shard) -> dict[str, Any]:
+    """Say which chips a shard has, and what samples tell of each beside its pixels."""
+    rows = [plan.release.row(chip_id) for chip_id in shard.ids]
+    boxes = [plan.release.bounds(chip_id) for chip_id in shard.ids]
+    return {
+        "split": shard.split,
+        "number": shard.number,
+        "ids": list(shard.ids),
+        "splits": [split_of(row) for row in rows],
+        "labels": plan.release.labels_of(shard.ids),
+        "epsg": [int(row["epsg"]) for row in rows],
+        "bounds": [[box.left, box.bottom, box.right, box.top] for box in boxes],
+    }
 
 
 def _check_is_export(folder: Folder) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from cube.run.storage import Folder
-from release.loading.exported import STORE_NAME
+from release.loading.stores import STORE_NAME
 from release.opening.table import to_parquet
 
 from .request import ExportPlan, Layer, Shard, split_of

@@ -15,25 +15,28 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from chipping.views import parse_views
+from cube.config.sensors import CLASS_NAMES
 from cube.run.storage import Folder
 from cube.windows.grid import Bounds
-from release.opening.checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME
+from release.opening.checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME, parse_sums
 from release.opening.faults import ReleaseError
 from release.opening.files import open_files
 from release.opening.limits import MOST_BYTES
-from release.opening.table import read_parquet
 from release.recipe import RECIPE_NAME, RasterSpec, Recipe, parse_recipe
 from release.select import dates_fit
+from release.sharding import SHARDS_FOLDER, is_shard_sums
+from release.statistics import STATISTICS_NAME
 from release.tracker import PARQUET_NAME, image_names
-from release.verify.tracker import table_problems
 
+from .normalising import read_statistics
 from .rasters import decode_raster
+from .rows import TrackerRows
 
 if TYPE_CHECKING:
     from release.notebook.views import Chip
 _MOST_RECIPE_BYTES = 1 << 26
-_MOST_SUMS_BYTES = 1 << 28
-"""What two million files take."""
+_MOST_SUMS_BYTES = 1 << 30
+"""What eight million files take."""
 
 
 class Release:
@@ -50,10 +53,11 @@ class Release:
         self._files = open_files(path)
         self.recipe: Recipe = parse_recipe(self._read(RECIPE_NAME, _MOST_RECIPE_BYTES))
         lines = io.BytesIO(self._read(SUMS_NAME, _MOST_SUMS_BYTES))
-        most_chips = sum(len(line) >= MIN_SUMS_LINE_BYTES for line in lines)  # each has several
+        # Each chip has several; in a release in shards each line may stand for one of those.
+        most_chips = sum(len(line) >= MIN_SUMS_LINE_BYTES for line in lines) * (self.recipe.shard_chips or 1)
         self._last_row: tuple[int, Mapping[str, Any]] = (-1, {})
         """A chip's id and row: a sample asks for it once for each sensor."""
-        self.table: gpd.GeoDataFrame = _read_table(self.read_file(PARQUET_NAME), most_chips, self.recipe)
+        self._rows = TrackerRows(self.read_file(PARQUET_NAME), most_chips, self.recipe)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind."""
@@ -65,12 +69,41 @@ class Release:
 
     def __len__(self) -> int:
         """Return how many chips there are."""
-        return len(self.table)
+        return len(self._rows)
+
+    @property
+    def table(self) -> gpd.GeoDataFrame:
+        """The tracker, a row per chip; read whole when it is asked for."""
+        return self._rows.table
 
     @property
     def sensors(self) -> tuple[str, ...]:
         """Sensors that the chips have."""
         return tuple(self.recipe.rasters)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of labels."""
+        return [CLASS_NAMES.get(code, str(code)) for code in sorted(self.recipe.chips.classes)]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that chips are in; empty where there are none."""
+        return tuple(sorted(set(self._rows.narrow["split"]) - {""}))
+
+    def nodata(self, sensor: str) -> float | None:
+        """Return the value that a sensor's rasters set aside for no data; None: none."""
+        return self._raster_spec(sensor).nodata
+
+    def image_bands(self, sensor: str, bands: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the bands of a sample's image: those named, or all but masks."""
+        self.band_indexes(sensor, bands)
+        return tuple(bands) or self.recipe.image_bands(sensor)
+
+    def labels_of(self, ids: Sequence[int]) -> list[int]:
+        """Return the positions of chips' classes among the classes."""
+        codes = sorted(self.recipe.chips.classes)
+        return [codes.index(int(code)) for code in self._rows.narrow.loc[list(ids), "lulc"]]
 
     def bounds(self, chip_id: int) -> Bounds:
         """Return the chip's box in its UTM zone, metres."""
@@ -80,9 +113,9 @@ class Release:
         """Return the chip's row of the table."""
         asked, found = self._last_row
         if asked != chip_id:
-            if chip_id not in self.table.index:
+            if chip_id not in self._rows.narrow.index:
                 raise ReleaseError(f"no chip {chip_id} in this release; it has 0 to {len(self) - 1}")
-            found = self.table.loc[chip_id].to_dict()
+            found = self._rows.row(int(chip_id))
             self._last_row = (chip_id, found)
         return found
 
@@ -139,11 +172,16 @@ class Release:
 
     def ids_of(self, split: str | None) -> list[int]:
         """Return the ids of a split's chips; None: of all."""
-        chosen = self.table if split is None else self.table[self.table["split"] == split]
+        table = self._rows.narrow
+        chosen = table if split is None else table[table["split"] == split]
         if chosen.empty:
-            there = ", ".join(sorted(set(self.table["split"]) - {""})) or "no splits"
+            there = ", ".join(self.splits) or "no splits"
             raise ReleaseError(f"no chip in split {split!r}; the release has {there}")
         return [int(chip_id) for chip_id in chosen.index]
+
+    def statistics(self) -> dict[str, Any]:
+        """Read ``statistics.json``."""
+        return read_statistics(self.path, self.read_file(STATISTICS_NAME))
 
     def sample(
         self, chip_id: int, sensors: Sequence[str], bands: Mapping[str, Sequence[str]]
@@ -160,9 +198,7 @@ class Release:
         return found | {"crs": f"EPSG:{row['epsg']}", "bounds": (box.left, box.bottom, box.right, box.top)}
 
     def _image_and_mask(self, chip_id: int, sensor: str, bands: Sequence[str]) -> dict[str, Any]:
-        self.band_indexes(sensor)
-        wanted = tuple(bands) or self.recipe.image_bands(sensor)
-        masks = self.recipe.mask_bands(sensor)
+        wanted, masks = self.image_bands(sensor, bands), self.recipe.mask_bands(sensor)
         pixels = self.read(chip_id, sensor, (*wanted, *masks))
         found = {f"image_{sensor}": pixels[:, : len(wanted)]}
         if masks:
@@ -204,7 +240,22 @@ class Release:
 
     def file_names(self) -> list[str]:
         """Return the names of all files there are, sorted."""
-        return self._files.names()
+        if self.recipe.shard_chips is None:
+            return self._files.names()
+        below = [
+            f"{SHARDS_FOLDER}/{shard}/{name}"
+            for shard in self._files.shard_names()
+            for name in self._files.shard(shard).names()
+        ]
+        return sorted([*self._files.top_names(), *below])
+
+    def sums(self) -> dict[str, str]:
+        """Return the SHA-256 of each file by name, by ``SHA256SUMS`` and those of shards."""
+        found, _ = parse_sums(self.read_file(SUMS_NAME))
+        for name in [name for name in found if is_shard_sums(name)]:
+            own, _ = parse_sums(self.read_file(name))
+            found |= {name.removesuffix(SUMS_NAME) + file: digest for file, digest in own.items()}
+        return found
 
     def read_file(self, name: str) -> bytes:
         """Read a file of the release."""
@@ -299,16 +350,6 @@ class Release:
         if spec.nodata is not None:
             image = image.rio.write_nodata(spec.nodata)
         return image.assign_attrs(attrs)
-
-
-def _read_table(data: bytes, most_rows: int, recipe: Recipe) -> gpd.GeoDataFrame:
-    try:
-        table = read_parquet(data, most_rows)
-    except ValueError as error:
-        raise ReleaseError(f"{PARQUET_NAME}: cannot be read ({error}); verify the release") from None
-    if problem := next(table_problems(table, recipe), None):
-        raise ReleaseError(f"{PARQUET_NAME}: {problem}; verify the release")
-    return table.set_index("id", drop=False)
 
 
 def _read_and_decode(opened: Release, name: str, indexes: list[int], spec: RasterSpec) -> NDArray[Any]:

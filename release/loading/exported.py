@@ -1,32 +1,34 @@
-"""Chips of an export, at random: from WebDataset's tars or from Zarr, without their frameworks."""
+"""An export opened: its chips at random, as samples ask a release for them."""
 
 from __future__ import annotations
 
-import ast
-import io
 import json
+import re
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cube.run.storage import Folder, open_folder
 from release.opening.faults import UNREADABLE, ReleaseError, first_line
+from release.statistics import STATISTICS_NAME
 
-from .shards import ShardedSamples
+from .normalising import read_statistics
+from .stores import PixelStore, TerrameshStore, TerratorchStore, WebdatasetStore, ZarrStore
 
 EXPORT_NAME = "export.json"
 """What an export was made of and as."""
-STORE_NAME = "chips.zarr"
-"""The store of an export to zarr."""
-_FORMATS = ("webdataset", "zarr")
-_NPY_HEAD = 10
-"""Bytes before the header of an array in version 1 of numpy's format."""
+_STORES: dict[str, type[PixelStore]] = {
+    "webdataset": WebdatasetStore,
+    "zarr": ZarrStore,
+    "terratorch": TerratorchStore,
+    "terramesh": TerrameshStore,
+}
+_DECIBELS = "terramesh"
+"""The format whose backscatter is in dB."""
+_TAR = re.compile(r"(?P<home>.*)/[^/]+/(?P<split>[^/]+)-(?P<number>\d{6})\.tar")
 
 
 class ExportedChips:
@@ -35,32 +37,39 @@ class ExportedChips:
     Parameters
     ----------
     path
-        The export's folder.
+        The export's folder, or one tar of an export to webdataset.
 
     Raises
     ------
     ReleaseError
-        If it is no whole export, or of a format whose own reader is to be used.
+        If it is no whole export, or of a format that is not read at random.
     """
 
     def __init__(self, path: str | Path | Folder) -> None:
         self.path = path
-        self._folder = open_folder(path)
+        tar = _TAR.fullmatch(str(path))
+        self._folder = open_folder(tar["home"] if tar else path)
         try:
             about = json.loads(self._folder.read(EXPORT_NAME))
             self._format = str(about["format"])
             self._layers = {layer["key"]: layer for layer in about["layers"]}
-            self._shards = [(one["split"], one["number"], one["ids"]) for one in about["shards"]]
+            self._masks = {key: dict(layer["masks"]) for key, layer in self._layers.items()}
             self._codes = [int(code) for code in about["classes"]]
+            self.class_names = [str(name) for name in about["classes"].values()]
+            if tar:
+                wanted = (tar["split"], int(tar["number"]))
+                about["shards"] = [one for one in about["shards"] if (one["split"], one["number"]) == wanted]
+            self._chips = {chip.id: chip for shard in about["shards"] for chip in _chips_of(shard)}
         except UNREADABLE as error:
             raise ReleaseError(f"{path}: {EXPORT_NAME} cannot be read ({first_line(error)})") from None
-        if self._format not in _FORMATS:
+        if self._format not in _STORES:
             raise ReleaseError(
-                f"{path}: is an export to {self._format}, which its own reader opens; here can be opened "
-                f"releases and exports to {', '.join(_FORMATS)}"
+                f"{path}: is an export to {self._format}, which is not read at random; its own reader opens it, "
+                f"and here releases and exports to {', '.join(_STORES)} are opened"
             )
         if not self._folder.exists("SHA256SUMS"):
             raise ReleaseError(f"{path}: the export is unfinished; run gelos-lc export to the end")
+        self._store = _STORES[self._format](self._folder, about)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind."""
@@ -75,6 +84,23 @@ class ExportedChips:
         """Sensors that the samples have."""
         return tuple(self._layers)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that chips are in, in the order of the export."""
+        return tuple(dict.fromkeys(chip.split for chip in self._chips.values()))
+
+    def nodata(self, sensor: str) -> float | None:
+        """Return the value that a sensor's rasters set aside for no data; None: none."""
+        self.band_indexes(sensor)
+        value = self._layers[sensor]["nodata"]
+        return None if value is None else float(value)
+
+    def image_bands(self, sensor: str, bands: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the bands of a sample's image: those named, or all but masks."""
+        self.band_indexes(sensor, bands)
+        there = [name for name in self._layers[sensor]["bands"] if name not in self._masks[sensor]]
+        return tuple(bands or there)
+
     def band_indexes(self, sensor: str, bands: Sequence[str] = ()) -> list[int]:
         """Return the places of bands, from 1; empty: of all."""
         if sensor not in self._layers:
@@ -86,94 +112,69 @@ class ExportedChips:
 
     def ids_of(self, split: str | None) -> list[int]:
         """Return the ids of a split's chips; None: of all."""
-        own = self._zarr_ids() if self._format == "zarr" else [(one, ids) for one, _, ids in self._shards]
-        found = [int(chip_id) for name, ids in own if split in (None, name) for chip_id in ids]
+        found = [chip.id for chip in self._chips.values() if split in (None, chip.split)]
         if not found:
-            there = ", ".join(dict.fromkeys(name for name, _ in own))
-            raise ReleaseError(f"no chip in split {split!r}; the export has {there}")
+            raise ReleaseError(f"no chip in split {split!r}; the export has {', '.join(self.splits)}")
+        return found
+
+    def labels_of(self, ids: Sequence[int]) -> list[int]:
+        """Return the positions of chips' classes among the classes."""
+        return [self._chips[chip_id].label for chip_id in ids]
+
+    def read_file(self, name: str) -> bytes:
+        """Read a file of the export."""
+        try:
+            return self._folder.read(name)
+        except OSError as error:
+            raise ReleaseError(f"{self.path}: {name} cannot be read ({first_line(error)})") from None
+
+    def statistics(self) -> dict[str, Any]:
+        """Read ``statistics.json``, in the units of the export."""
+        found = read_statistics(self.path, self.read_file(STATISTICS_NAME))
+        for sensor in found["sensors"].values() if self._format == _DECIBELS else ():
+            sensor["bands"] = {name: one | one.get("decibels", {}) for name, one in sensor["bands"].items()}
         return found
 
     def sample(
         self, chip_id: int, sensors: Sequence[str], bands: Mapping[str, Sequence[str]]
     ) -> dict[str, Any]:
-        """Read a chip as a sample dict of plain arrays."""
-        read = self._read_zarr if self._format == "zarr" else self._read_tar
-        pixels, facts = read(chip_id, sensors)
+        """Read a chip as a sample dict of plain arrays; see :func:`release.chip_arrays`."""
+        if chip_id not in self._chips:
+            raise ReleaseError(f"no chip {chip_id} in this export")
+        try:
+            pixels = self._store.read(chip_id, sensors)
+        except (tarfile.TarError, zipfile.BadZipFile, *UNREADABLE) as error:
+            raise ReleaseError(
+                f"{self.path}: chip {chip_id} cannot be read ({first_line(error)}); export it again"
+            ) from None
         found: dict[str, Any] = {}
         for sensor in sensors:
-            wanted = bands.get(sensor, ())
-            places = [index - 1 for index in self.band_indexes(sensor, wanted)]
-            found[f"image_{sensor}"] = pixels[sensor][:, places] if wanted else pixels[sensor]
-        found |= {"label": int(facts["label"]), "lulc": int(facts["lulc_code"]), "id": int(chip_id)}
-        return found | {"crs": f"EPSG:{facts['epsg']}", "bounds": tuple(map(int, facts["bounds"]))}
+            names, masks = self.image_bands(sensor, bands.get(sensor, ())), self._masks[sensor]
+            own = pixels[sensor]
+            is_all = list(names) == self._layers[sensor]["bands"]
+            found[f"image_{sensor}"] = own if is_all else own[:, self._places(sensor, names)]
+            for name, dtype in list(masks.items())[:1]:
+                found[f"mask_{sensor}"] = own[:, self._places(sensor, [name])[0]].astype(dtype)
+        chip = self._chips[chip_id]
+        found |= {"label": chip.label, "lulc": self._codes[chip.label], "id": int(chip_id)}
+        return found | {"crs": f"EPSG:{chip.epsg}", "bounds": chip.bounds}
 
-    @cached_property
-    def _entries(self) -> dict[int, dict[str, tuple[str, int, int]]]:
-        """Where each chip's files lie: tar, offset and size, by kind."""
-        found: dict[int, dict[str, tuple[str, int, int]]] = {}
-        for split, number, _ in self._shards:
-            name = f"{split}/{split}-{number:06}.tar"
-            with self._folder.open(name) as file, tarfile.open(fileobj=file) as archive:
-                for entry in archive:
-                    stem, _, kind = entry.name.partition(".")
-                    found.setdefault(int(stem), {})[kind] = (name, entry.offset_data, entry.size)
-        return found
-
-    def _read_tar(
-        self, chip_id: int, sensors: Sequence[str]
-    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        if chip_id not in self._entries:
-            raise ReleaseError(f"no chip {chip_id} in this export")
-        own = self._entries[chip_id]
-        facts = json.loads(self._folder.read_range(*own["json"]))
-        return _arrays_of(self._folder.read_range(*own["npz"]), sensors), facts
-
-    @cached_property
-    def _root(self) -> Any:
-        import zarr
-
-        return zarr.open_group(self._folder.zarr_store(STORE_NAME, read_only=True), mode="r")
-
-    @cached_property
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        names = ("id", "label", "lulc_code", "epsg", "bounds", "split")
-        return {name: self._root[name][...] for name in names}
-
-    @cached_property
-    def _images(self) -> dict[str, ShardedSamples]:
-        return {key: ShardedSamples(self._folder / STORE_NAME / key / "image") for key in self._layers}
-
-    @cached_property
-    def _places(self) -> dict[int, int]:
-        return {int(chip_id): place for place, chip_id in enumerate(self._columns["id"])}
-
-    def _zarr_ids(self) -> list[tuple[str, list[int]]]:
-        splits = self._root.attrs["split_names"]
-        ids, numbers = self._columns["id"], self._columns["split"]
-        return [(name, ids[numbers == place].tolist()) for place, name in enumerate(splits)]
-
-    def _read_zarr(
-        self, chip_id: int, sensors: Sequence[str]
-    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        if chip_id not in self._places:
-            raise ReleaseError(f"no chip {chip_id} in this export")
-        place = self._places[chip_id]
-        facts = {name: values[place] for name, values in self._columns.items()}
-        return {key: self._images[key][place] for key in sensors}, facts
+    def _places(self, sensor: str, bands: Sequence[str]) -> list[int]:
+        return [index - 1 for index in self.band_indexes(sensor, bands)]
 
 
-def _arrays_of(data: bytes, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return arrays of an npz that is not deflated, without a copy of a number."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: _array_at(data, archive.getinfo(f"{name}.npy")) for name in names}
+@dataclass(frozen=True, slots=True)
+class _Chip:
+    """What a sample tells beside its pixels."""
+
+    id: int
+    split: str
+    label: int
+    epsg: int
+    bounds: tuple[int, ...]
 
 
-def _array_at(data: bytes, entry: zipfile.ZipInfo) -> NDArray[Any]:
-    names = int.from_bytes(data[entry.header_offset + 26 : entry.header_offset + 28], "little")
-    extra = int.from_bytes(data[entry.header_offset + 28 : entry.header_offset + 30], "little")
-    start = entry.header_offset + 30 + names + extra
-    head = int.from_bytes(data[start + 8 : start + _NPY_HEAD], "little")
-    about = ast.literal_eval(data[start + _NPY_HEAD : start + _NPY_HEAD + head].decode("latin1"))
-    shape = about["shape"]
-    values = np.frombuffer(data, about["descr"], int(np.prod(shape)), start + _NPY_HEAD + head)
-    return values.reshape(shape)
+def _chips_of(shard: Mapping[str, Any]) -> Iterator[_Chip]:
+    columns = (shard[name] for name in ("ids", "splits", "labels", "epsg", "bounds"))
+    for chip_id, split, label, epsg, bounds in zip(*columns, strict=True):
+        yield _Chip(int(chip_id), str(split), int(label), int(epsg), tuple(map(int, bounds)))

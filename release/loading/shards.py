@@ -21,6 +21,8 @@ _OFFSET_AND_SIZE = 2
 _CRC_BYTES = 4
 _SIZE_IN_BLOSC = slice(4, 8)
 """Where a Blosc buffer says how many bytes it decodes to."""
+_LENGTH_IN_BLOSC = slice(12, 16)
+"""Where it says how many it has, beyond which Blosc would read."""
 
 
 class ShardedSamples:
@@ -70,6 +72,8 @@ class ShardedSamples:
             data = self._folder.read_range(name, offset, min(size, self._most_bytes))
             if int.from_bytes(data[_SIZE_IN_BLOSC], "little") != self._bytes:
                 raise ValueError("a chunk is not of the array's size")
+            if int.from_bytes(data[_LENGTH_IN_BLOSC], "little") != len(data):
+                raise ValueError("a chunk is cut off")
             Blosc().decode(data, out=values)
         except (*UNREADABLE, RuntimeError) as error:  # the latter, numcodecs's for broken data
             reason = f"cannot be read ({first_line(error)})"

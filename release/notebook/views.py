@@ -11,11 +11,11 @@ import geopandas as gpd
 import xarray as xr
 
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES
-from cube.html import html_facts, html_table
+from cube.html.pieces import html_facts, html_table
 from cube.lots import lot
 from release.opening.faults import ReleaseError
 from release.recipe import Recipe
-from release.report import Thumbnails
+from release.report.pictures import Thumbnails
 
 _SIDE_PX = 96
 _MOST_POPUPS = 500
@@ -26,7 +26,6 @@ class ShownRelease(Protocol):
     """What is shown: a :class:`release.loading.dataset.Release`."""
 
     recipe: Recipe
-    table: gpd.GeoDataFrame
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -35,6 +34,11 @@ class ShownRelease(Protocol):
 
     def __len__(self) -> int:
         """Return how many chips there are."""
+        ...
+
+    @property
+    def table(self) -> gpd.GeoDataFrame:
+        """The tracker, a row per chip."""
         ...
 
     def row(self, chip_id: int) -> Mapping[str, Any]:
@@ -89,7 +93,7 @@ def _figure(release: ShownRelease, name: str, caption: str) -> str:
 def _image(release: ShownRelease, name: str) -> str:
     """Return a picture as an element; a word in its place where it cannot be read."""
     try:
-        data = base64.b64encode(Thumbnails(release.read_file).png(name)).decode()
+        data = base64.b64encode(Thumbnails(release.read_file, release.recipe).png(name)).decode()
     except (ReleaseError, OSError, ValueError):
         return "<i>unreadable</i>"
     style = f"width:{_SIDE_PX}px;image-rendering:pixelated;display:block"

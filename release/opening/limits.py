@@ -9,6 +9,8 @@ MOST_BYTES = 1 << 32
 MOST_GEOMETRY_BYTES = 1 << 12
 """No footprint is larger. Collections may be nested as deep as there are bytes, and GEOS does not
 come back from the depths."""
+MOST_TEXT_BYTES = 1 << 16
+"""No field of a table holds a longer text."""
 RASTER_DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
 

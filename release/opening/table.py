@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import geopandas as gpd
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
 
 from .faults import UNREADABLE, first_line
-from .limits import MOST_GEOMETRY_BYTES, check_rows
+from .limits import MOST_GEOMETRY_BYTES, MOST_TEXT_BYTES, check_rows
+
+_LEAST_ROW_BYTES = 8
+"""What a row takes in the file at least: no other has its place, which does not compress."""
 
 _FLAT = (
     pa.types.is_null,
@@ -26,11 +38,98 @@ _FLAT = (
 """Kinds of fields that a tracker has beside its geometry."""
 
 
-def to_parquet(table: gpd.GeoDataFrame) -> bytes:
-    """Write GeoParquet."""
+def to_parquet(table: gpd.GeoDataFrame, group_rows: int | None = None) -> bytes:
+    """Write GeoParquet; a row group holds so many rows, or as many as the library likes."""
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False, compression="zstd")
+    settings = {} if group_rows is None else {"row_group_size": group_rows}
+    table.to_parquet(buffer, index=False, compression="zstd", **settings)
     return buffer.getvalue()
+
+
+class TableFile:
+    """A table of flat fields and one geometry in GeoParquet, read in parts, whoever wrote it.
+
+    Parameters
+    ----------
+    data
+        The file.
+    most_rows
+        That it may have.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, is no such table, or has more rows than it may; so do all methods.
+    """
+
+    def __init__(self, data: bytes, most_rows: int) -> None:
+        with _one_line():
+            with pq.ParquetFile(io.BytesIO(data)) as file:
+                check_rows(file.metadata.num_rows, min(most_rows, len(data) // _LEAST_ROW_BYTES))
+                _check_fields(file.schema_arrow)
+                self.schema: pa.Schema = file.schema_arrow
+                sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+            texts = [field.name for field in self.schema if _is_text(field.type)]
+            # A text that many rows share is held once, and looked at before it is repeated.
+            self._file = pq.ParquetFile(io.BytesIO(data), read_dictionary=texts)
+            geometry = json.loads(self.schema.metadata[b"geo"])["columns"]["geometry"]
+            self.crs = CRS.from_user_input(geometry.get("crs", "OGC:CRS84"))
+        self._starts = np.cumsum([0, *sizes])
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return int(self._starts[-1])
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the fields, the geometry among them."""
+        return list(self.schema.names)
+
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """The first row of each row group, and the one after its last."""
+        return list(itertools.pairwise(self._starts.tolist()))
+
+    def group_of(self, row: int) -> int:
+        """Return the number of the group that holds a row."""
+        return int(np.searchsorted(self._starts, row, side="right")) - 1
+
+    def read_group(self, number: int) -> pa.Table:
+        """Return a row group; its texts are dictionary-encoded."""
+        with _one_line():
+            return _checked(self._file.read_row_group(number))
+
+    def read_columns(self, names: Sequence[str]) -> pd.DataFrame:
+        """Return some fields of all rows."""
+        with _one_line():
+            frame: pd.DataFrame = to_frame(_checked(self._file.read(list(names))), self.crs)
+            return frame
+
+    def read(self) -> gpd.GeoDataFrame:
+        """Return all of it."""
+        with _one_line():
+            return to_frame(_checked(self._file.read()), self.crs)
+
+
+def to_frame(table: pa.Table, crs: CRS) -> Any:
+    """Return what :class:`TableFile` read as pandas has it; with the geometry, if it is there."""
+    plain = table.drop_columns([name for name in table.column_names if name == "geometry"])
+    for place, field in enumerate(plain.schema):
+        if pa.types.is_dictionary(field.type):
+            decoded = plain[field.name].cast(field.type.value_type)
+            plain = plain.set_column(place, field.name, decoded)
+    frame = plain.replace_schema_metadata(None).to_pandas()
+    if "geometry" not in table.column_names:
+        return frame
+    return gpd.GeoDataFrame(frame, geometry=read_shapes(table["geometry"]), crs=crs)
+
+
+def read_shapes(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Return geometries."""
+    stored = [one.storage if isinstance(one, pa.ExtensionArray) else one for one in column.chunks]
+    values = [one.to_numpy(zero_copy_only=False) for one in stored]
+    shapes: NDArray[Any] = shapely.from_wkb(np.concatenate([*values, np.empty(0, object)]))
+    return shapes
 
 
 def read_parquet(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
@@ -41,16 +140,38 @@ def read_parquet(data: bytes, most_rows: int) -> gpd.GeoDataFrame:
     ValueError
         If it cannot be read, is no such table, or has more rows than it may.
     """
+    return TableFile(data, most_rows).read()
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn whatever a reader raises into one clear line."""
     try:
-        with pq.ParquetFile(io.BytesIO(data)) as file:
-            check_rows(file.metadata.num_rows, most_rows)
-            _check_fields(file.schema_arrow)
-            table = file.read()
-        table.validate(full=True)  # pandas would show texts that are none much later
-        _check_shapes(table["geometry"])
-        return gpd.read_parquet(io.BytesIO(data))
+        yield
     except UNREADABLE as error:
         raise ValueError(first_line(error)) from None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _checked(table: pa.Table) -> pa.Table:
+    """Refuse texts that are none or endless, and geometries larger than any footprint."""
+    table.validate(full=True)  # pandas would show texts that are none much later
+    for name in table.column_names:
+        if name == "geometry":
+            _check_shapes(table[name])
+        elif pa.types.is_dictionary(table[name].type):
+            _check_texts(name, table[name])
+    return table
+
+
+def _check_texts(name: str, column: pa.ChunkedArray) -> None:
+    for array in column.chunks:
+        longest = pc.max(pc.binary_length(array.dictionary)).as_py() or 0
+        if longest > MOST_TEXT_BYTES:
+            raise ValueError(f"{name}: a text of {longest:,} bytes, where {MOST_TEXT_BYTES:,} are the most")
 
 
 def _check_fields(schema: pa.Schema) -> None:

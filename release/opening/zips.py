@@ -5,13 +5,18 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from .checksums import SUMS_NAME
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _ENTRY_DATE = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _MODE = 0o100644 << 16
+_SMALL_BYTES = 1 << 20
+"""Files that may be copied, so that they go out in one piece."""
 
 
 def zip_chunks(root: str, names: Iterable[str], read: Callable[[str], bytes]) -> Iterator[bytes]:
@@ -26,40 +31,55 @@ def zip_chunks(root: str, names: Iterable[str], read: Callable[[str], bytes]) ->
     ValueError, struct.error
         If a zip cannot hold a name.
     """
-    tail = _Tail()
-    with zipfile.ZipFile(tail, "w") as archive:
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w") as archive:
         for name in dict.fromkeys([SUMS_NAME, *names]):
             entry = zipfile.ZipInfo(f"{root}/{name}", _ENTRY_DATE)
             entry.create_system, entry.external_attr = _UNIX, _MODE
             data = read(name)
-            with archive.open(entry, "w", force_zip64=len(data) > zipfile.ZIP64_LIMIT) as file:
+            is_large = len(data) > zipfile.ZIP64_LIMIT
+            with archive.open(entry, "w", force_zip64=is_large) as file:
                 file.write(data)
-            yield tail.take()
-    yield tail.take()
+            header = entry.FileHeader(zip64=is_large)
+            yield from [header + data] if len(data) < _SMALL_BYTES else [header, data]
+        sink.is_kept = True
+    yield bytes(sink.kept)
 
 
-class _Tail(io.BytesIO):
-    """The end of a file that is being written, of which the beginning was taken away."""
+class _Sink(io.RawIOBase):
+    """Counts the bytes of a zip, and keeps those of its end alone, where the entries are listed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._start = 0
+        self._place = 0
+        self.is_kept = False
+        self.kept = bytearray()
+
+    def writable(self) -> bool:
+        """Tell that it takes bytes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that an entry's header may be written again, once its checksum is known."""
+        return True
 
     def tell(self) -> int:
-        """Return the place in the whole file."""
-        return self._start + super().tell()
+        """Return the place in the zip."""
+        return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to a place in the whole file."""
-        return self._start + super().seek(offset - self._start, whence)
+        """Go to a place in the zip, counted from its beginning."""
+        assert whence == io.SEEK_SET
+        self._place = offset
+        return offset
 
-    def take(self) -> bytes:
-        """Return what was written since the last time, and forget it."""
-        data = self.getvalue()
-        self._start += len(data)
-        super().seek(0)
-        self.truncate()
-        return data
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Take bytes."""
+        if self.is_kept:
+            self.kept += data
+        size = memoryview(data).nbytes
+        self._place += size
+        return size
 
 
 def zip_equals(archive: IO[bytes], chunks: Iterable[bytes]) -> bool:

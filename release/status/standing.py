@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from chipping.choose import Verdict
-from chipping.records import CHIP_METADATA
+from chipping.records import CHOICE
 from chipping.scores import scores_name
 from cube.build.overview import areas_json, print_areas
 from cube.config.aoi import load_aois
 from cube.config.models import Config
 from cube.run.command import CommonOptions
-from cube.run.layout import Layout
+from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import who_holds
-from cube.run.status import AoiState, AoiStatus, read_rows
+from cube.run.status import AoiState, AoiStatus, cut_off_shards, read_rows
 from cube.run.storage import open_folder
 from release.opening.checksums import SUMS_NAME
 
@@ -29,6 +29,9 @@ class Standing:
     version: str
     at_work: str
     """The run that is at work: ``process 12 on node7``; empty if none is."""
+    cut_off: tuple[str, ...]
+    """Shares of the areas whose runs were killed, ``3/64``; empty if no run is at work, since the
+    next one takes them up."""
     rows: Mapping[int, AoiStatus]
     """Every area of the config, by AOI index."""
     has_chips: bool
@@ -53,10 +56,12 @@ class Standing:
     def next_commands(self, common: CommonOptions) -> Iterator[tuple[str, str]]:
         """Yield what one would type next, and what for, the most pressing first."""
         if self.at_work:
+            for share in self.cut_off:
+                yield f"{common.typed('build')} --shard {share}", "goes on where this share was cut off"
             yield common.typed("status"), "again: a run is at work"
             return
         if self.count(AoiState.PENDING, AoiState.BUILDING):
-            yield common.typed("build"), "builds what is left; nothing that is done is done twice"
+            yield common.typed("build"), "builds what is left (run: and all up to the release)"
         if self.count(AoiState.FAILED):
             yield f"{common.typed('build')} --retry-failed", "tries again what failed"
         if not self.count(AoiState.BUILT):
@@ -75,6 +80,7 @@ class Standing:
         return {
             "version": self.version,
             "at_work": self.at_work,
+            "cut_off": list(self.cut_off),
             **areas_json(self.rows),
             "windows": dict(self.windows),
             "release": self.release,
@@ -102,8 +108,9 @@ def read_standing(config: Config) -> Standing:
     return Standing(
         version=f"{config.dataset.name} {config.dataset.version}",
         at_work=at_work,
+        cut_off=tuple(map(str, cut_off_shards(layout.root))) if at_work else (),
         rows=rows,
-        has_chips=layout.root.exists(CHIP_METADATA),
+        has_chips=layout.windows.exists(CHOICE) and not layout.root.exists(EXPORTING),
         unscored=sum(scores_name(index) not in scored for index in built),
         release=str(output) if output.exists(SUMS_NAME) else "",
     )

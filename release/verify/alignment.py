@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ _MIN_CHIPS = 4
 _MIN_CORRELATION = 0.03
 _SIGMAS = 4.0
 
-Image = NDArray[np.float64]
+Image = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Offset:
 class Edges:
     """Strength of an image's edges, ready to be correlated."""
 
-    spectrum: NDArray[np.complex128]
+    spectrum: NDArray[np.complexfloating[Any, Any]]
     """Fourier transform of a square image; the half that a real image needs."""
     size: int
     energy: float
@@ -42,23 +43,31 @@ def edges(image: NDArray[Any], size: int) -> Edges:
     `size` is the side of the grid that it is brought onto, pixels; a multiple of the image's.
     Coarser images are repeated onto the grid first; values that are not finite count as the mean.
     """
-    layer: NDArray[Any] = image.mean(axis=0, dtype=np.float64)
+    layer: NDArray[Any] = image.mean(axis=0, dtype=np.float32)
     finite = np.isfinite(layer)
-    layer = np.where(finite, layer, layer[finite].mean() if finite.any() else 0.0)
-    if layer.shape != (size, size):
-        layer = np.kron(layer, np.ones((size // layer.shape[0], size // layer.shape[1])))
-    smooth = _mean_of_3_by_3(layer)
+    if not finite.all():
+        layer = np.where(finite, layer, layer[finite].mean() if finite.any() else np.float32(0))
+    times = size // layer.shape[0]
+    if times > 1:
+        layer = layer.repeat(times, axis=0).repeat(times, axis=1)
+    smooth = _sum_of_3_by_3(layer)
     strength = np.hypot(*np.gradient(smooth))
     strength -= strength.mean()
-    strength *= np.hanning(size)[:, None] * np.hanning(size)[None, :]
-    return Edges(np.fft.rfft2(strength), size, float((strength**2).sum()))
+    strength *= _taper(size)
+    return Edges(np.fft.rfft2(strength), size, float(np.vdot(strength, strength)))
 
 
-def _mean_of_3_by_3(layer: Image) -> Image:
-    """Return the mean over 3 x 3 pixels; at the rim over those there are."""
+@lru_cache(maxsize=8)
+def _taper(size: int) -> Image:
+    window = np.hanning(size).astype(np.float32)
+    return window[:, None] * window[None, :]
+
+
+def _sum_of_3_by_3(layer: Image) -> Image:
+    """Return the sum over 3 x 3 pixels, the rim's repeated beyond it."""
     padded = np.pad(layer, 1, mode="edge")
     rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9)
+    return np.asarray(rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:])
 
 
 def surface(reference: Edges, other: Edges) -> Image | None:
@@ -75,9 +84,9 @@ def surface(reference: Edges, other: Edges) -> Image | None:
         return None
     size = reference.size
     product = np.conj(reference.spectrum) * other.spectrum
-    whole = np.fft.fftshift(np.fft.irfft2(product, s=(size, size))) / norm
-    middle, reach = size // 2, _largest_lag(size)
-    return np.asarray(whole[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1])
+    whole = np.fft.irfft2(product, s=(size, size))
+    lags = np.arange(-_largest_lag(size), _largest_lag(size) + 1)
+    return whole[np.ix_(lags, lags)].astype(np.float64) / norm
 
 
 def _largest_lag(size: int) -> int:

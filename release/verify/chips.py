@@ -11,12 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader, MemoryFile
-from rasterio.transform import from_origin
 
 from chipping.geotiff import RasterSettings
 from cube.config.sensors import CLASS_NAMES, BandKind
@@ -24,6 +20,7 @@ from cube.windows.landcover import pixels_needed
 from release.opening.checksums import SUMS_NAME, sha256
 from release.opening.faults import Fault
 from release.opening.limits import MOST_BYTES
+from release.opening.tiff import TiffError, TiffRaster
 from release.recipe import RasterSpec, Recipe
 
 from .alignment import Alignment, Edges, edges, surface
@@ -77,8 +74,7 @@ def check_chips(files: WatchedFiles, tasks: Sequence[ChipTask], recipe: Recipe |
     Without a recipe that is to be believed, they are only compared with their checksums.
     """
     findings = Findings()
-    # once: rasterio sets GDAL up again for every file otherwise
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
         for task in tasks:
             findings.merge(_check_chip(task, files, recipe))
     return findings
@@ -168,20 +164,19 @@ def _file_problems(
 
     `classes` are those in all of the chip: it may show a lake beside its sample window.
     """
-    if not data:  # rasterio would take it for a raster that is to be written
+    if not data:
         return ["is empty"], None
     if name.endswith(".png"):
         return _picture_problems(data, what.spec), None
+    raster = TiffRaster(data)
     try:
-        with warnings.catch_warnings(), MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # _grid_problems says so
-            wrong = _grid_problems(raster, row, recipe, what.spec)
-            wrong += _scaling_problems(raster, recipe.raster_settings(what.sensor))
-            wrong += _origin_problems(raster, what, row, recipe)
-            if wrong:
-                return wrong, None
-            values: NDArray[Any] = raster.read()
-    except (RasterioError, ValueError, MemoryError):
+        wrong = _grid_problems(raster, row, recipe, what.spec)
+        wrong += _scaling_problems(raster, recipe.raster_settings(what.sensor))
+        wrong += _origin_problems(raster, what, row, recipe)
+        if wrong:
+            return wrong, None
+        values = raster.read()
+    except (TiffError, MemoryError):
         return ["is not a raster that can be read"], None
     count = len(recipe.image_bands(what.sensor))
     wrong = _value_problems(values[:count], what, row, recipe, classes)
@@ -206,33 +201,30 @@ def _picture_problems(data: bytes, spec: RasterSpec) -> list[str]:
     return [f"is {kind} of {size[0]} x {size[1]} px, expected PNG of {spec.thumbnail_px} px a side"]
 
 
-def _grid_problems(
-    raster: DatasetReader, row: Mapping[str, Any], recipe: Recipe, spec: RasterSpec
-) -> list[str]:
+def _grid_problems(raster: TiffRaster, row: Mapping[str, Any], recipe: Recipe, spec: RasterSpec) -> list[str]:
     box, step = recipe.bounds(row), spec.resolution
-    epsg = raster.crs.to_epsg() if raster.crs else None
     pairs = {
-        "CRS": (epsg, row["epsg"]),
-        "size": ((raster.width, raster.height), (spec.size_px, spec.size_px)),
-        "place": (tuple(raster.transform)[:6], tuple(from_origin(box.left, box.top, step, step))[:6]),
-        "bands": (tuple(raster.descriptions), spec.bands),
-        "dtype": (set(raster.dtypes), {spec.dtype}),
+        "CRS": (raster.epsg, row["epsg"]),
+        "size": (raster.size, (spec.size_px, spec.size_px)),
+        "place": (raster.transform, (step, 0, box.left, 0, -step, box.top)),
+        "bands": (raster.descriptions, spec.bands),
+        "dtype": (raster.dtype, spec.dtype),
         "nodata": (_nodata_words(raster.nodata), _nodata_words(spec.nodata)),
     }
     wrong = [
         f"{what} is {found}, expected {wanted}" for what, (found, wanted) in pairs.items() if found != wanted
     ]
-    height, width = raster.block_shapes[0]
+    height, width = raster.block
     if not spec.allows_block(height, width):
         wrong.append(f"is stored in blocks of {width} x {height} px, larger than it is")
     return wrong
 
 
-def _scaling_problems(raster: DatasetReader, settings: RasterSettings) -> Iterator[str]:
+def _scaling_problems(raster: TiffRaster, settings: RasterSettings) -> Iterator[str]:
     """Compare what readers of physical values go by with the sensor table."""
     pairs = {"scale": (raster.scales, settings.scales), "offset": (raster.offsets, settings.offsets)}
     for what, (found, wanted) in pairs.items():
-        if tuple(found) != wanted:
+        if found != wanted:
             yield f"{what} is {_numbers_text(found)}, expected {_numbers_text(wanted)}"
 
 
@@ -245,11 +237,11 @@ def _nodata_words(value: float | None) -> str:
 
 
 def _origin_problems(
-    raster: DatasetReader, what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
+    raster: TiffRaster, what: _ChipFile, row: Mapping[str, Any], recipe: Recipe
 ) -> list[str]:
     """Compare a raster's own date and scenes, where it names them, with the tracker's."""
     key, index = what.sensor, what.index
-    tags, wrong = raster.tags(), []
+    tags, wrong = raster.tags, []
     scenes = row[f"{key}_scene_ids"].split(",")
     if "scene_ids" in tags and (len(scenes) <= index or tags["scene_ids"] != scenes[index]):
         wrong.append(f"was made from {tags['scene_ids']}, the tracker says {','.join(scenes)}")
@@ -336,4 +328,4 @@ def _in_decibels_if_radar(values: NDArray[Any], kinds: set[BandKind]) -> NDArray
     """Return backscatter as its logarithm, all else as it is."""
     if BandKind.BACKSCATTER not in kinds:
         return values
-    return np.log10(np.maximum(values.astype(np.float64), 1e-4))
+    return np.asarray(np.log10(np.maximum(values, np.float32(1e-4))))

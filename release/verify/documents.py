@@ -6,8 +6,10 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import geopandas as gpd
+import pandas as pd
 
 from release.card import CARD_NAME
 from release.catalogs import (
@@ -15,24 +17,42 @@ from release.catalogs import (
     COLLECTION_NAME,
     CROISSANT_NAME,
     ITEMS_NAME,
+    StacItems,
+    collection_links,
     item_facts,
+    links_of,
     read_items_parquet,
-    stac_items,
 )
+from release.croissant import folder_sums
 from release.opening.checksums import SUMS_NAME, parse_sums, sha256
 from release.opening.faults import UNREADABLE, Fault, ReleaseError, first_line
 from release.opening.limits import MOST_BYTES
 from release.opening.table import read_parquet
 from release.recipe import RECIPE_NAME, Recipe, parse_recipe
-from release.report import REPORT_NAME
+from release.report.browser import is_browser_file
+from release.report.page import REPORT_NAME
 from release.statistics import STATISTICS_NAME
-from release.tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, chip_id_of, read_tracker, to_csv
+from release.tracker import (
+    CSV_NAME,
+    GEOJSON_NAME,
+    PARQUET_NAME,
+    chip_id_of,
+    read_tracker,
+    to_csv,
+)
 
 from .chips import SUM_DIFFERS
 from .processes import WatchedFiles
-from .tracker import balance_problems, checked_rows, chip_names, row_problems, table_problems
+from .tracker import (
+    balance_problems,
+    checked_rows,
+    chip_names,
+    row_problems,
+    split_problems,
+    table_problems,
+)
 
-_DOCUMENTS = (
+DOCUMENTS = (
     CARD_NAME,
     CATALOG_NAME,
     COLLECTION_NAME,
@@ -45,15 +65,29 @@ _DOCUMENTS = (
     REPORT_NAME,
     STATISTICS_NAME,
 )
-_OPTIONAL = ("aois.geojson",)
+OPTIONAL = ("aois.geojson",)
+_NOT_OF_ITS_CHIP = "is not what the tracker says of the chip"
 _MOST_FILE_BYTES = 1 << 14
 """What each document may hold per file of the release: ten times what the largest does."""
 _ROOM_BYTES = 1 << 26
 """What it may hold beyond that."""
+_MOST_ITEM_BYTES = 1 << 22
+"""What a STAC item's file may hold: a hundred times what it does."""
 
 
-def check_sums(data: bytes, names: Sequence[str]) -> tuple[list[Fault], dict[str, str]]:
+def check_sums(
+    data: bytes, names: Sequence[str], documents: Collection[str] = DOCUMENTS
+) -> tuple[list[Fault], dict[str, str]]:
     """Compare ``SHA256SUMS`` with the names of the files there are.
+
+    Parameters
+    ----------
+    data
+        The file.
+    names
+        Of the files there are.
+    documents
+        Those that are to be there.
 
     Returns
     -------
@@ -68,26 +102,42 @@ def check_sums(data: bytes, names: Sequence[str]) -> tuple[list[Fault], dict[str
     faults += [Fault(name, f"is not named in {SUMS_NAME}") for name in strays]
     missing = sums.keys() - counts.keys()
     faults += [Fault(name, f"is missing, though {SUMS_NAME} names it") for name in missing]
-    faults += [Fault(SUMS_NAME, f"does not name {name}") for name in _DOCUMENTS if name not in sums]
+    faults += [Fault(SUMS_NAME, f"does not name {name}") for name in documents if name not in sums]
     return faults, sums
 
 
-class _DocumentReader:
-    """Reads each file that is no chip's once, and notes which are not what they were."""
+class DocumentReader:
+    """Reads each file that is no chip's once, and notes which are not what they were.
+
+    Parameters
+    ----------
+    files
+        Of the release, or of a shard.
+    sums
+        What SHA256SUMS says.
+    names
+        Of the files there are.
+    """
 
     def __init__(self, files: WatchedFiles, sums: Mapping[str, str], names: Collection[str]) -> None:
         self._files, self._sums = files, sums
-        self._most = min(len(names) * _MOST_FILE_BYTES + _ROOM_BYTES, MOST_BYTES)
+        self._names = len(names)
+        self.expect(0)
         self._unread = {name for name in sums if chip_id_of(name) is None and name in names}
         self.faults: list[Fault] = []
 
-    def read(self, name: str) -> bytes | None:
+    def expect(self, further: int) -> None:
+        """Take documents to be of so many further files."""
+        self._files = replace(self._files, further=further)
+        self._most = min((self._names + further) * _MOST_FILE_BYTES + _ROOM_BYTES, MOST_BYTES)
+
+    def read(self, name: str, most: int | None = None) -> bytes | None:
         """Return a file's bytes; None, and a fault, where they are not what they were."""
         if name not in self._unread:
             return None
         self._unread.discard(name)
         try:
-            data = self._files.read(name, self._most)
+            data = self._files.read(name, self._most if most is None else most)
         except OSError as error:
             self.faults.append(Fault(name, str(error)))
             return None
@@ -113,22 +163,25 @@ def check_documents(
         What the release says that it was made with, and the tracker, where they can be believed;
         the faults.
     """
-    documents = _DocumentReader(files, sums, names)
-    recipe = _read_recipe(documents)
+    documents = DocumentReader(files, sums, names)
+    recipe = read_recipe(documents)
     table = _read_tables(documents, recipe, sums)
     if recipe is not None and table is not None:
-        wrong = [Fault(GEOJSON_NAME, text) for text in row_problems(table, recipe)]
-        documents.faults += wrong
-        if not wrong:
-            _check_items(documents, table, recipe)
+        problems = [*split_problems(table, recipe), *row_problems(table, recipe)]
+        documents.faults += [Fault(GEOJSON_NAME, text) for text in problems]
+        if not problems:
+            items = StacItems(table, recipe)
+            _check_items(documents, items)
+            check_item_files(documents, items)
+            check_collection(documents, table, recipe)
         documents.faults += [Fault(GEOJSON_NAME, text) for text in balance_problems(table, recipe)]
-        _check_croissant(documents, sums)
-        documents.faults += _tracker_name_faults(table, recipe, sums, names)
+        check_croissant(documents, recipe, sums)
+        documents.faults += name_faults(table, recipe, sums, names, _is_no_chips)
     documents.read_others()
     return recipe, None if recipe is None else table, documents.faults
 
 
-def _read_recipe(documents: _DocumentReader) -> Recipe | None:
+def read_recipe(documents: DocumentReader) -> Recipe | None:
     """Return what the release was made with, unless the file that says so is not to be believed."""
     data = documents.read(RECIPE_NAME)
     if data is None:
@@ -141,7 +194,7 @@ def _read_recipe(documents: _DocumentReader) -> Recipe | None:
 
 
 def _read_tables(
-    documents: _DocumentReader, recipe: Recipe | None, sums: Mapping[str, str]
+    documents: DocumentReader, recipe: Recipe | None, sums: Mapping[str, str]
 ) -> gpd.GeoDataFrame | None:
     """Return the tracker from its first file that is right; note which are wrong or differ."""
     first: gpd.GeoDataFrame | None = None
@@ -172,49 +225,94 @@ def _read_tables(
     return first
 
 
-def _check_items(documents: _DocumentReader, table: gpd.GeoDataFrame, recipe: Recipe) -> None:
-    """Compare the STAC items with those that the tracker's rows make."""
+def _check_items(documents: DocumentReader, items: StacItems) -> None:
+    """Compare the table of STAC items with those that the tracker's rows make."""
     data = documents.read(ITEMS_NAME)
-    if data is None:
-        return
+    if data is not None:
+        documents.faults += item_faults(data, items)
+
+
+def item_faults(data: bytes, items: StacItems, group: int | None = None) -> Iterator[Fault]:
+    """Yield what is wrong with a table of STAC items, or with a row group of it."""
     try:
-        for found, wanted in zip(read_items_parquet(data), stac_items(table, recipe), strict=True):
+        for found, wanted in zip(read_items_parquet(data, group), items, strict=True):
             if item_facts(found) != item_facts(wanted):
-                text = f"{wanted['id']} is not what the tracker says of the chip"
-                documents.faults.append(Fault(ITEMS_NAME, text))
+                yield Fault(ITEMS_NAME, f"{wanted['id']} {_NOT_OF_ITS_CHIP}")
                 return
     except UNREADABLE as error:
         text = f"cannot be read, or holds other chips ({first_line(error)})"
-        documents.faults.append(Fault(ITEMS_NAME, text))
+        yield Fault(ITEMS_NAME, text)
 
 
-def _check_croissant(documents: _DocumentReader, sums: Mapping[str, str]) -> None:
+def check_item_files(documents: DocumentReader, items: StacItems) -> None:
+    """Compare each STAC item's file with what the tracker's row makes."""
+    for name, wanted in items.seen_from_files():
+        data = documents.read(name, _MOST_ITEM_BYTES)
+        if data is None:
+            continue
+        try:
+            if item_facts(json.loads(data)) != item_facts(wanted):
+                documents.faults.append(Fault(name, _NOT_OF_ITS_CHIP))
+        except UNREADABLE as error:
+            documents.faults.append(Fault(name, f"cannot be read ({first_line(error)})"))
+
+
+def check_collection(documents: DocumentReader, table: pd.DataFrame, recipe: Recipe) -> None:
+    """See that the STAC collection links to the items of all chips, and to nothing strange."""
+    data = documents.read(COLLECTION_NAME)
+    if data is None:
+        return
+    try:
+        found = links_of(json.loads(data))
+    except UNREADABLE as error:
+        documents.faults.append(Fault(COLLECTION_NAME, f"cannot be read ({first_line(error)})"))
+        return
+    wanted = links_of({"links": collection_links(table["id"], recipe)})
+    missing = [f"does not link to {href}, its {rel}" for rel, href in sorted(wanted - found)]
+    stray = ["links to what is none of its documents"] if found - wanted else []
+    documents.faults += [Fault(COLLECTION_NAME, text) for text in (*missing[:1], *stray)]
+
+
+def check_croissant(documents: DocumentReader, recipe: Recipe, sums: Mapping[str, str]) -> None:
+    """See that Croissant's files are the tables, and the folder, with the checksums of now."""
     data = documents.read(CROISSANT_NAME)
     if data is None:
         return
     try:
-        parts = json.loads(data)["distribution"]
-        found = {part["contentUrl"]: part["sha256"] for part in parts if part["@type"] == "cr:FileObject"}
+        parts = [part for part in json.loads(data)["distribution"] if part["@type"] == "cr:FileObject"]
+        found = {
+            part["@id"] if part["contentUrl"] == "." else part["contentUrl"]: part["sha256"] for part in parts
+        }
     except UNREADABLE as error:
         documents.faults.append(Fault(CROISSANT_NAME, f"cannot be read ({first_line(error)})"))
         return
-    tables = {CSV_NAME, GEOJSON_NAME, PARQUET_NAME}
-    wrong = [f"does not name {name}" for name in tables - found.keys()]
-    wrong += [f"names {name}, which is no table of the release" for name in found.keys() - tables]
+    tables = {name: sums[name] for name in (CSV_NAME, GEOJSON_NAME, PARQUET_NAME) if name in sums}
+    wanted = {**tables, **folder_sums(recipe, sums)}
+    wrong = [f"does not name {name}" for name in wanted.keys() - found.keys()]
+    wrong += [f"names {name}, which is no table of the release" for name in found.keys() - wanted.keys()]
     wrong += [
         f"gives another sha256 of {name}"
-        for name in tables & found.keys()
-        if name in sums and sums[name] != found[name]
+        for name in wanted.keys() & found.keys()
+        if wanted[name] != found[name]
     ]
     documents.faults += [Fault(CROISSANT_NAME, text) for text in wrong]
 
 
-def _tracker_name_faults(
-    table: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str], names: Collection[str]
+def _is_no_chips(name: str) -> bool:
+    return name in {*DOCUMENTS, *OPTIONAL} or is_browser_file(name)
+
+
+def name_faults(
+    table: gpd.GeoDataFrame,
+    recipe: Recipe,
+    sums: Mapping[str, str],
+    names: Collection[str],
+    is_no_chips: Callable[[str], bool],
 ) -> Iterator[Fault]:
-    """Compare the files there are with those that the tracker's rows stand for."""
+    """Compare the files there are with those that the tracker's rows stand for, and no others."""
     claimed = {name for row in checked_rows(table, recipe) for name in chip_names(row, recipe)}
     for name in claimed - sums.keys() - set(names):
         yield Fault(name, "is missing, though the tracker stands for it")
-    for name in sums.keys() - claimed - {*_DOCUMENTS, *_OPTIONAL}:
-        yield Fault(name, "belongs to no chip of the tracker")
+    for name in sums.keys() - claimed:
+        if not is_no_chips(name):
+            yield Fault(name, "belongs to no chip of the tracker")

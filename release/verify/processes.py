@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from ctypes import Array, c_char
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -31,8 +31,9 @@ import pyarrow as pa
 
 from cube.run.storage import Folder
 from release.opening.faults import ReleaseError
-from release.opening.files import FolderFiles, ZipFiles, open_files
+from release.opening.files import FilesBelow, FolderFiles, ZipFiles, open_files
 from release.opening.limits import MOST_BYTES
+from release.sharding import SHARDS_FOLDER
 
 _MEMORY_BYTES = 4 << 30
 """What a process may take beyond what it has as it starts; several times what an honest release
@@ -61,19 +62,40 @@ class DeadlyFileError(ReleaseError):
 class WatchedFiles:
     """A release's files, of which the one being checked is noted, and bounded in time."""
 
-    files: FolderFiles | ZipFiles
+    files: FolderFiles | ZipFiles | FilesBelow
     note: Array[c_char]
     """Name of the file that was read last."""
     deadly: frozenset[str]
     """Files that are not read."""
+    folder: str = ""
+    """Where these files lie in the release, with a slash; they are called by their names there."""
+    further: int = 0
+    """Files beside these that a check may have to do with."""
 
     def names(self) -> list[str]:
         """Return all file names, sorted; in a zip one may be there several times."""
         return self.files.names()
 
+    def top_names(self) -> list[str]:
+        """Return the names of the files that lie in no shard."""
+        return self.names() if isinstance(self.files, FilesBelow) else self.files.top_names()
+
+    def shard_names(self) -> list[str]:
+        """Return the names of the shards there are, sorted."""
+        return [] if isinstance(self.files, FilesBelow) else self.files.shard_names()
+
+    def shard(self, name: str) -> WatchedFiles:
+        """Return the files of a shard; raise as :meth:`ZipFiles.shard` does."""
+        assert not isinstance(self.files, FilesBelow)
+        self._note(f"{SHARDS_FOLDER}/{name}/")
+        return replace(self, files=self.files.shard(name), folder=f"{SHARDS_FOLDER}/{name}/")
+
     @cached_property
     def _seconds(self) -> int:
-        return _SECONDS + len(self.names()) // _FILES_PER_SECOND
+        return _SECONDS + (len(self.top_names()) + self.further) // _FILES_PER_SECOND
+
+    def _note(self, name: str) -> None:
+        self.note.value = name.encode(errors="surrogatepass")[: _MOST_NAME_BYTES - 1]
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Return a file's bytes, and give this process so long to check them.
@@ -85,9 +107,9 @@ class WatchedFiles:
         OSError
             If it cannot be read, kills who checks it, or holds more than `most` bytes.
         """
-        if name in self.deadly:
+        if self.folder + name in self.deadly:
             raise OSError(_DEADLY)
-        self.note.value = name.encode(errors="surrogatepass")[: _MOST_NAME_BYTES - 1]
+        self._note(self.folder + name)
         signal.alarm(0)  # a slow disk or network is nobody's fault
         try:
             return self.files.read(name, most)

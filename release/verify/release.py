@@ -10,35 +10,32 @@ import contextlib
 import functools
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import geopandas as gpd
-
-from chipping.views import CLOUD_SHARE
+from cube.run.shards import Share
 from cube.run.storage import Folder, open_folder
 from release.opening.checksums import SUMS_NAME
-from release.opening.faults import BadZipError, Fault
+from release.opening.faults import BadZipError, Fault, ReleaseError
 from release.opening.files import FolderFiles, ZipFiles, open_files
 from release.opening.zips import zip_chunks, zip_equals
 from release.recipe import Recipe
-from release.select import dates_fit
-from release.statistics import STATISTICS_NAME, counted_rows, statistics_split
-from release.tracker import chip_id_of
+from release.sharding import SHARDS_FOLDER, names_shards
+from release.statistics import STATISTICS_NAME
 
 from .alignment import Alignment
-from .chips import ChipTask, Findings, check_chips
+from .chips import Findings, check_chips
 from .documents import check_documents, check_sums
+from .images import SeenImages
 from .processes import Check, CheckProcesses, DeadlyFileError, WatchedFiles, limit_memory
-from .statistics import check_statistics
+from .shards import check_top, shard_check
+from .tasks import chip_tasks, statistics_check
 
 _MISALIGNED_PX = 2
 _CHIPS_PER_TASK = 16
 _CHIPS_PER_WORKER = 100
 """Fewer are not worth starting a process for."""
-_ALIGNED_CHIPS = 500
 SAMPLE_CHIPS = 64
 """Chips whose numbers are counted again."""
 _BYTES_PER_FILE = 1 << 14
@@ -48,7 +45,7 @@ _COPIES = 12
 """How often a raster may be in memory while it is checked: as a file, and in several dtypes."""
 
 
-def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]:
+def verify(path: str | Path | Folder, workers: int | None = None, shard: Share | None = None) -> list[Fault]:
     """Check a release folder or zip.
 
     Parameters
@@ -57,6 +54,9 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
         The folder or the ``.zip``.
     workers
         Processes that read chips at once (None: one per core, fewer for a small release).
+    shard
+        The share of the release's shards that are checked, with their zips; the first share is told
+        what is wrong with all else. What is equal in shards of two shares is not seen.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     Raises
     ------
     ReleaseError
-        If there is nothing at `path`, or a link leads out of it.
+        If there is nothing at `path`, or a link leads out of it; with `shard`, if it has no shards.
     """
     release = open_folder(path)
     with contextlib.suppress(BadZipError):  # a fault, below
@@ -75,17 +75,30 @@ def verify(path: str | Path | Folder, workers: int | None = None) -> list[Fault]
     processes = CheckProcesses(release, imported=__name__)
     faults: set[Fault] = set()
     try:
-        (documents,) = processes.run([_check_documents], workers=1)
+        (documents,) = processes.run(
+            [functools.partial(_check_documents, sample_chips=SAMPLE_CHIPS, share=shard)], workers=1
+        )
         faults.update(documents.faults)
         if documents.is_release:
-            findings = _check_chips(processes, documents, workers)
-            faults.update(findings.faults, _same_images(findings.images))
+            findings, images = Findings(), SeenImages()
+            for part in _check_chips(processes, documents, workers):
+                images.add(part.images)
+                findings.merge(replace(part, images=[]))
+            faults.update(findings.faults, images.faults())
             faults.update(_alignment_faults(findings.alignments, documents.recipe))
     except BadZipError:
         faults.add(Fault(Path(str(path)).name, "is not a zip that can be read"))
     except DeadlyFileError as error:
         faults.add(Fault(error.file, str(error)))
+    except _NoShardsError:
+        raise ReleaseError(
+            f"{release}: its files lie in no shards, so that one run checks them; leave --shard out"
+        ) from None
     return sorted(faults)
+
+
+class _NoShardsError(Exception):
+    """A share of a release without shards is asked for."""
 
 
 @dataclass(frozen=True)
@@ -96,102 +109,68 @@ class _Documents:
     is_release: bool = True
     """False where there is nothing to compare files with."""
     recipe: Recipe | None = None
-    tasks: list[ChipTask] | None = None
-    statistics: Callable[..., Findings] | None = None
-    """Counts some chips again, where there is something to compare them with."""
+    chips: int = 0
+    checks: Sequence[Check[Findings]] = ()
+    """Of the chips' files."""
 
 
-def _check_documents(files: WatchedFiles) -> _Documents:
+def _check_documents(files: WatchedFiles, sample_chips: int, share: Share | None) -> _Documents:
     """Check the checksums and whatever is no chip's file."""
-    names = files.names()
+    names = files.top_names()
     limit_memory(len(names) * _BYTES_PER_FILE)
     if SUMS_NAME not in names:
         missing = Fault(SUMS_NAME, "is missing: this is no release, or not all of it")
         return _Documents([missing], is_release=False)
     try:
-        faults, sums = check_sums(files.read(SUMS_NAME), names)
+        data = files.read(SUMS_NAME)
     except OSError as error:
         return _Documents([Fault(SUMS_NAME, str(error))])
+    if names_shards(data):
+        return _of_shards(files, data, sample_chips, share or Share(1, 1))
+    if share is not None:
+        raise _NoShardsError
+    return _of_chips(files, data, sample_chips)
+
+
+def _of_shards(files: WatchedFiles, data: bytes, sample_chips: int, share: Share) -> _Documents:
+    """Check the documents of a release in shards, of which a share is to be checked."""
+    top = check_top(files, data, sample_chips, all_of_it=share.number == 1)
+    recipe, shards = top.facts.recipe, share.of(top.shards)
+    checks: list[Check[Findings]] = [shard_check(top, shard) for shard in shards]
+    checks += [] if top.statistics is None else [top.statistics]
+    checks += [functools.partial(_check_zip, recipe=recipe, shard=shard) for shard in shards]
+    if share.number == 1:
+        checks.insert(0, functools.partial(_check_zip, recipe=recipe))
+    chips = top.facts.chips // share.count
+    return _Documents(top.faults, recipe=recipe, chips=chips, checks=checks)
+
+
+def _of_chips(files: WatchedFiles, data: bytes, sample_chips: int) -> _Documents:
+    """Check the documents of a release whose files lie side by side."""
+    names = files.names()
+    limit_memory(len(names) * _BYTES_PER_FILE)
+    faults, sums = check_sums(data, names)
     recipe, table, wrong = check_documents(files, sums, names)
     there = {name: sums[name] for name in sums.keys() & set(names)}
-    statistics = _statistics_check(table, recipe) if STATISTICS_NAME in there else None
-    tasks = _chip_tasks(there, table, recipe)
-    return _Documents(faults + wrong, recipe=recipe, tasks=tasks, statistics=statistics)
-
-
-def _statistics_check(
-    table: gpd.GeoDataFrame | None, recipe: Recipe | None
-) -> Callable[..., Findings] | None:
-    """Return what counts some chips again, where tracker and recipe can be believed."""
-    if table is None or recipe is None:
-        return None
-    columns = ["id", *(f"{key}_dates" for key in recipe.series)]
-    rows = table.loc[counted_rows(table), columns].to_dict("records")
-    if not all(dates_fit(row[name], recipe.ranges) for row in rows for name in columns[1:]):
-        return None
-    split = statistics_split(table["split"])
-    return functools.partial(check_statistics, rows=rows, split=split, recipe=recipe)
-
-
-def _chip_tasks(
-    sums: Mapping[str, str], table: gpd.GeoDataFrame | None, recipe: Recipe | None
-) -> list[ChipTask]:
-    """Return a task per chip, by id, with its row where files can be compared with it."""
-    files: dict[int, list[tuple[str, str]]] = {}
-    for name, digest in sorted(sums.items()):
-        chip_id = chip_id_of(name)
-        if chip_id is not None:
-            files.setdefault(chip_id, []).append((name, digest))
-    rows = {} if table is None or recipe is None else dict(_compared_rows(table, recipe))
-    # Correlation is over the release: chips beyond some hundreds tell nothing new.
-    aligned_every = max(1, len(files) // _ALIGNED_CHIPS)
-    return [
-        ChipTask(tuple(own), rows.get(chip_id), number % aligned_every == 0)
-        for number, (chip_id, own) in enumerate(sorted(files.items()))
-    ]
-
-
-def _compared_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield ids and what rasters are compared with, of rows whose dates allow it."""
-    dates = [f"{key}_dates" for key in recipe.series]
-    clouds = table.columns.intersection([CLOUD_SHARE.column(key) for key in recipe.series])
-    for row in table[[*_compared_fields(recipe), *clouds]].to_dict("records"):
-        if all(dates_fit(row[name], recipe.ranges) for name in dates):
-            yield int(row.pop("id")), row
-
-
-def _compared_fields(recipe: Recipe) -> list[str]:
-    dates = [f"{key}_dates" for key in recipe.series]
-    scenes = [f"{key}_scene_ids" for key in recipe.rasters]
-    return ["id", "epsg", "left_m", "top_m", "lulc", "purity", *dates, *scenes]
-
-
-def _same_images(images: Iterable[tuple[bytes, str]]) -> Iterator[Fault]:
-    """Yield a fault per image that another file holds, too: no two places or days look alike."""
-    first: dict[bytes, str] = {}
-    for digest, name in sorted(images, key=lambda one: one[1]):
-        if (other := first.setdefault(digest, name)) != name:
-            yield Fault(name, f"holds the same pixels as {other}")
-
-
-def _check_chips(processes: CheckProcesses, documents: _Documents, workers: int | None) -> Findings:
-    """Check all chips, and the zip."""
-    tasks, recipe = documents.tasks or [], documents.recipe
-    if workers is None:
-        workers = min(os.cpu_count() or 1, 1 + len(tasks) // _CHIPS_PER_WORKER)
-    workers = max(workers, 1)
+    tasks = chip_tasks(there, table, recipe)
     checks: list[Check[Findings]] = [functools.partial(_check_zip, recipe=recipe)]
     for start in range(0, len(tasks), _CHIPS_PER_TASK):
         batch = tasks[start : start + _CHIPS_PER_TASK]
         checks.append(functools.partial(check_chips, tasks=batch, recipe=recipe))
-    if documents.statistics is not None:
-        checks.append(functools.partial(documents.statistics, sample_chips=SAMPLE_CHIPS))
+    if table is not None and recipe is not None and STATISTICS_NAME in there:
+        statistics = statistics_check(table, recipe, sample_chips)
+        checks += [] if statistics is None else [statistics]
+    return _Documents(faults + wrong, recipe=recipe, chips=len(tasks), checks=checks)
+
+
+def _check_chips(processes: CheckProcesses, documents: _Documents, workers: int | None) -> Iterator[Findings]:
+    """Check all chips, and the zips."""
+    recipe = documents.recipe
+    if workers is None:
+        workers = min(os.cpu_count() or 1, 1 + documents.chips // _CHIPS_PER_WORKER)
     layouts = [] if recipe is None else recipe.rasters.values()
     largest = max((layout.raster_bytes for layout in layouts), default=0)
-    findings = Findings()
-    for part in processes.run(checks, workers, _COPIES * largest):
-        findings.merge(part)
-    return findings
+    yield from processes.run(documents.checks, max(workers, 1), _COPIES * largest)
 
 
 def _alignment_faults(alignments: Mapping[tuple[str, int], Alignment], recipe: Recipe | None) -> list[Fault]:
@@ -214,26 +193,37 @@ def _alignment_faults(alignments: Mapping[tuple[str, int], Alignment], recipe: R
     return faults
 
 
-def _check_zip(files: WatchedFiles, recipe: Recipe | None) -> Findings:
-    """Compare a zip, byte for byte, with the one that its files, or the folder beside it, make."""
+def _check_zip(files: WatchedFiles, recipe: Recipe | None, shard: str = "") -> Findings:
+    """Compare a zip, byte for byte, with the one that its files, or the folder beside it, make.
+
+    That of a shard, or else that of all, or of all that lies in no shard.
+    """
     opened = files.files
     if isinstance(opened, ZipFiles):
         folder, name, root = opened.folder, opened.name, opened.root.rstrip("/")
-    elif recipe is not None and (beside := _zip_beside(opened, recipe)) is not None:
-        folder, name = beside
+    elif isinstance(opened, FolderFiles) and recipe is not None and (found := _zip_beside(opened, recipe)):
+        folder, name = found
         root = name.removesuffix(".zip")
     else:
         return Findings()
-    # What files hold is not looked at here: those that may not be read are read, too.
-    read = replace(files, deadly=frozenset()).read
-    try:
-        with folder.open(name) as archive:
-            same = zip_equals(archive, zip_chunks(root, files.names(), read))
-    except (OSError, ValueError, struct.error):  # the last two: a name that no zip can hold
-        same = False
+    if shard:
+        name, root = f"{name.removesuffix('.zip')}_{shard}.zip", f"{root}/{SHARDS_FOLDER}/{shard}"
+        if not folder.exists(name):
+            return Findings([Fault(name, "is missing, though there is a zip of the release")])
     what = "its own files" if isinstance(opened, ZipFiles) else "the folder's files"
-    wrong = [] if same else [Fault(name, f"is not, byte for byte, the zip that {what} make")]
-    return Findings(wrong)
+    wrong = f"is not, byte for byte, the zip that {what} make"
+    return Findings([] if _is_zip_of(folder, name, root, files, shard) else [Fault(name, wrong)])
+
+
+def _is_zip_of(folder: Folder, name: str, root: str, files: WatchedFiles, shard: str) -> bool:
+    # What files hold is not looked at here: those that may not be read are read, too.
+    all_read = replace(files, deadly=frozenset())
+    try:
+        own = all_read.shard(shard) if shard else all_read
+        with folder.open(name) as archive:
+            return zip_equals(archive, zip_chunks(root, own.top_names(), own.read))
+    except (OSError, ValueError, struct.error, BadZipError):  # the middle two: a name that no zip can hold
+        return False
 
 
 def _zip_beside(files: FolderFiles, recipe: Recipe) -> tuple[Folder, str] | None:

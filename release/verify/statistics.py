@@ -28,10 +28,10 @@ _ERRORS_APART = 8
 
 def check_statistics(
     files: WatchedFiles,
-    rows: Sequence[Mapping[str, Any]],
+    sample: Sequence[Mapping[str, Any]],
+    chips: int,
     split: str | None,
     recipe: Recipe,
-    sample_chips: int,
 ) -> Findings:
     """Count a sample of chips, and compare.
 
@@ -39,19 +39,18 @@ def check_statistics(
     ----------
     files
         The release's.
-    rows
-        Rows of the tracker, of the chips that the statistics are of.
+    sample
+        Rows of the tracker, of some of the chips that the statistics are of.
+    chips
+        How many chips those are.
     split
         That they are of; None: of all.
     recipe
         What the release was made with.
-    sample_chips
-        How many are counted again; of a larger release these, spread over it.
     """
-    sample = rows[:: max(1, math.ceil(len(rows) / sample_chips))]
     try:
         found = json.loads(files.read(STATISTICS_NAME, _MOST_BYTES))
-        wrong = list(_problems(found, files, rows, sample, split, recipe))
+        wrong = list(_problems(found, files, sample, chips, split, recipe))
     except ReleaseError:  # of a raster: the check of chips tells of it
         return Findings()
     except UNREADABLE as error:
@@ -62,29 +61,29 @@ def check_statistics(
 def _problems(
     found: Mapping[str, Any],
     files: WatchedFiles,
-    rows: Sequence[Mapping[str, Any]],
     sample: Sequence[Mapping[str, Any]],
+    chips: int,
     split: str | None,
     recipe: Recipe,
 ) -> Iterator[str]:
     tally, means = Tally(recipe, split), []
     for row in sample:
-        moments = tally.count(_read_rasters(files, row, recipe))
-        tally.add(moments)
-        means.append({key: one.mean for key, one in moments.linear.items()})
+        rasters = _read_rasters(files, row, recipe)
+        tally.add(tally.count(rasters))
+        means.append({key: _means(dates, recipe.rasters[key]) for key, dates in rasters.items()})
     counted = tally.to_dict()
-    if (found["split"], found["chips"]) != (split, len(rows)):
+    if (found["split"], found["chips"]) != (split, chips):
         yield (
-            f"is of {found['chips']} chips of {found['split'] or 'all splits'}, the tracker has {len(rows)} "
+            f"is of {found['chips']} chips of {found['split'] or 'all splits'}, the tracker has {chips} "
             f"of {split or 'all splits'}"
         )
-    elif len(sample) == len(rows):
+    elif len(sample) == chips:
         if place := _first_difference(found, counted, ""):
             yield f"is not what the chips give, at {place.lstrip('.')}"
     else:
         for key, index, name in _bands(recipe):
             claims, own = (one["sensors"][key]["bands"][name] for one in (found, counted))
-            if claims["pixels"] * len(sample) != own["pixels"] * len(rows):
+            if claims["pixels"] * len(sample) != own["pixels"] * chips:
                 yield f"counts {claims['pixels']} pixels of {key} {name}, not as many as there are"
             if "mean" not in own:
                 continue
@@ -93,6 +92,14 @@ def _problems(
             spread = np.std([one[key][index] for one in means], ddof=1) / math.sqrt(len(sample))
             if abs(claims["mean"] - own["mean"]) > _ERRORS_APART * float(spread) + _CLOSE:
                 yield f"gives {key} {name} a mean of {claims['mean']:g}, {len(sample)} chips have {own['mean']:g}"
+
+
+def _means(dates: Sequence[NDArray[Any]], spec: RasterSpec) -> NDArray[np.float64]:
+    """Return the mean of each band of a chip; 0 for one without values."""
+    values = np.stack(dates, axis=1).reshape(len(spec.bands), -1)
+    valid = ~spec.is_nodata(values) & np.isfinite(values)
+    sums = values.sum(axis=1, dtype=np.float64, where=valid)
+    return np.asarray(sums / np.maximum(valid.sum(axis=1), 1))
 
 
 def _read_rasters(

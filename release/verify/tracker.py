@@ -23,7 +23,7 @@ from cube.windows.projection import to_lonlat
 from release.recipe import Recipe
 from release.select import dates_fit
 from release.splits import split
-from release.tracker import image_names, labels_of, series_name, static_name, tracker_fields
+from release.tracker import image_names, item_name, labels_of, series_name, static_name, tracker_fields
 
 _INTEGER_FIELDS = ("original_id", "aoi_index", "epsg", "id", "left_m", "top_m", "label")
 _NUMBER_FIELDS = ("lat", "lon", "purity")
@@ -35,24 +35,49 @@ _DATE_IN_SCENE = re.compile(r"(?<!\d)((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[1
 
 def table_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
     """Yield what is wrong with a tracker's CRS, fields, types, numbering, classes and zones."""
-    expected = list(tracker_fields(recipe.table))
+    columns = [str(name) for name in table.columns]
     epsg = None if table.crs is None else table.crs.to_epsg()
+    wrong = list(field_problems(columns, epsg, recipe))
+    wrong = wrong or list(kind_problems(table, checked_fields(columns, recipe)))
+    yield from wrong or number_problems(table, recipe)
+
+
+def field_problems(columns: Sequence[str], epsg: int | None, recipe: Recipe) -> Iterator[str]:
+    """Yield what is wrong with a tracker's CRS and the names of its fields."""
+    expected = list(tracker_fields(recipe.table))
     if epsg != 4326:
         yield f"its CRS is {epsg}, expected 4326"
-        return
-    if list(table.columns[: len(expected)]) != expected or table.columns[-1] != "geometry":
-        missing = [name for name in expected if name not in table] or ["their order"]
+    elif list(columns[: len(expected)]) != expected or columns[-1] != "geometry":
+        missing = [name for name in expected if name not in columns] or ["their order"]
         yield f"its fields are not those of a tracker: {missing[0]}"
-        return
-    for name in [*expected, *table.columns.intersection(view_columns(recipe.table))]:
+
+
+def checked_fields(columns: Sequence[str], recipe: Recipe) -> list[str]:
+    """Return the fields of a tracker that are checked."""
+    views = set(view_columns(recipe.table))
+    return [*tracker_fields(recipe.table), *(name for name in columns if name in views)]
+
+
+def kind_problems(table: pd.DataFrame, fields: Sequence[str]) -> Iterator[str]:
+    """Yield the first of some fields whose values are not all of their kind."""
+    for name in fields:
         kind = "integer" if name in _INTEGER_FIELDS else "number" if name in _NUMBER_FIELDS else "text"
-        if not all(_is_kind(value, kind) for value in table[name]):
+        if not _is_all(table[name], kind):
             yield f"field {name} is not all {kind}"
             return
-    yield from _number_problems(table, recipe)
 
 
-def _number_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
+def _is_all(column: pd.Series, kind: str) -> bool:
+    """Tell whether values are all of a kind; by their dtype, where that says so."""
+    if kind == "text" and isinstance(column.dtype, pd.StringDtype):
+        return not column.isna().any()
+    if kind != "text" and column.dtype == np.int64:
+        return bool(column.between(-_LARGEST_INTEGER, _LARGEST_INTEGER, inclusive="neither").all())
+    return all(_is_kind(value, kind) for value in column)
+
+
+def number_problems(table: pd.DataFrame, recipe: Recipe) -> Iterator[str]:
+    """Yield what is wrong with the numbering, classes and zones of all of a tracker."""
     if table["id"].tolist() != list(range(len(table))):
         yield "ids are not 0 to n-1 in order"
     if not table["original_id"].is_monotonic_increasing or not table["original_id"].is_unique:
@@ -76,8 +101,7 @@ def _is_kind(value: object, kind: str) -> bool:
 
 
 def row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
-    """Yield what is wrong with the rows of a table of which :func:`table_problems` says nothing."""
-    yield from _split_problems(table, recipe)
+    """Yield what is wrong with rows of a table of which :func:`table_problems` says nothing."""
     places = _position_problems(table, recipe)
     for row, place in zip(checked_rows(table, recipe), places, strict=True):
         for text in itertools.chain(_field_problems(row, recipe), place):
@@ -86,8 +110,8 @@ def row_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
 
 def checked_rows(table: gpd.GeoDataFrame, recipe: Recipe) -> list[dict[str, Any]]:
     """Return the fields that are checked of each row."""
-    views = table.columns.intersection(view_columns(recipe.table))
-    rows: list[dict[str, Any]] = table[[*tracker_fields(recipe.table), *views]].to_dict("records")
+    fields = checked_fields([str(name) for name in table.columns], recipe)
+    rows: list[dict[str, Any]] = table[fields].to_dict("records")
     return rows
 
 
@@ -159,12 +183,13 @@ def _picture_names(row: Mapping[str, Any], key: str, recipe: Recipe) -> list[str
     if key not in recipe.rasters:
         return []
     prefix = recipe.release.thumbnail_url.rstrip("/")
-    start = f"{prefix}/" if prefix else ""
+    start = (f"{prefix}/" if prefix else "") + recipe.folder_of(row["id"])
     return [start + series_name(key, row["id"], date, "png") for date in row[f"{key}_dates"].split(",")]
 
 
 def chip_names(row: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
-    """Yield the names of the files that a row stands for."""
+    """Yield the names of the files that a row stands for, in the release or the chip's shard."""
+    yield item_name(row["id"])
     for key in recipe.rasters:
         if recipe.table[key].is_static:
             yield static_name(key, row["id"])
@@ -216,7 +241,8 @@ def _footprint_problems(
         yield "its footprint is not the chip's square"
 
 
-def _split_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> list[str]:
+def split_problems(table: pd.DataFrame, recipe: Recipe) -> list[str]:
+    """Return what is wrong with the splits of all chips, by their places, classes and splits."""
     settings = recipe.release
     if not settings.splits:
         return [f"chip {i}: has a split, but none were made" for i in table.loc[table["split"] != "", "id"]]
@@ -233,7 +259,7 @@ def _split_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> list[str]:
     ]
 
 
-def balance_problems(table: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[str]:
+def balance_problems(table: pd.DataFrame, recipe: Recipe) -> Iterator[str]:
     """Yield what is wrong with the numbers of chips of each class."""
     found = Counter(int(code) for code in table["lulc"])
     factor = recipe.sampling_factor

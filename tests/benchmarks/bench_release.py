@@ -1,4 +1,4 @@
-"""How long a release of many chips takes to make and to verify, and how much memory.
+"""How long a release of many chips takes to make, to export and to verify, and how much memory.
 
 A few chips are made and repeated: each copy lies elsewhere on Earth and differs in a pixel, so that
 all checks are done in earnest. For every chip there are windows that were scored and not taken, as
@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
-import io
 import json
 import multiprocessing
 import shutil
@@ -20,7 +18,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from release_landscape import VERSION, Land, write_config  # noqa: E402
 
 from cube.config.models import Config  # noqa: E402
 from cube.config.reading import load_config  # noqa: E402
-from release import make_release, verify  # noqa: E402
+from release import export_release, make_release, verify  # noqa: E402
 from release.opening.checksums import sha256  # noqa: E402
 
 LAND = Land(dict.fromkeys((1, 2, 5, 7, 8, 11), 4), side=960, n_aois=1, rejected={}, epsgs=(32632,))
@@ -62,35 +60,35 @@ def as_in_gelos() -> None:
     landscape.COMPRESS = "none"  # a pixel can be changed in place
 
 
-def repeat_chips(root: Path, chips: int) -> Config:
+def repeat_chips(root: Path, chips: int, land: Land = LAND, windows: int = WINDOWS) -> Config:
     """Write a working folder of `chips` chips: some made, the others moved copies of them."""
     model_root = root / "model"
-    landscape.working_folder(model_root, LAND, SETTINGS)
+    landscape.working_folder(model_root, land, SETTINGS)
     source = model_root / "working" / VERSION
-    rows = list(csv.DictReader(io.StringIO((source / "chip_metadata.csv").read_text())))
+    rows = landscape.read_windows(source).to_dict("records")
     target = root / "working" / VERSION
     models = {row["cell"]: _read(source / "chips" / row["cell"]) for row in rows}
-    target.mkdir(parents=True)
-    with (target / "chip_metadata.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for number in range(chips * WINDOWS):
-            model = rows[number // WINDOWS % len(rows)]
-            row = _moved(model, number)
-            writer.writerow(row)
+
+    def moved() -> Iterator[dict[str, Any]]:
+        for number in range(chips * windows):
+            model = rows[number // windows % len(rows)]
+            row = _moved(model, number, land, is_chip=number % windows == 0)
             if row["status"] == "success":
-                _write_moved(target / "chips" / row["cell"], models[model["cell"]], row)
+                _write_moved(target / "chips" / row["cell"], models[model["cell"]], row, land)
+            yield row
+
+    landscape.write_windows(target, moved())
     shutil.rmtree(model_root)
-    return write_config(root, LAND, SETTINGS)
+    return write_config(root, land, SETTINGS)
 
 
-def _moved(row: Mapping[str, str], number: int) -> dict[str, Any]:
+def _moved(row: Mapping[Any, Any], number: int, land: Land, *, is_chip: bool) -> dict[str, Any]:
     """Return the row of a window elsewhere; of every few one is a chip, the others are too mixed."""
     left, top = 200_640 + (number % ACROSS) * 960, 8_000_000 - (number // ACROSS) * 960
     moved = {**row, "chip_index": number, "aoi_index": number // 576, "left_m": left, "top_m": top}
-    if number % WINDOWS:
+    if not is_chip:
         moved |= {"status": "impure", "purity": 0.4}
-    footprint = landscape._footprint(32632, left, top, LAND)
+    footprint = landscape._footprint(32632, left, top, land)
     return moved | {"cell": f"32632_{left}_{top}", "chip_footprint": footprint}
 
 
@@ -98,7 +96,7 @@ def _read(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "chip.json"}
 
 
-def _write_moved(folder: Path, files: Mapping[str, bytes], row: Mapping[str, Any]) -> None:
+def _write_moved(folder: Path, files: Mapping[str, bytes], row: Mapping[str, Any], land: Land) -> None:
     """Write a chip's files with another tie point, which alone says where it lies, and another first pixel."""
     folder.mkdir(parents=True)
     new = struct.pack("<6d", 0, 0, 0, row["left_m"], row["top_m"], 0)
@@ -106,31 +104,32 @@ def _write_moved(folder: Path, files: Mapping[str, bytes], row: Mapping[str, Any
     for name, data in files.items():
         written = bytearray(data)
         if name.endswith("tif"):
-            place = _values_at(data, 33922, 6)
+            place, _ = _tag(data, 33922)
             written[place : place + len(new)] = new
         if name.endswith("tif") and not name.startswith(("lulc", "dem")):
             kind = "<H" if name.startswith("s2l2a") else "<f"
             values = (1 + row["chip_index"] // 5000, 1 + row["chip_index"] % 5000)
-            (first,) = struct.unpack_from("<I", data, _values_at(data, 273, 2))
+            strips, many = _tag(data, 273)
+            first = struct.unpack_from("<I", data, strips)[0] if many > 1 else strips
             for band, value in enumerate(values):
                 struct.pack_into(kind, written, first + band * struct.calcsize(kind), value)
         (folder / name).write_bytes(written)
         digests[name] = sha256(written)
-    left, top, side = row["left_m"], row["top_m"], LAND.side
+    left, top, side = row["left_m"], row["top_m"], land.side
     facts = {"cell": row["cell"], "bounds": [left, top - side, left + side, top], "files": digests}
-    sensors = {key: {"dates": landscape.DATES.get(key, ())} for key in LAND.sensors}
+    sensors = {key: {"dates": landscape.DATES.get(key, ())} for key in land.sensors}
     (folder / "chip.json").write_text(json.dumps({**facts, "sensors": sensors}))
 
 
-def _values_at(data: bytes, tag: int, count: int) -> int:
-    """Where a TIFF keeps a tag's values; `count` or more of them, so that they are not in the tag itself."""
+def _tag(data: bytes, tag: int) -> tuple[int, int]:
+    """Return where a TIFF keeps a tag's values, or the value if there is but one; and how many there are."""
     (place,) = struct.unpack_from("<I", data, 4)
     (tags,) = struct.unpack_from("<H", data, place)
     for number in range(tags):
         found, _, there, values = struct.unpack_from("<HHII", data, place + 2 + 12 * number)
-        if found == tag and there >= count:
-            return int(values)
-    raise LookupError(f"no tag {tag} of {count} values or more")
+        if found == tag:
+            return int(values), int(there)
+    raise LookupError(f"no tag {tag}")
 
 
 def measure(found: Table, chips: int, name: str, function: Callable[[str], str], path: str) -> None:
@@ -150,6 +149,7 @@ def measure(found: Table, chips: int, name: str, function: Callable[[str], str],
         process.join(0.2)
     seconds = time.perf_counter() - start
     found.add(chips, name, f"{seconds:.1f}", f"{sum(cpu.values()):.1f}", f"{peak / 1e6:.0f}", queue.get())
+    found.figures[f"{name}, processor ms a chip"] = sum(cpu.values()) / chips * 1e3
 
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -165,9 +165,36 @@ def release_of(path: str) -> str:
     return f"{summary.chips} chips"
 
 
+def copied_twice(path: str) -> str:
+    """Copy a release's folder, and once more."""
+    for number in range(2):
+        shutil.copytree(path, f"{path}-copy-{number}")
+    return "2 copies"
+
+
+def exported(path: str) -> str:
+    """Export a release as a training loop reads it."""
+    done = export_release(path, "webdataset", f"{path}-webdataset", workers=2)
+    return f"{done.shards} shards"
+
+
 def faults_of(path: str) -> str:
     """Verify a release."""
     return f"{len(verify(path))} faults"
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, and let the disk forget it: ext4 spares places of files for half a minute."""
+    shutil.rmtree(folder)
+    time.sleep(40)
+
+
+def measure_export(found: Table, chips: int, release: Path) -> None:
+    """Export, beside copying the same files twice: what is read and written, and nothing else."""
+    for name, function in (("copy the folder twice", copied_twice), ("export to webdataset", exported)):
+        measure(found, chips, name, function, str(release))
+        for made in release.parent.glob(f"{release.name}-*"):
+            remove(made)
 
 
 def main() -> None:
@@ -190,10 +217,10 @@ def main() -> None:
             config = repeat_chips(root, chips)
             output = Path(config.directory.output)
             measure(found, chips, "make", release_of, str(config.path))
-            shutil.rmtree(root / "working")
+            remove(root / "working")
+            measure_export(found, chips, output / VERSION)
             archive = output / f"tiny_{VERSION}.zip"
-            size = archive.stat().st_size / 1e9
-            measure(found, chips, f"verify the zip of {size:.2f} GB", faults_of, str(archive))
+            measure(found, chips, "verify the zip", faults_of, str(archive))
             archive.unlink()
             measure(found, chips, "verify the folder", faults_of, str(output / VERSION))
         finally:

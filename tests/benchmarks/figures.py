@@ -16,6 +16,8 @@ class Table:
     columns: list[str]
     note: str = ""
     rows: list[list[str]] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    """What is followed from version to version, by what it is: less is better."""
 
     def add(self, *cells: object) -> None:
         """Add a row."""

@@ -110,7 +110,7 @@ def test_names_are_in_every_table_log_line_tracker_and_report(
         assert set(tracker["aoi_id"].astype(str)) == {"007"}
     [area_row] = json.loads((folder / "aois.geojson").read_text())["features"]
     assert (area_row["properties"]["name"], area_row["properties"]["id"]) == ("Łódź [old] town", "007")
-    assert "<td>0 (Łódź [old] town)</td>" in (folder / "report.html").read_text()
+    assert "<td>000000 (Łódź [old] town)</td>" in (folder / "report.html").read_text()
     assert re.search(r"aoi_name.*what the list of areas calls it", (folder / "README.md").read_text())
     assert [str(fault) for fault in verify(folder) if not fault.warning] == []
     with pytest.raises(ConfigError, match=r"^AOI 000000 \(Łódź \[old\] town\): its cube was built with"):

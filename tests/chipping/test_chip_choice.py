@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import shapely
 from chip_cubes import clean_arrays, cube_path, make_config, put_cube
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 
@@ -41,6 +41,7 @@ from cube.run.thread_engine import ThreadEngine
 from cube.store.sealed import CubeInfo, SensorInfo
 from cube.store.write import seal
 from cube.testing.cubes import plan_from_times
+from cube.windows.duplicates import Places
 from cube.windows.footprints import footprints, near_pairs
 from cube.windows.grid import Bounds
 from cube.windows.landcover import land_cover_columns, pixels_needed
@@ -190,22 +191,59 @@ def test_under_a_cap_those_stay_whose_seed_and_cell_have_the_least_sha256(seed: 
     assert (choose(scores, chips) == choose(scores, chips, 0)).all()
 
 
-def test_windows_that_cannot_both_be_chips_are_paired_in_the_order_of_the_later_one() -> None:
-    rng = np.random.default_rng(0)
-    tables = [make_table(rng, aoi, shift_m=shift, windows=3) for aoi, shift in ((1, 100), (4, 0), (6, 100))]
-    scores = ScoreSet(tables, SENSORS)
-    cells = scores.cells
-    pairs = [(a, b) for b in range(len(cells)) for a in range(b) if cells[a] == cells[b]]
-    assert scores.conflicts.tolist() == [list(pair) for pair in pairs]
-    assert len(pairs) > 9
-    assert scores.aoi.tolist() == [0] * 9 + [1] * 9 + [2] * 9
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([12.0, 180.0, -60.0]), st.sampled_from([0.4, 0.8, 1.0]))
+def test_duplicates_agree_with_a_look_at_every_pair(seed: int, lon: float, share: float) -> None:
+    """Areas of three zones and both hemispheres thrown around a border, against shapely on a plane."""
+    rng = np.random.default_rng(seed)
+    west = int((lon - 0.01 + 180) // 6) % 60 + 1
+    zones = [32600 + west, 32600 + west % 60 + 1, 32700 + west]
+    size, plane = 100, Transformer.from_crs(4326, f"+proj=tmerc +lon_0={lon} +ellps=WGS84", always_xy=True)
+    epsgs, lefts, tops, squares, owner = [], [], [], [], []
+    for area in range(7):
+        epsg = int(rng.choice(zones))
+        at = Transformer.from_crs(4326, epsg, always_xy=True).transform(lon, 0.0)
+        x, y = (round(float(one) / size) * size + int(rng.integers(-3, 3)) * size for one in at)
+        places = [(x + i * size, y + j * size) for i in range(3) for j in range(3) if rng.random() < 0.8]
+        back = Transformer.from_crs(epsg, 4326, always_xy=True)
+        for left, top in places:
+            corners = back.transform(
+                np.array([left, left + size, left + size, left]), np.array([top - size, top - size, top, top])
+            )
+            squares.append(shapely.Polygon(np.column_stack(plane.transform(*corners))))
+        lefts += [left for left, _ in places]
+        tops += [top for _, top in places]
+        owner += [area] * len(places)
+        epsgs.append(epsg)
+    wanted = rng.random(len(owner)) < share
+    kept: list[int] = []
+    expected = np.zeros(len(owner), bool)
+    is_near = np.zeros(len(owner), bool)
+    for window in np.flatnonzero(wanted).tolist():
+        for one in kept:
+            if owner[one] == owner[window]:
+                continue
+            if epsgs[owner[one]] == epsgs[owner[window]]:
+                expected[window] |= (lefts[one], tops[one]) == (lefts[window], tops[window])
+                continue
+            both = squares[one], squares[window]
+            shared = both[0].intersection(both[1]).area / min(square.area for square in both)
+            expected[window] |= shared > 0.1
+            is_near[window] |= abs(shared - 0.1) < 1e-3
+        if not expected[window]:
+            kept.append(window)
+    starts = np.searchsorted(owner, np.arange(8))
+    edges = (np.array(one, np.int32) for one in (lefts, tops))
+    places_ = Places(WindowGeometry(size, size, size), np.array(epsgs, np.int32), starts, *edges)
+    assume(not is_near.any())
+    assert places_.duplicates(wanted).tolist() == expected.tolist()
 
 
 def test_without_windows_there_is_nothing_to_choose() -> None:
     chips = ChipsConfig(sample_size=100, chip_size=100, max_per_class=1)
     empty = ScoreSet([], SENSORS)
     assert (len(empty), choose(empty, chips).tolist(), empty.lulc.tolist(), empty.starts) == (0, [], [], [0])
-    assert empty.conflicts.shape == (0, 2)
+    assert empty.places.overlaps.shape == (0, 2)
 
 
 @given(st.integers(0, 1000), st.integers(1, 10_000))
@@ -260,9 +298,9 @@ def test_an_area_in_a_zone_far_away_hides_no_overlap_of_two_others() -> None:
         table = make_table(rng, aoi_index, round(x / 100) * 100 - 480_300, epsg)
         columns = {**table.columns, "top_m": table.columns["top_m"] - 5_990_700 + round(y / 100) * 100}
         tables.append(ScoreTable(table.cube, table.geometry, table.masks, 2, columns))
-    pairs = ScoreSet(tables[::2], SENSORS).conflicts
+    pairs = ScoreSet(tables[::2], SENSORS).places.overlaps
     assert len(pairs) > 9
-    assert ScoreSet(tables, SENSORS).conflicts.tolist() == np.add(pairs, [0, 36]).tolist()
+    assert ScoreSet(tables, SENSORS).places.overlaps.tolist() == np.add(pairs, [0, 36]).tolist()
 
 
 @pytest.mark.parametrize(("lon", "lat"), [(12, 40), (180, 65), (-180, -17), (9, 78), (-60, 0)])
@@ -310,7 +348,7 @@ def test_not_fetched_blocks_reject_only_what_land_cover_lets_through(
     arrays["lulc"]["lulc"][:48] = 4
     monkeypatch.setattr(
         "cube.testing.cubes.seal",
-        lambda cubes, plan, digests: seal(cubes, plan, digests, not_fetched=["s2l2a-0-0-0"]),
+        lambda *what: seal(*what, not_fetched=["s2l2a-0-0-0"]),
     )
     put_cube(config, BOX, arrays)
     assert chip(config).totals() == {"not_fetched": 12, "forbidden_class": 4}

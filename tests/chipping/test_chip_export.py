@@ -28,7 +28,7 @@ from chip_cubes import (
     put_cube,
     write_aois,
 )
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from shapely import wkt
 
 from chipping import export
@@ -526,16 +526,55 @@ def test_chips_follow_the_row_of_their_sensor(tmp_path: Path) -> None:
     assert len(digests) == 5
 
 
+def check_sheet(path: Path, folder: Path) -> None:
+    """Find the pictures of a chip, the dates below them, and its index and cell beside them."""
+    with Image.open(path) as opened:
+        sheet = np.asarray(opened.convert("RGB")).astype(int)
+
+    def places(part: np.ndarray[Any, Any]) -> set[tuple[int, int]]:
+        height, width = part.shape[:2]
+        row, col = np.unravel_index(part.sum(axis=-1).argmin(), (height, width))  # the darkest pixel
+        there = np.argwhere((sheet == part[row, col]).all(axis=-1)) - (row, col)
+        return {
+            (int(y), int(x))
+            for y, x in there
+            if y >= 0 and x >= 0 and np.array_equal(sheet[y : y + height, x : x + width], part)
+        }
+
+    def drawn(text: str) -> np.ndarray[Any, Any]:
+        font = ImageFont.load_default(12)
+        left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
+        image = Image.new("RGB", (right, bottom), "white")
+        ImageDraw.Draw(image).text((0, 0), text, fill="#5d6878", font=font)
+        return np.asarray(image).astype(int)[top:, left:]
+
+    with (folder / "chip_metadata.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "success"]
+    shown = [row for row in rows if places(drawn(f"chip {row['chip_index']}"))]
+    assert shown
+    for row in shown:
+        _, left, top = row["cell"].split("_")
+        assert places(drawn(f"{left} {top}"))
+        for sensor in ("s2l2a", "lc2l2"):
+            for day in row[f"{sensor}_dates"].split(","):
+                with Image.open(folder / "chips" / row["cell"] / f"{sensor}_{day}.png") as picture:
+                    small = picture.convert("RGB").resize((72, 72), Image.Resampling.NEAREST)
+                at = places(np.asarray(small).astype(int))
+                below = places(drawn(f"{day[:4]}-{day[4:6]}-{day[6:]}"))
+                assert any(y + 72 <= y2 < y + 86 and abs(x2 - x) < 4 for y, x in at for y2, x2 in below)
+
+
 def test_a_contact_sheet_of_what_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     write_clean_cube(config)
-    with pytest.raises(StoreError, match=r"chip_metadata\.csv: not there; run gelos-lc chip first"):
+    with pytest.raises(StoreError, match=r"windows: no window is chosen; run gelos-lc chip first"):
         contact_sheet(config)
     chip(config)
     output = tmp_path / "new" / "sheet.png"
     arguments = ["-c", str(tmp_path / "config.yaml"), "-o", str(output)]
     assert sheet_command.main(arguments, standalone_mode=False) == 0
     assert output.read_bytes() == contact_sheet(config)
+    check_sheet(output, version_folder(config))
     next((version_folder(config) / "chips").glob("*/s1rtc_20230203.png")).unlink()
     with pytest.raises(StoreError, match=r"s1rtc_20230203\.png: is missing; run gelos-lc chip again"):
         contact_sheet(config, per_class=99)
@@ -646,7 +685,8 @@ def test_verify_checks_how_scenes_were_taken(tmp_path: Path) -> None:
     config = make_config(tmp_path, masks=True, classes=[5], min_clear={"s2l2a": 0.5, "lc2l2": 0.95})
     put_seen_cube(config, clean_arrays(config, BOX, np.random.default_rng(0)))
     chip(config)
-    table = pd.read_csv(version_folder(config) / "chip_metadata.csv", dtype=str, keep_default_na=False)
+    file = version_folder(config) / "windows" / "aoi_000000.parquet"
+    table = pd.read_parquet(file)
     wrong = [
         ("s2l2a_cloud_shares", "0.1,0", "its cloud share is 0.0000, the tracker says 0.1000"),
         ("s2l2a_cloud_shares", "0,0,0", "s2l2a_cloud_shares has 3 entries for 2 dates"),
@@ -656,7 +696,7 @@ def test_verify_checks_how_scenes_were_taken(tmp_path: Path) -> None:
     ]
     for row, (column, value, _) in enumerate(wrong):
         table.loc[row, column] = value
-    table.to_csv(version_folder(config) / "chip_metadata.csv", index=False)
+    table.to_parquet(file, index=False)
     found = "\n".join(map(str, verify(make_release(config).folder)))
     for _, _, said in wrong:
         assert said in found

@@ -91,6 +91,9 @@ def test_limits_of_scenes_leave_out_the_cubes_that_break_them(config: Config) ->
     expected = [alone[0], {}, {}, both, alone[1], alone[1]]
     assert [setting.chips for setting in result.settings] == expected
     assert [int(row["cubes"]) for row in table_of(result)] == [1, 0, 0, 2, 1, 1]
+    clipped = load_config(config.path, ["aoi.clip=centre"])  # the areas of the file lie elsewhere
+    found = sweep(clipped, parse_grid(options[:1], SENSORS))
+    assert [(setting.chips, setting.areas) for setting in found.settings] == [({}, 1), ({}, 2)]
 
 
 @pytest.mark.parametrize(

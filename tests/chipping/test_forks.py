@@ -51,7 +51,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn", "torch"])
+@pytest.mark.parametrize(
+    "method",
+    ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "spawn")), "torch"],
+)
 def test_children_compute_what_their_parent_did(tmp_path: Path, method: str) -> None:
     if method == "torch" and importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed")

@@ -100,7 +100,7 @@ def test_blobs_that_cannot_be_reached_stop_a_run_with_workers(run: Run, sample_a
 @pytest.mark.parametrize(
     ("what", "pattern", "asked", "workers", "how"),
     [
-        ("search", "*/search", 4, 0, signal.SIGINT),
+        ("search", "*/search", 1, 0, signal.SIGINT),
         pytest.param("blob", BLOBS, 12, 0, signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("blob", BLOBS, 12, 1, signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("blob", BLOBS, 12, 1, signal.SIGINT, marks=pytest.mark.slow),

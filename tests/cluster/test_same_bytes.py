@@ -86,6 +86,7 @@ def test_on_a_scheduler_and_workers_started_by_others(
     assert all("tcp://127.0.0.1" in log for log in logs)
 
 
+@pytest.mark.slow
 def test_by_two_workers_whatever_the_time_zone_locale_umask_home_and_folder(
     demo_config: Callable[..., Config], demo: Config, tmp_path: Path
 ) -> None:
@@ -104,3 +105,18 @@ def test_by_two_workers_whatever_the_time_zone_locale_umask_home_and_folder(
     assert_same_cube(config, demo)
     cube = Path(find_cube(Layout.of(config).root, AOI).url)
     assert {oct(path.stat().st_mode & 0o777) for path in cube.rglob("zarr.json")} == {"0o600"}
+
+
+@pytest.mark.slow
+def test_shards_are_the_same_by_two_workers_and_by_one_thread(
+    demo_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    made = []
+    for compute in (("workers=2", "threads=2"), ("workers=0", "threads=1")):
+        config = demo_config(tmp_path / compute[0])
+        settings = ("store.shards=block", *(f"compute.{one}" for one in compute))
+        build(config, *(part for setting in settings for part in ("--set", setting)))
+        made.append(files(Path(find_cube(Layout.of(config).root, AOI).url)))
+    assert made[0].keys() == made[1].keys()
+    assert [name for name in made[0] if made[0][name] != made[1][name]] == []
+    assert b"sharding_indexed" in made[0]["s2l2a/B02/zarr.json"]

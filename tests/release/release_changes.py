@@ -23,6 +23,8 @@ def reseal(folder: Path, *, recount: bool = True) -> None:
     if recount:
         with contextlib.suppress(Exception):  # not of what cannot be opened or read
             _recount(folder)
+    with contextlib.suppress(Exception):
+        _redescribe(folder)
     sums = {p.name: sha256(p.read_bytes()) for p in folder.iterdir() if p.name != SUMS_NAME}
     (folder / SUMS_NAME).write_bytes(format_sums(sums))
 
@@ -36,6 +38,18 @@ def _recount(folder: Path) -> None:
     (folder / STATISTICS_NAME).write_bytes(tally.to_json())
 
 
+def _redescribe(folder: Path) -> None:
+    """Write Croissant's checksums of the folder's rasters again."""
+    path = folder / "croissant.json"
+    croissant = json.loads(path.read_text())
+    for part in croissant["distribution"]:
+        if part["@id"].endswith("-folder"):
+            key = part["@id"].removesuffix("-folder")
+            lines = [f"{sha256(p.read_bytes())}  {p.name}\n" for p in sorted(folder.glob(f"{key}_*.tif"))]
+            part["sha256"] = sha256("".join(lines).encode())
+    path.write_text(json.dumps(croissant, indent=2, ensure_ascii=False) + "\n")
+
+
 def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) -> None:
     """Change the tracker in all its forms, and what depends on it."""
     path = folder / "gelos_chip_tracker.geojson"
@@ -47,7 +61,7 @@ def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) 
     (folder / "gelos_chip_tracker.parquet").write_bytes(to_parquet(table))
     croissant = json.loads((folder / "croissant.json").read_text())
     for part in croissant["distribution"]:
-        if "sha256" in part:
+        if "sha256" in part and part["contentUrl"] != ".":
             part["sha256"] = sha256((folder / part["contentUrl"]).read_bytes())
     (folder / "croissant.json").write_text(json.dumps(croissant))
     reseal(folder)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 from shapely import Polygon, to_wkt
 
+from chipping.records import Choice
 from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.config.sensors import SENSORS
@@ -78,12 +80,13 @@ SETTINGS = {
     "lulc.sampling_factor": 2,
     "release.splits": {"train": 0.5, "test": 0.5},
     "release.block_m": 1920,
+    "dataset.published": "2026-11-28",
 }
 """What the tests' shared release is made with."""
 
 
 def working_folder(root: Path, land: Land, settings: Mapping[str, Any] | None = None) -> Config:
-    """Write chips, ``chip_metadata.csv`` and ``aoi_metadata.geojson``; return the config of them."""
+    """Write chips, tables of windows and ``aoi_metadata.geojson``; return the config of them."""
     root.mkdir(parents=True, exist_ok=True)
     config = write_config(root, land, settings)
     working = Path(config.directory.working) / VERSION
@@ -100,10 +103,26 @@ def working_folder(root: Path, land: Land, settings: Mapping[str, Any] | None = 
         rows.append(row)
         if row["status"] == "success":
             _write_chip(working / "chips" / row["cell"], row, land)
-    working.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(working / "chip_metadata.csv", index=False, lineterminator="\n")
+    write_windows(working, rows)
     (working / "aoi_metadata.geojson").write_text(json.dumps(_aois(rows, land)))
     return config
+
+
+def write_windows(working: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the tables of windows, one per area; rows of an area follow each other."""
+    folder = working / "windows"
+    folder.mkdir(parents=True, exist_ok=True)
+    verdicts: dict[int, Mapping[str, int]] = {}
+    for aoi, own in itertools.groupby(rows, key=lambda row: int(row["aoi_index"])):
+        table = pd.DataFrame(list(own))
+        table.to_parquet(folder / f"aoi_{aoi:06}.parquet", index=False)
+        verdicts[aoi] = table["status"].value_counts().to_dict()
+    (folder / "choice.json").write_bytes(Choice("", verdicts).to_json())
+
+
+def read_windows(working: Path) -> pd.DataFrame:
+    """Read them back."""
+    return pd.concat(map(pd.read_parquet, sorted((working / "windows").glob("*.parquet"))), ignore_index=True)
 
 
 def write_config(root: Path, land: Land, settings: Mapping[str, Any] | None = None) -> Config:

@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from release_changes import reseal
 
@@ -24,11 +25,14 @@ def test_release_ends_with_places_counts_and_what_comes_next(
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     places = dict(
-        line.split(maxsplit=1) for line in lines if line.startswith(("release ", "report ", "card ", "zip "))
+        line.split(maxsplit=1)
+        for line in lines
+        if line.startswith(("release ", "report ", "browser ", "card ", "zip "))
     )
     assert {name: Path(path) for name, path in places.items()} == {
         "release": folder,
         "report": folder / "report.html",
+        "browser": folder / "browse.html",
         "card": folder / "README.md",
         "zip": archive,
     }
@@ -77,3 +81,23 @@ def test_verify_as_json(folder: Path, copy: Path) -> None:
     whole = CliRunner().invoke(main, ["verify", str(folder), "--json"])
     assert json.loads(whole.stdout) == {"release": str(folder), "faults": 0, "warnings": 0, "found": []}
     assert whole.exit_code == 0
+
+
+def test_an_output_that_cannot_be_written_or_is_taken_is_told_before_chips_are_looked_at(
+    config: Config, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("release.make.make_release", never)
+    start = ["release", "-c", str(config.path)]
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(main, [*start, "--set", f"directory.output={tmp_path}/file/below"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {config.path}: directory.output: {tmp_path}/file/below: ")
+    taken = CliRunner().invoke(main, [*start, "--set", "chips.min_purity=0.4"])
+    assert taken.exit_code == 2
+    assert taken.stderr == (
+        f"error: {folder}: a release of other settings has this version (chips.min_purity is 0.5 there, "
+        "0.4 here); set another dataset.version, or give --force to replace it\n"
+    )

@@ -95,7 +95,7 @@ def test_killed_as_it_replaces_another_release(
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
-        ("release.make", "make_card", 1),  # as documents are made
+        ("release.packing.contents", "make_card", 1),  # as documents are made
         ("stac_geoparquet.arrow", "to_parquet", 1),  # as the catalog's items are
     ],
 )

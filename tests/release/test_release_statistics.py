@@ -14,7 +14,8 @@ from release_changes import reseal
 from release_landscape import BANDS, LAND, SETTINGS, Land, working_folder
 
 from cube.config.sensors import SENSORS
-from release import make, make_release, verify
+from cube.run.storage import DiskFolder
+from release import make_release, verify
 from release.statistics import Tally
 from release.tracker import read_tracker
 
@@ -78,7 +79,7 @@ def test_the_number_of_threads_changes_no_byte(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for threads in (1, 3):
-        monkeypatch.setattr(make, "READ_THREADS", threads)
+        monkeypatch.setattr(DiskFolder, "threads", threads)
         config = working_folder(tmp_path / str(threads), LAND, SETTINGS)
         made = Path(make_release(config).folder)
         for name in ("statistics.json", "SHA256SUMS"):

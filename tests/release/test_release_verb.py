@@ -14,10 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import release_landscape
-from release_landscape import LAND, SETTINGS, VERSION, Land, working_folder, write_chip_json, write_config
+from release_landscape import (
+    LAND,
+    SETTINGS,
+    VERSION,
+    Land,
+    read_windows,
+    working_folder,
+    write_chip_json,
+    write_config,
+    write_windows,
+)
 
 from cube.config.models import Config
 from cube.errors import GelosError
@@ -39,10 +48,10 @@ def digests(root: Path) -> dict[str, str]:
 
 def test_another_folder_day_umask_and_time_zone_give_the_same_bytes(config: Config, tmp_path: Path) -> None:
     other = working_folder(tmp_path / "elsewhere", LAND, SETTINGS)
-    metadata = Path(other.directory.working) / VERSION / "chip_metadata.csv"
-    table = pd.read_csv(metadata, dtype=str, keep_default_na=False)
-    table.sample(frac=1, random_state=4).to_csv(metadata, index=False)
-    for path in metadata.parent.rglob("*"):
+    working = Path(other.directory.working) / VERSION
+    shuffled = read_windows(working).sample(frac=1, random_state=4)
+    write_windows(working, shuffled.sort_values("aoi_index", kind="stable").to_dict("records"))
+    for path in working.rglob("*"):
         os.utime(path, (86_400, 86_400))
     code = (
         "import os, sys; os.umask(0o077); from cube.config.reading import load_config; "
@@ -197,9 +206,9 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     moved = [edge + 10 for edge in facts["bounds"]]
     dates = {**facts["sensors"], "lc2l2": {"dates": ["20230121", "20230501"]}}
     for name, value, said in (
-        ("cell", "1_2_3", "has cell 1_2_3, and chip_metadata.csv"),
-        ("bounds", moved, f"has bounds {moved}, and chip_metadata.csv {facts['bounds']}"),
-        ("sensors", dates, "has lc2l2 dates 20230121,20230501, and chip_metadata.csv 20230120,20230501"),
+        ("cell", "1_2_3", "has cell 1_2_3, and its window"),
+        ("bounds", moved, f"has bounds {moved}, and its window {facts['bounds']}"),
+        ("sensors", dates, "has lc2l2 dates 20230121,20230501, and its window 20230120,20230501"),
     ):
         write_chip_json(cell, {**facts, name: value})
         assert message().startswith(f"chip {cell.name}: its chip.json {said}")
@@ -210,18 +219,27 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     (working / "aoi_metadata.geojson").write_text("[]")
     assert "aoi_metadata.geojson: cannot be read" in message()
     (working / "aoi_metadata.geojson").unlink()
-    metadata = working / "chip_metadata.csv"
-    text = metadata.read_text()
-    metadata.write_text(text.replace("purity", "pureness", 1))
-    assert "column purity is missing" in message()
-    metadata.write_text(text.replace("POLYGON", "POLYGONE"))
-    assert "a value cannot be read" in message()
-    metadata.write_text(f"{text}1,2\n")
-    assert "a row has no status" in message()
-    metadata.write_text("")
-    assert "not a table" in message()
-    metadata.unlink()
-    assert message().endswith("chip_metadata.csv: not there; run gelos-lc chip first")
+    table = read_windows(working)
+    outlines = table["chip_footprint"].str.replace("POLYGON", "POLYGONE")
+    statuses = table["status"].where(table.index > 0, "")
+    for changed, said in (
+        (table.rename(columns={"purity": "pureness"}), "column purity is missing"),
+        (table.assign(chip_footprint=outlines), "a value cannot be read"),
+        (table.assign(status=statuses), "a row has no status"),
+    ):
+        write_windows(working, changed.to_dict("records"))
+        assert said in message()
+    write_windows(working, table.to_dict("records"))
+    file = working / "windows" / "aoi_000001.parquet"
+    for data, said in ((file.read_bytes()[:-9], "cannot be read"), (b"", "cannot be read")):
+        file.write_bytes(data)
+        assert said in message()
+    file.unlink()
+    assert message().endswith("aoi_000001.parquet: is missing; run gelos-lc chip again")
+    (working / "windows" / "choice.json").write_text("{}")
+    assert "choice.json: cannot be read" in message()
+    (working / "windows" / "choice.json").unlink()
+    assert message().endswith("windows: no window is chosen; run gelos-lc chip first")
 
 
 def test_without_chips_no_output_folder_is_made(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import BoundedSemaphore
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import fsspec
 
@@ -23,7 +25,8 @@ from .folder import NO_ROOM, STAGING_PREFIX, disk_errors, is_finished
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-_PUT_THREADS = 8
+_THREADS = 8
+_S3 = ("s3://", "s3a://")
 _PUT_AHEAD = 32
 """Files that wait to be put; further ones wait outside memory."""
 
@@ -105,6 +108,11 @@ class BucketFolder:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
     """fsspec's; may hold a key, and is shown nowhere."""
 
+    @property
+    def threads(self) -> int:
+        """Several: each waits for a service."""
+        return _THREADS
+
     def __truediv__(self, name: str) -> BucketFolder:
         """Return the folder `name` inside this one."""
         return BucketFolder(f"{self.url.rstrip('/')}/{name}", self.options)
@@ -120,7 +128,7 @@ class BucketFolder:
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:
-            fs, root = fsspec.core.url_to_fs(self.url, **dict(self.options))
+            fs, root = fsspec.core.url_to_fs(self.url, **self._all_options)
         except ImportError as error:
             scheme = self.url.partition("://")[0]
             extra = _EXTRAS.get(scheme)
@@ -134,6 +142,12 @@ class BucketFolder:
                 f"{self.url}: cannot be opened ({cause}); {mend or f'look at {_OPTIONS}'}"
             ) from None
         return fs, root.rstrip("/")
+
+    @property
+    def _all_options(self) -> dict[str, Any]:
+        # Asked for several parts of a file at once, s3fs asks how large it is, each time.
+        whole = {"max_concurrency": 1} if self.url.startswith(_S3) else {}
+        return {**whole, **self.options}
 
     @property
     def _fs(self) -> fsspec.AbstractFileSystem:
@@ -190,15 +204,53 @@ class BucketFolder:
         with self._writing_errors(name):
             self._fs.pipe_file(self._key(name), data)
 
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """Put many small files at once."""
+        with self._writing_errors(""):
+            self._fs.pipe({self._key(name): data for name, data in files.items()})
+
+    def read_files(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return many small files' bytes; absent ones are not among them."""
+        keys = {self._key(name): name for name in names}
+        with self._service_errors():
+            found = self._fs.cat([*keys], on_error="return") if keys else {}
+            for answer in found.values():
+                if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
+                    raise answer
+        return {keys[key]: data for key, data in found.items() if isinstance(data, bytes)}
+
     @contextlib.contextmanager
     def stream(self, name: str) -> Iterator[IO[bytes]]:
-        """Write a temporary file in pieces, and put it when the ``with`` statement ends well."""
+        """Put a file in pieces; it is there when the ``with`` statement ends well.
+
+        S3 takes it part by part as it is written. Elsewhere a temporary file is filled first.
+        """
         self.make()
+        if self.url.startswith(_S3):
+            with self._parts(name) as parts:
+                yield parts
+            return
         with disk_errors(f"{self.url}/{name}"), tempfile.NamedTemporaryFile(prefix=STAGING_PREFIX) as file:
             yield file
             file.flush()
             with self._writing_errors(name):
                 self._fs.put_file(file.name, self._key(name))
+
+    @contextlib.contextmanager
+    def _parts(self, name: str) -> Iterator[IO[bytes]]:
+        """Give a file whose parts are put as it is written, and made one at the end."""
+        with self._writing_errors(name):
+            file = self._fs.open(self._key(name), "wb", autocommit=False)
+        try:
+            yield cast("IO[bytes]", _PartsFile(file, lambda: self._writing_errors(name)))
+            with self._writing_errors(name):
+                file.close()
+                file.commit()
+        except BaseException:
+            file.closed = True  # or it would be closed, and put, when it is forgotten
+            with contextlib.suppress(Exception):  # what stays is no file, and the store's to clear away
+                file.discard()
+            raise
 
     @contextlib.contextmanager
     def _service_errors(self, name: str = "") -> Iterator[None]:
@@ -257,12 +309,21 @@ class BucketFolder:
         except FileNotFoundError:
             return []
 
-    def files(self) -> Iterator[str]:
-        """Names of all files below."""
+    def files(self, but: str = "") -> Iterator[str]:
+        """Names of all files below, but for those in the folder `but`."""
         root = self._opened[1]
+        if but:
+            files = set(self.sizes())
+            below = [
+                f"{folder}/{name}"
+                for folder in set(self.names()) - files - {but}
+                for name in (self / folder).files()
+            ]
+            yield from sorted([*files, *below])
+            return
         with self._service_errors():
-            found = self._listed.find(root)
-        yield from sorted(str(key)[len(root) + 1 :] for key in found)
+            keys = self._listed.find(root)
+        yield from sorted(str(key)[len(root) + 1 :] for key in keys)
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -309,7 +370,7 @@ class BucketFolder:
                 errors.append(error)
             room.release()
 
-        with ThreadPoolExecutor(_PUT_THREADS) as pool:
+        with ThreadPoolExecutor(_THREADS) as pool:
 
             def put(file: str, data: bytes) -> None:
                 if file == last:
@@ -343,5 +404,22 @@ class BucketFolder:
         """Return a Zarr store on the folder `name`."""
         from zarr.storage import FsspecStore
 
-        url, options = (self / name).url, dict(self.options)
-        return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+        url = (self / name).url
+        return FsspecStore.from_url(url, storage_options=self._all_options, read_only=read_only)
+
+
+class _PartsFile(io.RawIOBase):
+    """A file that is put part by part; what a store raises is one clear line."""
+
+    def __init__(self, file: Any, errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file, self._errors = file, errors
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def write(self, data: Any, /) -> int:
+        with self._errors():
+            return int(self._file.write(data))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,6 +39,11 @@ class DiskFolder:
         return self.url
 
     @property
+    def threads(self) -> int:
+        """Few: a disk answers at once, and more than two wait for each other in the interpreter."""
+        return 2
+
+    @property
     def path(self) -> Path:
         """The folder as a path."""
         return Path(self.url)
@@ -57,7 +63,8 @@ class DiskFolder:
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
-        return (self.path / name).read_bytes()
+        with open(f"{self.url}/{name}", "rb", buffering=0) as file:  # noqa: PTH123  very many
+            return file.readall()
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """Return up to `size` bytes of a file from `start` on."""
@@ -77,6 +84,28 @@ class DiskFolder:
         """Write a file at once."""
         with self._replacing(self.path / name) as file:
             file.write(data)
+
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """Write many small files; nothing is forced onto the disk yet."""
+        for name, data in files.items():
+            target = f"{self.url}/{name}"
+            temporary = f"{os.path.dirname(target)}/{staging_name()}"  # noqa: PTH120  very many
+            with disk_errors(target):
+                try:
+                    _write_file(temporary, data)
+                    os.replace(temporary, target)  # noqa: PTH105
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        os.unlink(temporary)  # noqa: PTH108
+                    raise
+
+    def read_files(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return many small files' bytes; absent ones are not among them."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = self.read(name)
+        return found
 
     def stream(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
         """Write a file piece by piece; it appears when the ``with`` statement ends well."""
@@ -117,9 +146,9 @@ class DiskFolder:
         found = os.scandir(self.path) if self.path.is_dir() else ()
         return {entry.name: entry.stat().st_size for entry in found if entry.is_file()}
 
-    def files(self) -> Iterator[str]:
-        """Names of all files below."""
-        yield from sorted(_walk(str(self.path)))
+    def files(self, but: str = "") -> Iterator[str]:
+        """Names of all files below, but for those in the folder `but`."""
+        yield from sorted(_walk(str(self.path), f"{but}/"))
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -145,11 +174,13 @@ class DiskFolder:
             return
         with disk_errors(str(target)):
             _make_folders(target.parent)
+            old = target.parent / staging_name()
             if target.is_dir():
-                shutil.rmtree(target)
+                target.replace(old)  # at once: a kill must leave no part of it
             source.replace(target)
             _fsync_dir(target.parent)
             _fsync_dir(source.parent)
+            shutil.rmtree(old, ignore_errors=True)
 
     def copy(self, name: str, to: str) -> None:
         """Link a file to a second name, or copy it where the disk knows no links."""
@@ -216,7 +247,7 @@ class DiskFolder:
             folders |= {"/".join([self.url, *parts[: n + 1]]) for n in range(len(parts))}
         for folder in sorted(folders):
             with contextlib.suppress(FileNotFoundError):
-                _force(folder)
+                _fsync_dir(Path(folder))
 
     def sweep(self) -> None:
         """Remove what a killed run left half-written directly inside."""
@@ -241,7 +272,7 @@ class DiskFolder:
         return kind(self.path / name, read_only=read_only)
 
 
-def _walk(root: str) -> Iterator[str]:
+def _walk(root: str, but: str) -> Iterator[str]:
     """Yield the names of the files below a folder, as strings: there may be very many."""
     folders = [""]
     while folders:
@@ -252,7 +283,8 @@ def _walk(root: str) -> Iterator[str]:
         ):
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{below}{entry.name}/")
+                    if (name := f"{below}{entry.name}/") != but:
+                        folders.append(name)
                 elif _is_file(entry):
                     yield f"{below}{entry.name}"
 
@@ -281,7 +313,9 @@ def _write_file(path: str, data: bytes) -> None:
 
 def _make_folders(path: Path) -> None:
     """Make a folder and those above it, and force the names of new ones onto the disk."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    missing = list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
+    if not missing:
+        return
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
         _fsync_dir(folder.parent)

@@ -68,6 +68,10 @@ class Folder(Protocol):
     raises FileNotFoundError.
     """
 
+    def __hash__(self) -> int:
+        """Folders of one place are one."""
+        ...
+
     @property
     def url(self) -> str:
         """Path or URL."""
@@ -76,6 +80,11 @@ class Folder(Protocol):
     @property
     def options(self) -> Mapping[str, Any]:
         """fsspec's; may hold a key, and is shown nowhere."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Threads by which many small files are read or written soonest."""
         ...
 
     def __truediv__(self, name: str) -> Folder:
@@ -114,6 +123,14 @@ class Folder(Protocol):
         """Write a file at once: readers see the old content or the new, never a part."""
         ...
 
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """Write many small files, each at once, in any order; :meth:`sync_files` forces them."""
+        ...
+
+    def read_files(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return many small files' bytes; absent ones are not among them."""
+        ...
+
     def stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """Write a large file in pieces; it appears whole when the ``with`` statement ends well."""
         ...
@@ -130,8 +147,8 @@ class Folder(Protocol):
         """Return the bytes of each file directly inside, by name. An absent folder is empty."""
         ...
 
-    def files(self) -> Iterator[str]:
-        """Names of all files below, relative and sorted."""
+    def files(self, but: str = "") -> Iterator[str]:
+        """Names of all files below, relative and sorted; but for those in the folder `but`."""
         ...
 
     def remove(self, name: str) -> None:

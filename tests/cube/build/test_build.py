@@ -367,6 +367,17 @@ class TestResume:
         leftovers = [n for n in files(Path(config.directory.working)) if "partial" in n or ".staging" in n]
         assert leftovers == []
 
+    def test_a_marker_half_written_for_a_plan_that_was_given_up_is_swept(
+        self, demo_config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        config = demo_config(tmp_path, *FEW, "aoi.include_indices=[5]")
+        given_up = Layout.of(config).markers("aoi_000005_0123456789ab").path
+        given_up.mkdir(parents=True)
+        (given_up / "s2l2a-0-0-0.json").write_text("{}")
+        (given_up / ".staging-0123").write_text("{")
+        build_cubes(config, ThreadEngine())
+        assert [path.name for path in given_up.iterdir()] == ["s2l2a-0-0-0.json"]
+
 
 class TestFailures:
     def test_a_layer_without_another_choice_fails_its_aoi_by_name_and_a_rerun_completes_it(

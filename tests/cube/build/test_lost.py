@@ -26,7 +26,7 @@ from cube.scenes.explain import Skipped
 from cube.scenes.lost import LostScene
 from cube.scenes.plan import CubePlan
 from cube.testing import Archive
-from release.make import _read_aois
+from release.packing.contents import _read_aois
 
 AOI = 5
 SMALL = (

@@ -58,6 +58,19 @@ def version(built: Config, demo_config: Callable[..., Config], tmp_path: Path) -
     return load
 
 
+def test_a_cube_that_lost_its_root_is_built_again_though_its_row_calls_it_built(
+    built: Config, version: Callable[..., Config]
+) -> None:
+    """As where a copy of the working folder was cut off."""
+    config, again = Layout.of(built), version("demo")
+    root = f"{rows(again)[4]['cube']}.zarr/zarr.json"
+    Layout.of(again).cubes.remove(root)
+    summary = build_cubes(again, ThreadEngine())
+    assert summary.count(AoiState.BUILT) == 2
+    assert Layout.of(again).cubes.read(root) == config.cubes.read(root)
+    assert build_cubes(again, ThreadEngine()).fetched_blocks == 0
+
+
 class TestTwoRunsAtOnce:
     def test_the_second_waits_for_a_cube_that_the_first_is_building(
         self, demo_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

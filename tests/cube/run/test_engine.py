@@ -92,6 +92,7 @@ def test_a_killed_clients_task_is_waited_for_before_the_next_run_touches_its_sco
     assert (tmp_path / "ended").exists()
 
 
+@pytest.mark.slow
 def test_a_task_that_loses_its_worker_more_often_than_dask_forgives_is_still_done(tmp_path: Path) -> None:
     with open_engine(ComputeConfig(workers=1, threads=1)) as engine:
         outcomes = list(engine.run(die_at_first, Tasks([tmp_path]), SCOPE))

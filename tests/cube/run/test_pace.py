@@ -5,11 +5,13 @@ from __future__ import annotations
 import heapq
 import logging
 import random
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from cube.run import pace
+from cube.retry.services import ServiceWatch
+from cube.run import pace, progress
 from cube.run.progress import draw_aois
 from cube.run.status import AoiState, AoiStatus
 
@@ -102,3 +104,18 @@ def test_a_rate_is_a_plain_number_and_waiting_is_said(monkeypatch: pytest.Monkey
     areas.note(40, AoiStatus(AoiState.BUILDING))
     areas.note(40, AoiStatus(AoiState.BUILT, done=1.0))
     assert areas.per_hour == pytest.approx(1440, rel=0.06)
+
+
+def test_a_service_that_is_not_reached_stands_on_the_bar_until_something_moves() -> None:
+    bar = pace.AoiPace(2)
+    with progress.heard(bar):
+        bar.note(0, AoiStatus(AoiState.BUILDING, done=0.0))
+        watch = ServiceWatch()
+        watch.wait_s("tiles.example.org", "the connection is refused", time.monotonic(), 60.0)
+        assert str(bar) == "tiles.example.org is not reached"
+        bar.note(1, AoiStatus(AoiState.BUILDING, done=0.0))  # a beginning is no answer
+        assert str(bar).startswith("tiles.example.org is not reached")
+        bar.note(0, AoiStatus(AoiState.BUILDING, done=0.5))
+        assert "not reached" not in str(bar)
+    watch.wait_s("other.example.org", "the connection is refused", time.monotonic(), 60.0)
+    assert "not reached" not in str(bar)

@@ -175,7 +175,9 @@ def test_a_file_system_that_forces_files_alone_will_do(
     folder = open_folder(str(tmp_path)) / "new"
     folder.write("a", b"1")
     write_folder(folder, "chip", {"chip.json": b"{}"}, "chip.json")
-    assert sorted(folder.files()) == ["a", "chip/chip.json"]
+    folder.write_files({"cube/c/0": b"2"})
+    folder.sync_files(["cube/c/0"])
+    assert sorted(folder.files()) == ["a", "chip/chip.json", "cube/c/0"]
 
 
 @pytest.mark.parametrize("key", ["working", "output"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import pickle
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -128,13 +131,15 @@ def test_one_run_at_a_time(folder: Folder) -> None:
 def test_the_lock_of_a_process_that_died_is_taken_over(folder: Folder) -> None:
     folder.make()
     script = (
-        "import os, sys, pickle; from cube import lock; folder = pickle.loads(bytes.fromhex(sys.argv[1]));"
-        "lock.hold(folder).__enter__(); os.kill(os.getpid(), 9)"
+        "import os, sys, pickle; from cube.run import lock; folder = pickle.loads(bytes.fromhex(sys.argv[1]));"
+        "held = lock.hold(folder); held.__enter__(); os.kill(os.getpid(), 9)"
     )
     if folder.url.startswith("memory"):
         pytest.skip("memory is not shared between processes")
     root = Path(__file__).parents[3]
-    subprocess.run([sys.executable, "-c", script, pickle.dumps(folder).hex()], cwd=root, check=False)
+    done = subprocess.run([sys.executable, "-c", script, pickle.dumps(folder).hex()], cwd=root, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert ".lock" in folder.names()
     with lock.hold(folder):
         pass
 
@@ -144,8 +149,8 @@ def test_the_lock_of_another_users_process_is_respected(monkeypatch: pytest.Monk
     owner = {"host": socket.gethostname(), "process": 1, "renewal": "a"}
     folder.write(".lock", json.dumps(owner).encode())
 
-    def refuse(process: int, signal: int) -> None:
-        raise PermissionError(process, signal)
+    def refuse(process: int, number: int) -> None:
+        raise PermissionError(process, number)
 
     monkeypatch.setattr(lock.os, "kill", refuse)
     with pytest.raises(BusyError, match="another run"), lock.hold(folder):
@@ -175,6 +180,31 @@ def test_a_lock_of_another_host_is_stale_once_it_is_not_renewed(monkeypatch: pyt
     monkeypatch.setattr(lock.time, "sleep", renewed)
     with pytest.raises(BusyError, match="process 1 on another"), lock.hold(folder):
         pass
+
+
+def test_of_two_that_take_a_dead_runs_lock_at_once_one_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = open_folder("memory://both")
+    monkeypatch.setattr(lock, "_STALE_S", 0.0)
+    folder.write("l", b'{"host": "another", "process": 1, "renewal": "a"}')
+    one, two = lock.NamedLocks(folder), lock.NamedLocks(folder)
+    assert one.take("l") == two.take("l") == "process 1 on another"  # signs of life are waited for
+    fs = fsspec.filesystem("memory")
+    remove, found = fs.rm_file, list[str]()
+    other = threading.Thread(target=lambda: found.append(one.take("l")))
+
+    def remove_late(path: str) -> None:
+        monkeypatch.setattr(fs, "rm_file", remove)
+        other.start()
+        while b"another" in (folder.read_files(["l"]).get("l") or b"another"):
+            pass
+        remove(path)
+
+    monkeypatch.setattr(fs, "rm_file", remove_late)
+    found.append(two.take("l"))
+    other.join()
+    assert found.count("") == 1
+    one.release_all()
+    two.release_all()
 
 
 def test_a_lock_whose_renewal_fails_once_is_renewed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,3 +320,27 @@ def test_what_lies_in_a_set_gid_folder_is_its_groups(tmp_path: Path) -> None:
     found = {p: p.stat() for p in tmp_path.rglob("*")}
     assert {info.st_gid for info in found.values()} == {12345}
     assert all(info.st_mode & stat.S_ISGID for p, info in found.items() if p.is_dir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("megabytes", [1, 120])
+def test_s3_takes_a_large_file_in_parts_and_none_that_ends_badly(
+    s3: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, megabytes: int
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    pieces = [bytes([number]) * (1 << 20) for number in range(megabytes)]
+    s3.write("a.zip", b"before")
+
+    def pieces_and_no_end() -> Iterator[bytes]:
+        yield from pieces
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), s3.stream("a.zip") as file:
+        file.writelines(pieces_and_no_end())
+    gc.collect()
+    assert s3.read("a.zip") == b"before"
+    with s3.stream("a.zip") as file:
+        file.writelines(pieces)
+        assert file.tell() == megabytes << 20
+    assert s3.read("a.zip") == b"".join(pieces)
+    assert list(tmp_path.iterdir()) == []

@@ -110,7 +110,8 @@ def test_blocks_are_those_of_every_date(plan: CubePlan) -> None:
 
 
 def test_a_plan_survives_json(plan: CubePlan) -> None:
-    told = replace(plan, scenes_seen=(SceneOutcome("a", "s2l2a", "33UUR", chosen=True, reason=""),))
+    chosen = SceneOutcome("a", "s2l2a", "33UUR", chosen=True, reason="", time=TIMES[0])
+    told = replace(plan, scenes_seen=(chosen, replace(chosen, id="b", time=None)))
     text = json.dumps(told.to_json())
     assert '"time": "2023-05-01T10:00:00Z"' in text
     again = CubePlan.from_json(json.loads(text), SENSORS)

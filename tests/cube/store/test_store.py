@@ -193,7 +193,7 @@ def test_the_same_plan_gives_the_same_bytes(plan: CubePlan) -> None:
 
 def test_an_unsealed_cube_cannot_be_opened(plan: CubePlan, tmp_path: Path) -> None:
     cubes = open_folder(str(tmp_path))
-    write_template(cubes, plan)
+    write_template(cubes, plan.cube, make_template(plan))
     with pytest.raises(CubeNotSealedError, match=r"aoi_000007_.*zarr: no finished cube"):
         open_cube(cubes / f"{plan.cube}.zarr")
     with pytest.raises(Exception, match=r".+"):
@@ -208,7 +208,7 @@ def test_a_seal_that_promises_blocks_without_a_record_is_broken(
     write_cube(layout.cubes, plan, arrays)
     seal = read_seal(layout.cubes, plan.cube)
     assert seal is not None
-    assert keep_blocks(layout, plan) == {}
+    assert keep_blocks(layout, plan).records == {}
     assert read_seal(layout.cubes, plan.cube) is None
 
 
@@ -229,7 +229,7 @@ def test_memory_storage_holds_the_same_bytes(
 
 def test_a_block_of_another_shape_or_dtype_is_refused(plan: CubePlan, tmp_path: Path) -> None:
     cubes = open_folder(str(tmp_path))
-    write_template(cubes, plan)
+    write_template(cubes, plan.cube, make_template(plan))
     block = Block("s2l2a", 0, 0, 0, 10, 10)
     with pytest.raises(StoreError, match=r"got uint16 \(5, 5\); expected uint16 \(10, 10\)"):
         write_block(cubes, plan.cube, block, "B02", np.zeros((5, 5), "uint16"))
@@ -250,7 +250,7 @@ def test_sweeping_leaves_the_kept_blocks_alone(
         record = {"fingerprint": plan.block_fingerprint(block), "digests": {}}
         layout.markers(plan.cube).write(f"{block.name}.json", json.dumps(record).encode())
     layout.markers(plan.cube).write("s2l2a-0-0-0.json", b'{"fingerprint": "another", "digests": {}}')
-    assert set(keep_blocks(layout, plan)) == {block.name for block in kept}
+    assert set(keep_blocks(layout, plan).records) == {block.name for block in kept}
     assert set(layout.markers(plan.cube).names()) == {f"{block.name}.json" for block in kept}
     left = set(cube.files())
     assert left == {

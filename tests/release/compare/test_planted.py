@@ -47,8 +47,9 @@ def check(found: Found, expected: Expected) -> None:
         for row, facts in zip(rows, wanted, strict=True):
             assert {key: row[key] for key in facts} == facts if isinstance(facts, dict) else row == facts
     files, wanted_files = {(one["file"], one["side"]) for one in found["files"]}, expected.get("files", [])
-    # Statistics follow from chips and splits, and are counted again after each change of these.
-    assert files - {("statistics.json", "")} == {*wanted_files} - {("statistics.json", "")}
+    # Statistics and Croissant's checksums follow from chips, and are made again after each change of these.
+    follow = {("statistics.json", ""), ("croissant.json", "")}
+    assert files - follow == {*wanted_files} - follow
     assert files >= {*wanted_files}
 
 

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 import xarray as xr
 import yaml
 import zarr
 from release_landscape import BANDS, DATES
 
-from release import ReleaseError
+from release import ReleaseError, batches, chip_arrays, open_release
 from release.export.request import ExportRequest
 from release.export.run import export_release
+from release.loading.samples import open_chips
 from release.tracker import read_tracker
 
 CLASSES = [1, 2, 5]
@@ -40,8 +42,7 @@ def with_rasterio(folder: Path, chip_id: int, key: str, bands: tuple[str, ...] =
 
 @pytest.fixture(scope="module")
 def rows(folder: Path) -> dict[int, dict[str, Any]]:
-    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
-    return {row["id"]: row for row in table.to_dict("records")}
+    return {row["id"]: row for row in read_rows(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +162,11 @@ def test_terratorch(
     seen = set()
     for split in {row["split"] for row in rows.values()}:
         for line in (out / f"{split}.txt").read_text().splitlines():
-            chip_id, date = map(int, line.strip("/").removeprefix("chip").split("_"))
+            chip_id, date = map(int, Path(line).name.removeprefix("chip").split("_"))
             [label] = Path(data["label_data_root"]).glob(line + data["label_grep"])
             assert (np.load(label), rows[chip_id]["split"]) == (label_of(rows[chip_id]), split)
             for key in BANDS:
-                [path] = Path(data["data_root"]).glob(line + data["image_grep"].get(key, f"*{key}.tif"))
+                [path] = Path(data["data_root"]).glob(line + data["image_grep"].get(key, f"*_{key}.tif"))
                 own = with_rasterio(folder, chip_id, key)
                 original = next(folder.glob(f"{key}_{chip_id:06}*.tif"))
                 with rasterio.open(path) as raster, rasterio.open(original) as source:
@@ -174,6 +175,49 @@ def test_terratorch(
                     assert (raster.dtypes, raster.descriptions) == (source.dtypes, source.descriptions)
             seen.add((chip_id, date))
     assert seen == {(chip_id, date) for chip_id in rows for date in (0, 1)}
+
+
+def test_terratorch_of_one_modality(
+    folder: Path, exports: Any, rows: dict[int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Search as its generic dataset of one modality does: classes are folders, names hold a split's lines."""
+    out = exports("terratorch")
+    monkeypatch.chdir(out)
+    for key in ("s2l2a", "s1rtc", "lc2l2", "dem"):
+        data = yaml.safe_load((out / f"terratorch_{key}.yaml").read_text())["data"]["init_args"]
+        assert len(data["means"]) == len(data["stds"]) == len(BANDS[key])
+        if key == "s2l2a":
+            assert [BANDS[key][place] for place in data["rgb_indices"]] == ["B04", "B03", "B02"]
+        for name in ("train", "val", "test"):
+            root = Path(data[f"{name}_data_root"])
+            lines = set(Path(data[f"{name}_split"]).read_text().split())
+            classes = sorted(path.name for path in root.iterdir())
+            files = [path for path in root.rglob("*.*") if any(line in path.stem for line in lines)]
+            assert len(files) == len(lines)
+            for path in files[:: 1 if key == "dem" else 7]:
+                chip_id, date = map(int, path.parent.name.removeprefix("chip").split("_"))
+                split = "train" if name == "train" else "test"
+                assert (label_of(rows[chip_id]), split) == (
+                    classes.index(path.relative_to(root).parts[0]),
+                    rows[chip_id]["split"],
+                )
+                own = with_rasterio(folder, chip_id, key)
+                image = tifffile.imread(path)
+                image = image if image.ndim == 3 else image[..., np.newaxis]
+                np.testing.assert_array_equal(image, own[min(date, len(own) - 1)].transpose(1, 2, 0))
+
+
+def test_terratorch_of_one_modality_needs_every_class(folder: Path, tmp_path: Path) -> None:
+    request = ExportRequest(("dem",), splits=("none",))
+    kinds = {row["lulc"] for row in read_rows(folder) if row["split"] == "none"}
+    assert len(kinds) < len(CLASSES)
+    export_release(folder, "terratorch", tmp_path / "out", request)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.yaml")) == ["terratorch.yaml"]
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    table = read_tracker((folder / "gelos_chip_tracker.geojson").read_bytes())
+    return list(table.to_dict("records"))
 
 
 def test_terramesh(tmp_path: Path) -> None:
@@ -190,6 +234,7 @@ def test_terramesh(tmp_path: Path) -> None:
     try:
         made = Path(make_release(working_folder(tmp_path / "made", land)).folder)
         export_release(made, "terramesh", tmp_path / "out", ExportRequest(shard_samples=2))
+        opened = open_chips(tmp_path / "out")
         for shard in ("000001", "000002"):
             samples = {
                 key: read_tar(tmp_path / "out" / "train" / one.name / f"majortom_shard_{shard}.tar")
@@ -207,6 +252,14 @@ def test_terramesh(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(own["dem"][0, 0], np.kron(heights[0], np.ones((3, 3))))
                 codes = np.array([0, 1, 2, 0, 3, 4])[with_rasterio(made, chip_id, "lulc")[0]]
                 np.testing.assert_array_equal(own["lulc"][0], codes)
+                sample = chip_arrays(opened, chip_id, list(own))
+                for key, image in own.items():
+                    ours = sample[f"image_{key}"]
+                    np.testing.assert_array_equal(ours[min(date, len(ours) - 1)], image[0])
+                assert sample["label"] == open_release(made).labels_of([chip_id])[0]
+        [batch] = batches(opened, 9, ["s1rtc"], normalise=True)
+        spread = (batch["image_s1rtc"].mean((0, 1, 3, 4)), batch["image_s1rtc"].std((0, 1, 3, 4)))
+        np.testing.assert_allclose(spread, [[0, 0], [1, 1]], atol=0.01)  # decibels
     finally:
         BANDS["s2l2a"] = before
 

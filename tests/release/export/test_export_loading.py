@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import pickle
@@ -10,17 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from numcodecs import CRC32C
 from release_landscape import DATES
 
 from release import ReleaseError, batches, chip_arrays, open_release, torch_dataset
 from release.export.request import ExportRequest
 from release.export.run import export_release
+from release.loading.exported import ExportedChips
+from release.loading.exported import _Chip as Chip
 from release.loading.samples import open_chips
 
 KEYS = ("s2l2a", "s1rtc", "dem", "lulc")
 
 
-@pytest.fixture(scope="module", params=["webdataset", "zarr"])
+@pytest.fixture(scope="module", params=["webdataset", "zarr", "terratorch"])
 def export(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp(request.param) / "out"
     export_release(folder, request.param, out, ExportRequest(shard_samples=4))
@@ -89,11 +93,50 @@ def test_what_an_export_cannot_give_is_one_clear_line(export: Path, folder: Path
         chip_arrays(open_chips(export), 999, ["dem"])
     other = tmp_path / "hub"
     export_release(folder, "huggingface", other, ExportRequest(("dem",)))
-    with pytest.raises(ReleaseError, match="is an export to huggingface, which its own reader opens"):
+    with pytest.raises(
+        ReleaseError, match="is an export to huggingface, which is not read at random; its own"
+    ):
         open_chips(other)
     (other / "export.json").write_text(json.dumps([]))
     with pytest.raises(ReleaseError, match=r"export\.json cannot be read"):
         open_chips(other)
+
+
+def test_one_tar_is_opened_by_itself(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_release(folder, "webdataset", out, ExportRequest(("dem",), shard_samples=4))
+    tars = sorted((out / "train").glob("*.tar"))
+    ids = [open_chips(tar).ids_of("train") for tar in tars]
+    assert sorted(itertools.chain(*ids)) == sorted(open_release(folder).ids_of("train"))
+    assert [len(one) for one in ids[:-1]] == [4] * (len(ids) - 1)
+    [*found] = batches(tars[1], 4, ["dem"])
+    np.testing.assert_array_equal(found[0]["id"], ids[1])
+    (out / "train" / "train-000000.tar").write_bytes(b"")
+    with pytest.raises(ReleaseError, match=r"chip \d+ cannot be read .*export it again"):
+        chip_arrays(open_chips(tars[0]), ids[0][0], ["dem"])
+    with pytest.raises(ReleaseError, match=r"export\.json cannot be read"):
+        open_chips(tmp_path / "elsewhere" / "train" / "train-000000.tar")
+
+
+def test_masks_of_an_export_are_those_of_its_release() -> None:
+    read = ExportedChips.__new__(ExportedChips)
+    read._layers = {"s2l2a": {"bands": ["B02", "SCL"], "nodata": 0}}
+    read._masks, read._chips, read._codes = (
+        {"s2l2a": {"SCL": "uint8"}},
+        {7: Chip(7, "train", 1, 32633, ())},
+        [1, 5],
+    )
+    image = np.arange(2 * 2 * 3 * 3, dtype="uint16").reshape(2, 2, 3, 3)
+
+    class Store:
+        def read(self, *_: object) -> dict[str, np.ndarray]:
+            return {"s2l2a": image}
+
+    read._store = Store()
+    sample = read.sample(7, ["s2l2a"], {})
+    np.testing.assert_array_equal(sample["image_s2l2a"], image[:, :1])
+    np.testing.assert_array_equal(sample["mask_s2l2a"], image[:, 1])
+    assert (sample["mask_s2l2a"].dtype, sample["lulc"]) == (np.uint8, 5)
 
 
 def test_a_damaged_shard_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
@@ -104,7 +147,10 @@ def test_a_damaged_shard_is_one_clear_line(folder: Path, tmp_path: Path) -> None
     whole = shard.read_bytes()
     first = int.from_bytes(whole[-68:-60], "little")  # of four chunks: offsets and sizes, and a checksum
     size_lies = whole[: first + 4] + b"\xff\xff\xff\x7f" + whole[first + 8 :]
-    for data in (b"", whole[:-1], whole[:-5] + b"\x01" + whole[-4:], whole[9:], size_lies):
+    size = int.from_bytes(whole[-60:-52], "little")
+    shorter = whole[-68:-60] + (size // 2).to_bytes(8, "little") + whole[-52:-4]
+    cut_off = whole[:-68] + bytes(CRC32C(location="end").encode(shorter))
+    for data in (b"", whole[:-1], whole[:-5] + b"\x01" + whole[-4:], whole[9:], size_lies, cut_off):
         shard.write_bytes(data)
         with pytest.raises(ReleaseError, match=r"image: c/0/0/0/0/0 cannot be read \(.+\); export it again"):
             chip_arrays(open_chips(out), chip_id, ["dem"])

@@ -33,7 +33,9 @@ def bytes_of(out: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("to", READY)
+@pytest.mark.parametrize(
+    "to", [to if to in {"webdataset", "zarr"} else pytest.param(to, marks=pytest.mark.slow) for to in READY]
+)
 def test_workers_and_folders_change_no_byte(folder: Path, archive: Path, tmp_path: Path, to: str) -> None:
     one = export_release(folder, to, tmp_path / "one", SMALL)
     two = export_release(archive, to, tmp_path / "elsewhere" / "two", SMALL, workers=2)

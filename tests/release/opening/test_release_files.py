@@ -44,7 +44,7 @@ def by_zipfile(root: str, names: list[str], read: Callable[[str], bytes]) -> byt
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("count", [0, 1, 65_535, 65_536])
+@pytest.mark.parametrize("count", [0, 1, pytest.param(65_535, marks=pytest.mark.slow), 65_536])
 def test_a_zip_is_the_one_that_zipfile_writes(count: int) -> None:
     names = [f"{number:06}" for number in range(count)]
     assert b"".join(zip_chunks("root", names, str.encode)) == by_zipfile("root", names, str.encode)

@@ -18,6 +18,8 @@ from cube.build.overview import group_areas, lost_scenes
 from cube.config.aoi import Aoi
 from cube.config.models import Config
 from cube.run.layout import Layout
+from cube.run.lock import hold_part
+from cube.run.shards import Share
 from cube.run.status import AoiState, AoiStatus, StatusBoard
 from cube.run.storage import Folder, open_folder
 from release.cli import main
@@ -117,6 +119,21 @@ def test_a_run_at_work_is_told_from_one_that_was_killed(
     assert next_verbs(found) == ["build"]
 
 
+def test_a_share_that_was_killed_beside_others_is_named(
+    demo_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = demo_config(tmp_path)
+    root = Layout.of(config).root
+    for number in (1, 2):
+        StatusBoard(root, [Aoi(number, box(0, 0, 1, 1))], Share(number, 2)).write()
+    with hold_part(root, Share(1, 2).name, lambda: None):
+        found, text = status_of(config)
+    assert found["cut_off"] == ["2/2"]
+    assert [line.split(" --shard ")[1:] for line in found["next"]] == [["2/2"], []]
+    assert "(0001-of-0002)" in text
+    assert status_of(config)[0]["cut_off"] == []  # a run of the whole takes all up
+
+
 @pytest.mark.parametrize("host", ["another-machine", ""])
 def test_a_bucket_is_read_and_never_written(
     demo_config: Callable[..., Config], s3: Folder, tmp_path: Path, host: str
@@ -130,6 +147,7 @@ def test_a_bucket_is_read_and_never_written(
     board = StatusBoard(root, [Aoi(index, box(0, 0, 1, 1)) for index in range(2)])
     board.update(0, status=AoiState.BUILDING, done=0.5)
     board.update(1, status=AoiState.FAILED, reason="block x: item A, asset B02: the file is cut short")
+    board.close()
     if host:
         root.write(".lock", json.dumps({"host": host, "process": 7, "renewal": "x"}).encode())
     folder = open_folder(f"{s3.url}/status{host}", dict(s3.options))

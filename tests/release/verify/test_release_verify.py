@@ -23,7 +23,7 @@ from release_changes import only, reseal, rewrite_raster, rewrite_tracker
 from release_landscape import VERSION, Land, working_folder
 
 from release import Fault, ReleaseError, make_release, verify
-from release.opening.checksums import SUMS_NAME
+from release.opening.checksums import SUMS_NAME, format_sums, sha256
 from release.opening.zips import zip_chunks
 from release.tracker import read_tracker
 
@@ -263,6 +263,48 @@ def test_items_say_what_the_tracker_says(copy: Path) -> None:
     only(verify(copy), path.name, "cannot be read, or holds other chips")
 
 
+@pytest.mark.slow
+def test_the_files_of_items_say_what_the_tracker_says(copy: Path) -> None:
+    path = copy / "item_000005.json"
+    text = path.read_text()
+    for old, new, problem in (
+        ('"./dem_000005.tif"', '"./dem_000004.tif"', "is not what the tracker says of the chip"),
+        ('"./collection.json"', '"https://example.org"', "is not what the tracker says of the chip"),
+        ("}]", '}, {"rel": "self", "href": "./item_000004.json"}]', "is not what the tracker says"),
+        ('"links"', '"link"', "cannot be read"),
+        ("{", "", "cannot be read"),
+        ("{", "{" + " " * 5_000_000, "bytes"),
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        reseal(copy)
+        only(verify(copy), path.name, problem)
+    path.unlink()
+    only(verify(copy), path.name, "is missing, though SHA256SUMS names it")
+    reseal(copy)
+    only(verify(copy), path.name, "is missing, though the tracker stands for it")
+    path.write_text(text)
+    path.with_name("item_000099.json").write_text(text)
+    reseal(copy)
+    only(verify(copy), "item_000099.json", "belongs to no chip of the tracker")
+
+
+def test_the_collection_links_to_all_items_and_nothing_else(copy: Path) -> None:
+    path = copy / "collection.json"
+    sound = json.loads(path.read_text())
+    last = sound["links"].pop()
+    assert last["href"].startswith("./item_")
+    for links, problem in (
+        (sound["links"], f"does not link to {last['href']}, its item"),
+        ([*sound["links"], last, {**last, "href": "./item_000099.json"}], "links to what is none of its"),
+        ([*sound["links"], last, {**last, "href": 5}], "links to what is none of its documents"),
+        ([*sound["links"], {**last, "href": []}], "cannot be read"),
+    ):
+        path.write_text(json.dumps({**sound, "links": links}))
+        reseal(copy)
+        only(verify(copy), path.name, problem)
+
+
 def test_croissant_names_the_tracker_and_nothing_else(copy: Path) -> None:
     path = copy / "croissant.json"
     sound = json.loads(path.read_text())
@@ -277,6 +319,12 @@ def test_croissant_names_the_tracker_and_nothing_else(copy: Path) -> None:
         found = verify(copy)
         assert {fault.file for fault in found} == {path.name}
         assert text in [fault.message for fault in found]
+    folders = [part for part in sound["distribution"] if part["@id"] == "dem-folder"]
+    folders[0]["sha256"] = "0" * 64
+    path.write_text(json.dumps(sound))
+    sums = {one.name: sha256(one.read_bytes()) for one in copy.iterdir() if one.name != SUMS_NAME}
+    (copy / SUMS_NAME).write_bytes(format_sums(sums))
+    only(verify(copy), path.name, "gives another sha256 of dem-folder")
 
 
 def test_a_field_of_another_type_or_name(copy: Path) -> None:

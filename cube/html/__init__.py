@@ -1,0 +1,1 @@
+"""HTML: small pieces of values, drawings, and whole pages."""

@@ -1,0 +1,44 @@
+"""Zipping what is in a release's folder, unless the very same zip is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cube.run.storage import Folder
+from release.opening.faults import ReleaseError
+from release.opening.zips import zip_chunks, zip_equals
+
+
+def write_zip(
+    output: Folder, archive: str, root: str, names: Sequence[str], source: Folder, *, force: bool
+) -> bool:
+    """Zip files, unless the very same zip is there; tell whether it was written.
+
+    Parameters
+    ----------
+    output, archive
+        Where the zip goes, and what it is called.
+    root
+        The folder in the zip that holds the files.
+    names
+        Of the files.
+    source
+        Folder that they are read from, one after the other.
+    force
+        Replace another zip.
+
+    Raises
+    ------
+    ReleaseError
+        If another zip is there.
+    """
+    if output.exists(archive):
+        with output.open(archive) as there:
+            if zip_equals(there, zip_chunks(root, names, source.read)):
+                return False
+        if not force:
+            raise ReleaseError(f"{output}/{archive}: differs from {source}; give --force to replace it")
+    with output.stream(archive) as file:
+        for chunk in zip_chunks(root, names, source.read):
+            file.write(chunk)
+    return True

@@ -1,0 +1,77 @@
+"""Pictures of a release's files, and the report's gallery of them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import geopandas as gpd
+
+from chipping.thumbnails import layer_png
+from cube.config.sensors import CLASS_NAMES
+from cube.lots import lot
+from release.loading.rasters import decode_raster
+from release.recipe import Recipe
+
+from .charts import day_of
+from .facts import Values, area_of
+
+_GALLERY = 3
+"""Chips per class that are shown."""
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Pictures of a release's files, for a page that holds them."""
+
+    read: Callable[[str], bytes]
+    """Gives a file of the release by name."""
+    recipe: Recipe
+    """Says what the rasters are."""
+
+    def png(self, name: str) -> bytes:
+        """Return a PNG: the file itself, or a raster drawn (classes coloured, heights grey)."""
+        data, key = self.read(name), name.rpartition("/")[2].partition("_")[0]
+        if name.endswith(".png"):
+            return data
+        spec = self.recipe.rasters[key]
+        layer = decode_raster(name, data, spec)[0]
+        return layer_png(layer, spec.is_nodata(layer), is_classes=key == "lulc")
+
+
+def draw_gallery(tracker: gpd.GeoDataFrame, recipe: Recipe, thumbnails: Thumbnails) -> list[Values]:
+    """Draw some chips of every class by lot."""
+    classes = []
+    for code in sorted(set(tracker["lulc"]), key=int):
+        group = tracker[tracker["lulc"] == code]
+        lots = group["cell"].map(lambda cell: lot(recipe.release.seed, "gallery", cell))
+        drawn = group.loc[lots.sort_values(kind="stable").index[:_GALLERY]].sort_values("id")
+        chips = [
+            {
+                "id": row["id"],
+                "aoi": area_of(row),
+                "lat": row["lat"],
+                "lon": row["lon"],
+                "rows": list(_picture_rows(row, recipe, thumbnails)),
+            }
+            for row in drawn.to_dict("records")
+        ]
+        classes.append({"name": CLASS_NAMES[int(code)], "chips": chips})
+    return classes
+
+
+def _picture_rows(row: Mapping[str, Any], recipe: Recipe, thumbnails: Thumbnails) -> Iterator[list[Values]]:
+    """Yield the pictures of each sensor's dates, and then those of all layers without dates."""
+    for key in recipe.series:
+        names = [path.removesuffix("tif") + "png" for path in row[f"{key}_paths"].split(",")]
+        days = [str(day_of(text)) for text in row[f"{key}_dates"].split(",")]
+        yield [_picture(name, key, day, thumbnails) for name, day in zip(names, days, strict=True)]
+    layers = [key for key in recipe.rasters if key not in recipe.series]
+    yield [_picture(row[f"{key}_paths"], key, "", thumbnails) for key in layers]
+
+
+def _picture(file: str, sensor: str, day: str, thumbnails: Thumbnails) -> Values:
+    data = base64.b64encode(thumbnails.png(file)).decode()
+    return {"file": file, "sensor": sensor, "day": day, "base64": data}

@@ -1,0 +1,237 @@
+"""Runs of a share of the areas, at once and one by one: the chips, tables and bytes of one run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from chip_cubes import clean_arrays, contents, make_config, put_cube
+
+from chipping import areas as area_work
+from chipping.chip import chip
+from chipping.records import read_window_tables
+from cube.config.models import Config
+from cube.config.reading import load_config
+from cube.errors import BusyError, CubeNotSealedError, StoreError
+from cube.run.layout import EXPORTING, Layout
+from cube.run.lock import hold, hold_part
+from cube.run.shards import Share
+from cube.run.thread_engine import ThreadEngine
+from cube.windows.grid import Bounds
+from release import make_release
+
+AREAS = 4
+SENSORS = ("s2l2a", "dem", "lulc")
+
+
+def put_areas(config: Config) -> Config:
+    """Write neighbours that share a column of windows each, of three classes."""
+    for aoi in range(AREAS):
+        left = 480_000 + aoi * 960
+        box = Bounds(left, 5_990_400, left + 1_920, 5_992_320)
+        rng = np.random.default_rng(aoi)
+        arrays = clean_arrays(config, box, rng, lulc=5)
+        arrays["lulc"]["lulc"][:] = np.kron(rng.choice([1, 2, 5, 4], (4, 4)), np.ones((48, 48)))
+        put_cube(config, box, arrays, aoi)
+    return config
+
+
+def of_version(config: Config) -> dict[str, bytes]:
+    """All files of a version, but locks."""
+    found = contents(Path(Layout.of(config).root.url))
+    return {name: data for name, data in found.items() if not name.startswith((".lock", "logs"))}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one run leaves."""
+    config = put_areas(make_config(tmp_path_factory.mktemp("whole"), sensors=SENSORS, max_per_class=3))
+    chip(config, ThreadEngine(1))
+    return of_version(config)
+
+
+def test_shares_at_once_leave_what_one_run_leaves(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda n: chip(config, ThreadEngine(1), shard=Share(n, 3)), range(1, 4)))
+    assert of_version(config) == whole
+    totals = found[0].totals()
+    assert {"success", "duplicate", "capped", "forbidden_class"} <= totals.keys()
+    assert all(one.totals() == totals and one.classes == found[0].classes for one in found)
+    assert sum(one.written + one.kept for one in found) == totals["success"] == found[0].chips
+
+
+@pytest.mark.parametrize("working", ["", "memory://one-share"])
+def test_a_share_alone_does_what_no_run_is_at_and_the_next_have_nothing_to_do(
+    tmp_path: Path, working: str
+) -> None:
+    config = put_areas(make_config(tmp_path, working=working, sensors=SENSORS, max_per_class=3))
+    first = chip(config, ThreadEngine(1), shard=Share(2, 3))
+    assert first.written == first.chips > 0
+    root = Layout.of(config).root
+    before = {name: root.read(name) for name in root.files() if not name.startswith(".lock")}
+    for number in (1, 3):
+        again = chip(config, ThreadEngine(1), shard=Share(number, 3))
+        assert (again.chips, again.written, again.kept) == (first.chips, 0, 0)
+    assert chip(config, ThreadEngine(1)).kept == first.chips
+    assert {name: root.read(name) for name in root.files() if not name.startswith(".lock")} == before
+
+
+class Killed(BaseException):
+    """Ends a run as a signal does."""
+
+
+@pytest.mark.parametrize("at", ["find_candidates", "settle", "write_chips"])
+def test_what_a_killed_share_leaves_is_done_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes], at: str
+) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    calls, real = iter(range(1000)), getattr(area_work, at)
+
+    def die(task: Any) -> Any:
+        if next(calls) == 1:
+            raise Killed
+        return real(task)
+
+    monkeypatch.setattr(f"chipping.chip.{at}", die)
+    with pytest.raises(Killed):
+        chip(config, ThreadEngine(1), shard=Share(1, 3))
+    monkeypatch.undo()
+    assert Layout.of(config).root.exists(EXPORTING)
+    assert not Layout.of(config).root.exists("chip_metadata.csv")
+    for path in sorted(Path(Layout.of(config).chips.url).glob("*/dem.tif"))[:1]:
+        path.write_bytes(b"\0" * path.stat().st_size)  # as a power cut might
+    chip(config, ThreadEngine(1), shard=Share(1, 3))
+    assert of_version(config) == whole
+
+
+@pytest.mark.parametrize("second", [Share(2, 5), None])
+def test_other_shares_and_the_whole_take_up_what_killed_shares_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes], second: Share | None
+) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+
+    def die(_: Any) -> Any:
+        raise Killed
+
+    monkeypatch.setattr("chipping.chip.write_chips", die)
+    with pytest.raises(Killed):
+        chip(config, ThreadEngine(1), shard=Share(1, 3))
+    monkeypatch.undo()
+    chip(config, ThreadEngine(1), shard=second)
+    assert of_version(config) == whole
+
+
+def test_other_settings_begin_anew_and_are_refused_meanwhile(tmp_path: Path) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    chip(config, ThreadEngine(1), shard=Share(1, 2))
+    fewer = make_config(tmp_path, sensors=SENSORS, max_per_class=2)
+    root = Layout.of(config).root
+    with hold_part(root, "chip-0001-of-0003", if_alone=lambda: None):
+        said = r"other runs \(chip-0001-of-0003\) are at other cubes, settings"
+        with pytest.raises(BusyError, match=said):
+            chip(fewer, ThreadEngine(1), shard=Share(2, 2))
+        with pytest.raises(BusyError, match="another run"):
+            chip(fewer, ThreadEngine(1), shard=Share(1, 3))
+        with pytest.raises(BusyError, match="another run"):
+            chip(fewer, ThreadEngine(1))
+    with hold(root), pytest.raises(BusyError, match="another run"):
+        chip(fewer, ThreadEngine(1), shard=Share(1, 2))
+    found = chip(fewer, ThreadEngine(1), shard=Share(2, 2))
+    assert found.removed > 0
+    fresh = put_areas(make_config(tmp_path / "fresh", sensors=SENSORS, max_per_class=2))
+    chip(fresh, ThreadEngine(1))
+    assert of_version(fewer) == of_version(fresh)
+
+
+def test_chips_that_went_since_are_made_again(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    first = chip(config, ThreadEngine(1), shard=Share(1, 2))
+    gone = sorted(Layout.of(config).chips.names())[:2]
+    for name in gone:
+        Layout.of(config).chips.remove_folder(name)
+    again = chip(config, ThreadEngine(1), shard=Share(2, 2))
+    assert (again.written, again.kept) == (len(gone), first.chips - len(gone))
+    assert of_version(config) == whole
+
+
+def test_more_shares_than_areas_and_none_at_all(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    chip(config, ThreadEngine(1), shard=Share(9, 9))
+    assert of_version(config) == whole
+    empty = make_config(tmp_path / "empty")
+    with pytest.raises(CubeNotSealedError, match="no finished cube"):
+        chip(empty, ThreadEngine(1), shard=Share(1, 2))
+
+
+def test_tables_hold_the_rows_of_the_csv_to_other_readers(tmp_path: Path) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    chip(config)
+    root = Path(Layout.of(config).root.url)
+    text = pd.read_csv(root / "chip_metadata.csv", dtype=str, keep_default_na=False)
+    tables = [pq.read_table(path) for path in sorted((root / "windows").glob("*.parquet"))]
+    assert [table["aoi_index"].unique().to_pylist() for table in tables] == [[n] for n in range(AREAS)]
+    assert all(table.column_names == list(text) for table in tables)
+    rows = [row for table in tables for row in table.to_pylist()]
+    as_text = [["" if value is None else str(value) for value in row.values()] for row in rows]
+    assert as_text == text.to_numpy().tolist()
+    everything = ds.dataset(sorted(map(str, (root / "windows").glob("*.parquet")))).to_table()
+    assert everything["status"].to_pylist() == text["status"].tolist()
+    assert json.loads((root / "windows" / "choice.json").read_text())["windows"] == len(text)
+    some = next(read_window_tables(Layout.of(config).windows, ["cell", "status"]))
+    assert some.column_names == ["cell", "status"]
+    with pytest.raises(StoreError, match=r"aoi_000000\.parquet: column pureness is missing"):
+        next(read_window_tables(Layout.of(config).windows, ["pureness"]))
+
+
+def test_a_table_too_large_for_people_lies_in_parquet_alone_and_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    chip(config)
+    config = load_config(config.path, ["release.allow_missing_classes=true"])
+    summary = make_release(config)
+    path = Path(Layout.of(config).root.url) / "chip_metadata.csv"
+    rows = path.read_text().count("\n") - 1
+    monkeypatch.setattr("chipping.chip.CSV_ROWS", rows)
+    chip(config)
+    assert path.exists()
+    monkeypatch.setattr("chipping.chip.CSV_ROWS", rows - 1)
+    with caplog.at_level(logging.INFO):
+        chip(config)
+    assert not path.exists()
+    assert f"no chip_metadata.csv of {rows} windows; their table is" in caplog.text
+    assert make_release(config).fingerprint == summary.fingerprint
+
+
+def test_a_share_of_other_settings_waits_for_no_run_that_only_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that hold their share may have joined the round that is there, or not yet any."""
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    fewer = make_config(tmp_path, sensors=SENSORS, max_per_class=2)
+    root, found = Layout.of(config).root, []
+    real = area_work.settle
+
+    def meanwhile(task: Any) -> Any:
+        if not found:
+            with pytest.raises(BusyError, match=r"other runs \(chip-0001-of-0002\) are at other cubes"):
+                chip(fewer, ThreadEngine(1), shard=Share(2, 2))
+            found.append(True)
+        return real(task)
+
+    monkeypatch.setattr("chipping.chip.settle", meanwhile)
+    chip(config, ThreadEngine(1), shard=Share(1, 2))
+    monkeypatch.undo()
+    assert found
+    root.write(EXPORTING, b"")  # as a single run leaves it that was killed
+    with hold_part(root, "chip-0001-of-0002", if_alone=lambda: None):
+        assert chip(fewer, ThreadEngine(1), shard=Share(2, 2)).removed > 0
