@@ -224,6 +224,10 @@ class Folder(Protocol):
         ...
 
 
+_PROBES = 5
+"""Tries to write a file, each of which another run may sweep away."""
+
+
 def check_writable(folder: Folder) -> None:
     """Write a file and remove it: rights, mounts and quotas show in no other way.
 
@@ -234,7 +238,14 @@ def check_writable(folder: Folder) -> None:
     """
     name = f"{STAGING_PREFIX}probe-{uuid.uuid4().hex}"
     try:
-        folder.write(name, b"probe")
+        for tries_left in range(_PROBES - 1, -1, -1):
+            try:
+                folder.write(name, b"probe")
+                break
+            except StoreError as error:
+                # Another run sweeps the folder as it begins, and what is half-written with it.
+                if not tries_left or not isinstance(error.__cause__, FileNotFoundError):
+                    raise
         folder.remove(name)
     except StoreError as error:
         found = str(error).replace(f"/{name}", "")

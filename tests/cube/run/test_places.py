@@ -180,6 +180,24 @@ def test_a_file_system_that_forces_files_alone_will_do(
     assert sorted(folder.files()) == ["a", "chip/chip.json", "cube/c/0"]
 
 
+def test_a_probe_outlives_another_run_that_sweeps_as_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, force = open_folder(str(tmp_path)), os.fsync
+    sweeps = []
+
+    def force_and_sweep(descriptor: int) -> None:
+        force(descriptor)
+        if len(sweeps) < 3:
+            sweeps.append(list(tmp_path.iterdir()))
+            folder.sweep()
+
+    monkeypatch.setattr(os, "fsync", force_and_sweep)
+    check_writable(folder)
+    assert [bool(names) for names in sweeps] == [True] * 3
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("key", ["working", "output"])
 def test_a_read_only_disk_is_one_line_before_anything_is_built(
     demo_config: Callable[..., Config], tmp_path: Path, key: str
