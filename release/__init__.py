@@ -15,7 +15,7 @@ Public is what ``__all__`` names; all else is private to the project. The rooms:
 :mod:`release.report`     ``report.html`` and ``browse.html``
 :mod:`release.card`       the dataset card, ``README.md``
 :mod:`release.templates`  the templates of both
-:mod:`release.catalogs`   STAC, with :mod:`release.croissant` for Croissant
+:mod:`release.catalogs`   STAC and Croissant
 :mod:`release.statistics` what each band's numbers are: means, ranges, histograms
 :mod:`release.loading`    a release opened: its table, its chips as arrays, samples for training
 :mod:`release.export`     a release in the forms that training frameworks read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import geopandas as gpd
+import pandas as pd
 
 from chipping.views import VIEW_FIELDS
 from cube.config.sensors import CLASS_NAMES
@@ -13,7 +13,7 @@ from .recipe import Recipe
 from .select import Selection
 from .sharding import MOST_TEXT_ROWS
 from .templates import fill_template
-from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, tracker_fields
+from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, Tracker, tracker_fields
 
 CARD_NAME = "README.md"
 
@@ -63,27 +63,27 @@ Row = tuple[object, ...]
 """Cells of a table."""
 
 
-def make_card(selection: Selection, tracker: gpd.GeoDataFrame, recipe: Recipe) -> bytes:
+def make_card(selection: Selection, tracker: Tracker, recipe: Recipe) -> bytes:
     """Write the card: what the release is, how it was made, whose data it is, and its limits."""
-    series = recipe.series
-    codes = sorted(set(tracker["lulc"]), key=int)
+    series, facts = recipe.series, tracker.facts
+    codes = sorted(set(facts["lulc"]), key=int)
     return fill_template(
         "card.md.j2",
         recipe=recipe,
         selection=selection,
         chips=len(tracker),
-        areas=tracker["aoi_index"].nunique(),
+        areas=facts["aoi_index"].nunique(),
         size_category=next(text for limit, text in _SIZES if len(tracker) < limit),
         sensors=list(_sensor_rows(recipe)),
         classes=list(_class_rows(selection)),
         split_note=SPLIT_NOTE,
         split_classes=[CLASS_NAMES[int(code)] for code in codes],
-        splits=list(_split_rows(tracker, codes)),
+        splits=list(_split_rows(facts, codes)),
         most_text_rows=MOST_TEXT_ROWS,
         series_keys=", ".join(f"`{key}`" for key in series) or "no sensor",
         static_names=", ".join(f"`{key}_{{id:06}}.tif`" for key in recipe.rasters if key not in series),
         names={"geojson": GEOJSON_NAME, "csv": CSV_NAME, "parquet": PARQUET_NAME},
-        fields=list(_field_rows(tracker, recipe)),
+        fields=list(_field_rows(facts, recipe)),
         example=series[0] if series else "lulc",
         sources=[
             (row.title, recipe.config[key]["collection"], row.licence, row.attribution)
@@ -113,19 +113,19 @@ def _class_rows(selection: Selection) -> Iterator[Row]:
         yield code, CLASS_NAMES[code], selection.before[code], count, f"{count / total:.1%}"
 
 
-def _split_rows(tracker: gpd.GeoDataFrame, codes: list[str]) -> Iterator[Row]:
-    for name in sorted(set(tracker["split"]) - {""}):
-        part = tracker.loc[tracker["split"] == name, "lulc"]
+def _split_rows(facts: pd.DataFrame, codes: list[str]) -> Iterator[Row]:
+    for name in sorted(set(facts["split"]) - {""}):
+        part = facts.loc[facts["split"] == name, "lulc"]
         yield name, len(part), *(int((part == code).sum()) for code in codes)
 
 
-def _field_rows(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Iterator[Row]:
+def _field_rows(facts: pd.DataFrame, recipe: Recipe) -> Iterator[Row]:
     fields = tracker_fields(recipe.table)
     for name in fields:
         by_ending = next((text for end, text in _PATTERN_NOTES.items() if name.endswith(end)), "")
         yield f"`{name}`", _FIELD_NOTES.get(name, by_ending)
     views = {field.column(key): field.note for key in recipe.series for field in VIEW_FIELDS}
-    for name in tracker.columns:
-        if name not in (*fields, "geometry"):
+    for name in facts.columns:
+        if name not in fields:
             yield f"`{name}`", {**views, **_FIELD_NOTES}.get(name, "as recorded when the chip was scored")
     yield "`geometry`", "the chip's footprint, EPSG:4326"

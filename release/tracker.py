@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import shapely
+from numpy.typing import NDArray
 
 from cube.config.models import Config
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, SENSORS, SensorTable
@@ -52,10 +56,13 @@ GELOS_FIELDS = (
 """GELOS's fields in GELOS's order; ``geometry`` comes last in every file."""
 OUR_FIELDS = ("lulc_paths", "cell", "left_m", "top_m", "purity", "split", "label")
 """Fields that follow GELOS's, before whatever further columns the chips came with."""
+FOOTPRINT = "chip_footprint"
+"""Column of chips that holds their footprints, WKT in EPSG:4326."""
 NO_SPLITS = "all"
 """What the CSV says of the split of a chip of a release without splits."""
 _CHIP_NAME = re.compile(r"_([0-9]{6,12})(_[0-9]{8})?\.(tif|png)$")
 _ITEM_NAME = re.compile(r"item_[0-9]{6,12}\.json")
+_ROWS_AT_ONCE = 1000
 _GEOJSON_HEAD = '{\n"type": "FeatureCollection",\n"name": "gelos_chip_tracker",\n"features": [\n'
 
 
@@ -108,30 +115,102 @@ def chip_id_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def tracker_table(chips: pd.DataFrame, config: Config, shard_chips: int | None = None) -> gpd.GeoDataFrame:
-    """Return the tracker of numbered chips, which may be some of a release; files lie in shards.
+@dataclass(frozen=True)
+class Tracker:
+    """A tracker whose rows are made as they are asked for: that of many chips is a large table.
 
-    :func:`tracker_fields`, further columns of `chips`, and ``geometry`` (EPSG:4326) at last.
-    ``lat`` and ``lon`` are of the chip's centre; a sensor that is not configured has empty strings.
+    Its fields are :func:`tracker_fields`, further columns of the chips, and ``geometry``
+    (EPSG:4326) at last. ``lat`` and ``lon`` are of a chip's centre; a sensor that is not configured
+    has empty strings.
     """
-    table = chips.rename(columns={"chip_index": "original_id"}).copy()
-    table["lat"], table["lon"] = _centres(table, config)
-    table["category"] = table["lulc"].map(CLASS_NAMES)
-    table["color"] = table["lulc"].map(CLASS_COLORS).fillna("")
+
+    facts: pd.DataFrame
+    """All fields but the footprint, and but names of files where those can be made; a row per chip,
+    in the order of ids."""
+    rows: Callable[[int, int], gpd.GeoDataFrame]
+    """Gives all fields of the chips from one place to before another."""
+    outlines: Callable[[int, int], NDArray[np.object_]]
+    """Gives their footprints."""
+
+    @classmethod
+    def of_chips(cls, chips: pd.DataFrame, config: Config, shard_chips: int | None = None) -> Tracker:
+        """Return the tracker of numbered chips, which may be some of a release."""
+        facts = _facts(chips, config)
+
+        def outlines(first: int, stop: int) -> NDArray[np.object_]:
+            return np.asarray(shapely.from_wkt(chips[FOOTPRINT].iloc[first:stop].to_numpy(object)))
+
+        def rows(first: int, stop: int) -> gpd.GeoDataFrame:
+            table = _with_files(facts.iloc[first:stop], config, shard_chips)
+            return gpd.GeoDataFrame(table, geometry=outlines(first, stop), crs=4326)
+
+        return cls(facts, rows, outlines)
+
+    @classmethod
+    def of_table(cls, table: gpd.GeoDataFrame) -> Tracker:
+        """Return a tracker that is there."""
+        facts, shapes = pd.DataFrame(table.drop(columns="geometry")), table.geometry.to_numpy()
+        return cls(facts, lambda first, stop: table.iloc[first:stop], lambda first, stop: shapes[first:stop])
+
+    def __len__(self) -> int:
+        """Return how many chips there are."""
+        return len(self.facts)
+
+    def parts(self, rows: int = _ROWS_AT_ONCE) -> Iterator[gpd.GeoDataFrame]:
+        """Yield all fields of so many chips after the other."""
+        for first in range(0, len(self), rows):
+            yield self.rows(first, first + rows)
+
+    @cached_property
+    def dtypes(self) -> pd.Series:
+        """Types of all fields, by name."""
+        types: pd.Series = self.rows(0, 1).dtypes
+        return types
+
+    @cached_property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east and north of all footprints, degrees."""
+        starts = range(0, len(self), _ROWS_AT_ONCE)
+        boxes = np.array([shapely.total_bounds(self.outlines(n, n + _ROWS_AT_ONCE)) for n in starts])
+        west, south = boxes[:, :2].min(axis=0).tolist()
+        east, north = boxes[:, 2:].max(axis=0).tolist()
+        return west, south, east, north
+
+
+def _with_files(facts: pd.DataFrame, config: Config, shard_chips: int | None) -> pd.DataFrame:
+    """Return what a tracker tells of chips, with names of files; texts are texts."""
+    table = facts.copy()
+    texts = [name for name in map(str, table.columns) if table[name].dtype == object]
+    table[texts] = table[texts].astype("str")
     for key in config.table.series:
         present = key in config.sensors
-        table[f"{key}_dates"] = table[f"{key}_dates"] if present else ""
         prefix = config.release.thumbnail_url
         table[f"{key}_paths"] = _joined(table, key, "tif", shard_chips) if present else ""
         table[f"{key}_thumbs"] = _joined(table, key, "png", shard_chips, prefix) if present else ""
     for key in config.table.static:
         names = [folder_of(chip_id, shard_chips) + static_name(key, chip_id) for chip_id in table["id"]]
         table[f"{key}_paths"] = names if key in config.sensors else ""
+    return table[_in_order(table, config)]
+
+
+def _facts(chips: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Return what a tracker tells of chips, but for footprints and names of files."""
+    table = chips.drop(columns=FOOTPRINT).rename(columns={"chip_index": "original_id"})
+    table["lat"], table["lon"] = _centres(table, config)
+    table["category"] = table["lulc"].map(CLASS_NAMES)
+    table["color"] = table["lulc"].map(CLASS_COLORS).fillna("")
+    for key in config.table.series:
+        if key not in config.sensors:
+            table[f"{key}_dates"] = ""
     table["label"] = labels_of(table["lulc"], config.chips.classes)
     table["lulc"] = table["lulc"].astype(int).astype(str)
-    first = tracker_fields(config.table)
-    further = [name for name in table.columns if name not in first and name != "geometry"]
-    return gpd.GeoDataFrame(table[[*first, *further, "geometry"]], geometry="geometry", crs=4326)
+    return table[_in_order(table, config)]
+
+
+def _in_order(table: pd.DataFrame, config: Config) -> list[str]:
+    """Return the names of a table's columns in the order of a tracker's fields."""
+    first, there = tracker_fields(config.table), list(map(str, table.columns))
+    return [name for name in first if name in there] + [name for name in there if name not in first]
 
 
 def labels_of(codes: pd.Series, classes: Collection[int]) -> list[int]:

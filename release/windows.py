@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -18,12 +17,15 @@ from cube.config.sensors import SensorTable
 from cube.run.storage import Folder
 
 from .opening.faults import ReleaseError
+from .tracker import FOOTPRINT
 
 PLACE_COLUMNS = ("aoi_index", "lulc", "epsg", "left_m", "top_m")
 """What is kept of every window, beside its measures."""
 _INTEGERS = ("chip_index", *PLACE_COLUMNS)
 _ROWS_PER_PART = 20_000
 """Windows that are packed together, and those of the last area among them."""
+_OWN_TEXTS = ("cell", FOOTPRINT)
+"""Texts that no two windows share."""
 _MEASURES = ("purity", "clear", "valid")
 """Words in the names of columns that tell why a window was chosen or not."""
 _AGAIN = "run gelos-lc chip again"
@@ -84,8 +86,9 @@ class Measures:
 class Windows:
     """The windows of a version; rows are numbered through in the order of ``chip_index``."""
 
-    chips: gpd.GeoDataFrame
-    """Those that are chips: all columns, and the footprint; the index is the row's number."""
+    chips: pd.DataFrame
+    """Those that are chips: all columns; the index is the row's number. A text that many rows share
+    is held once."""
     measures: Measures
     """Of all of them."""
     rejected: pd.Series
@@ -121,7 +124,7 @@ def read_windows(folder: Folder, sensors: SensorTable) -> Windows:
 
 def _needed(sensors: SensorTable) -> Iterator[str]:
     yield from _INTEGERS
-    yield from ("cell", "status", "purity", "chip_footprint")
+    yield from ("cell", "status", "purity", FOOTPRINT)
     yield from (f"{key}_dates" for key in sensors.series)
     yield from (f"{key}_scene_ids" for key in sensors)
 
@@ -131,8 +134,6 @@ class _Reader:
     """What is kept of the tables read so far."""
 
     chips: list[pa.Table] = field(default_factory=list)
-    outlines: list[NDArray[np.object_]] = field(default_factory=list)
-    """Their footprints."""
     rows: list[NDArray[np.int64]] = field(default_factory=list)
     """Of chips."""
     measures: Measures = field(default_factory=Measures)
@@ -152,8 +153,8 @@ class _Reader:
         verdicts = np.array(names, object)[status.indices.to_numpy()]
         is_chip = verdicts == Verdict.SUCCESS
         chips = table.filter(pa.array(is_chip))
-        self.outlines.append(shapely.from_wkt(chips["chip_footprint"].to_numpy()))
-        self.chips.append(chips.drop_columns("chip_footprint"))
+        shapely.from_wkt(chips[FOOTPRINT].to_numpy())  # which raises where it is none
+        self.chips.append(_encoded(chips))
         rows = self.count + np.arange(len(table))
         self.rows.append(rows[is_chip])
         self.others.append(rows[~is_chip])
@@ -164,7 +165,7 @@ class _Reader:
 
     def windows(self) -> Windows:
         """Put all areas together."""
-        table = pa.concat_tables(self.chips).to_pandas()
+        table = _to_frame(pa.concat_tables(self.chips))
         self.chips.clear()
         for name in _INTEGERS:
             table[name] = table[name].astype("int64")
@@ -173,7 +174,31 @@ class _Reader:
             table[name] = ""
         rows = np.concatenate(self.rows)
         return Windows(
-            gpd.GeoDataFrame(table.set_index(rows), geometry=np.concatenate(self.outlines), crs=4326),
+            table.set_index(rows),
             self.measures,
             pd.Series(np.concatenate(self.verdicts), np.concatenate(self.others), dtype=object),
         )
+
+
+def _encoded(table: pa.Table) -> pa.Table:
+    """Return a table in which texts that many of its rows share are there once."""
+    for place, name in enumerate(table.column_names):
+        kind = table[name].type
+        if name not in _OWN_TEXTS and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            table = table.set_column(place, name, table[name].dictionary_encode())
+    return table
+
+
+def _to_frame(encoded: pa.Table) -> pd.DataFrame:
+    """Return such a table as pandas has it; a text that many rows share is one object."""
+    table, columns = encoded.unify_dictionaries(), {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_dictionary(column.type) and not column.null_count:
+            texts = np.array(column.dictionary.to_pylist(), object)
+            columns[name] = pd.Series(texts[column.indices.to_numpy()], dtype=object)
+        elif pa.types.is_dictionary(column.type):
+            columns[name] = column.cast(column.type.value_type).to_pandas()
+        else:
+            columns[name] = column.to_pandas()
+    return pd.DataFrame(columns)

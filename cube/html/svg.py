@@ -6,14 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TypeVar
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 _MAP_WIDTH = 960.0
 _MIN_SPAN_DEG = 0.2
 _ROOM_FOR_COUNT = 40.0
 """Width of a bar whose count is written above it, drawing units."""
+Number = TypeVar("Number", float, NDArray[np.float64])
 _STEPS_DEG = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 
 
@@ -106,8 +110,8 @@ class Frame:
         """Height of the drawing."""
         return (self.north - self.south) * self.scale
 
-    def point(self, lon: float, lat: float) -> tuple[float, float]:
-        """Return where a position lies on the drawing."""
+    def point(self, lon: Number, lat: Number) -> tuple[Number, Number]:
+        """Return where a position lies on the drawing, or many do."""
         return (lon - self.west) * self.scale, (self.north - lat) * self.scale
 
 

@@ -84,7 +84,8 @@ def documents(plan: ExportPlan, out: Folder) -> dict[str, bytes]:
     del out
     table = plan.release.table
     ids = [chip_id for shard in plan.shards for chip_id in shard.ids]
-    return {"chips.parquet": to_parquet(table.loc[ids].reset_index(drop=True))}
+    chosen = table.loc[ids].reset_index(drop=True)
+    return {"chips.parquet": to_parquet([chosen], chosen.total_bounds.tolist())}
 
 
 def _make_group(plan: ExportPlan, group: zarr.Group, layer: Layer, facts: list[dict[str, Any]]) -> None:

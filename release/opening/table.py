@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import geopandas as gpd
@@ -23,6 +23,7 @@ from pyproj import CRS
 from .faults import UNREADABLE, first_line
 from .limits import MOST_GEOMETRY_BYTES, MOST_TEXT_BYTES, check_rows
 
+_COMPRESSION = "zstd"
 _LEAST_ROW_BYTES = 8
 """What a row takes in the file at least: no other has its place, which does not compress."""
 
@@ -38,12 +39,35 @@ _FLAT = (
 """Kinds of fields that a tracker has beside its geometry."""
 
 
-def to_parquet(table: gpd.GeoDataFrame, group_rows: int | None = None) -> bytes:
-    """Write GeoParquet; a row group holds so many rows, or as many as the library likes."""
-    buffer = io.BytesIO()
-    settings = {} if group_rows is None else {"row_group_size": group_rows}
-    table.to_parquet(buffer, index=False, compression="zstd", **settings)
-    return buffer.getvalue()
+def to_parquet(parts: Iterable[gpd.GeoDataFrame], bounds: Sequence[float]) -> bytes:
+    """Write a table as GeoParquet.
+
+    Parameters
+    ----------
+    parts
+        Its rows, all of the same columns; each part becomes a row group.
+    bounds
+        West, south, east and north of all of them.
+    """
+    sink, writer = io.BytesIO(), None
+    for part in parts:
+        alone = io.BytesIO()
+        part.to_parquet(alone, index=False, compression=_COMPRESSION)
+        table = pq.read_table(alone)
+        if writer is None:
+            schema = _within(table.schema, bounds)
+            writer = pq.ParquetWriter(sink, schema, compression=_COMPRESSION)
+        writer.write_table(table.cast(schema), row_group_size=len(table))
+    assert writer is not None
+    writer.close()
+    return sink.getvalue()
+
+
+def _within(schema: pa.Schema, bounds: Sequence[float]) -> pa.Schema:
+    """Return the schema of a GeoParquet file with other bounds."""
+    facts = json.loads(schema.metadata[b"geo"])
+    facts["columns"][facts["primary_column"]]["bbox"] = list(bounds)
+    return schema.with_metadata({**schema.metadata, b"geo": json.dumps(facts).encode()})
 
 
 class TableFile:

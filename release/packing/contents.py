@@ -8,19 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import geopandas as gpd
-
 from cube.run.status import AOI_METADATA
 from cube.run.storage import Folder
 from release.card import CARD_NAME, make_card
-from release.catalogs import (
-    CATALOG_NAME,
-    COLLECTION_NAME,
-    CROISSANT_NAME,
-    ITEMS_NAME,
-    StacItems,
-    make_catalogs,
-)
+from release.catalogs.items import CATALOG_NAME, COLLECTION_NAME, StacItems
+from release.catalogs.items_table import ITEMS_NAME
+from release.catalogs.stac import CROISSANT_NAME, make_catalogs
 from release.chosen import ChosenChips
 from release.opening.checksums import SUMS_NAME, sha256
 from release.opening.faults import ReleaseError
@@ -37,14 +30,13 @@ from release.tracker import (
     CSV_NAME,
     GEOJSON_NAME,
     PARQUET_NAME,
+    Tracker,
     csv_pieces,
     geojson_pieces,
-    tracker_table,
 )
 from release.windows import Measures
 
 AOIS_NAME = "aois.geojson"
-_ROWS_AT_ONCE = 1000
 _AOI_FACTS = (
     "aoi_index",
     "name",
@@ -72,7 +64,7 @@ class Contents:
     windows: Measures
     """What report and browser show of every window that was scored."""
     aois: Mapping[str, Any] | None
-    tracker: gpd.GeoDataFrame
+    tracker: Tracker
     items: StacItems
     """One per chip, in the chips' order."""
     recipe: Recipe
@@ -87,8 +79,7 @@ class Contents:
     @cached_property
     def own_sums(self) -> dict[str, str]:
         """SHA-256 by name of two documents that tell which chips these are, and how made."""
-        table = to_parquet(self.tracker, self.recipe.shard_chips)
-        return {PARQUET_NAME: sha256(table), RECIPE_NAME: sha256(self.recipe.to_json())}
+        return {PARQUET_NAME: sha256(self._parquet()), RECIPE_NAME: sha256(self.recipe.to_json())}
 
     @property
     def _shown(self) -> list[str]:
@@ -109,11 +100,10 @@ class Contents:
         """
         tracker, recipe = self.tracker, self.recipe
         if GEOJSON_NAME in self.tables:
-            yield GEOJSON_NAME, geojson_pieces(self._parts())
-            yield CSV_NAME, csv_pieces(self._parts())
-        yield PARQUET_NAME, [to_parquet(tracker, recipe.shard_chips)]
-        for name, data in make_catalogs(tracker, recipe, sums, self.items).items():
-            yield name, [data]
+            yield GEOJSON_NAME, geojson_pieces(tracker.parts())
+            yield CSV_NAME, csv_pieces(tracker.parts())
+        yield PARQUET_NAME, [self._parquet()]
+        yield from make_catalogs(tracker, recipe, sums, self.items)
         yield RECIPE_NAME, [recipe.to_json()]
         yield CARD_NAME, [make_card(self.selection, tracker, recipe)]
         if self.aois is not None:
@@ -128,9 +118,10 @@ class Contents:
             [make_report(self.selection, tracker, self.windows, self.aois, recipe, thumbnails, self._shown)],
         )
 
-    def _parts(self) -> Iterator[gpd.GeoDataFrame]:
-        for first in range(0, len(self.tracker), _ROWS_AT_ONCE):
-            yield self.tracker.iloc[first : first + _ROWS_AT_ONCE]
+    def _parquet(self) -> bytes:
+        """Return the tracker as GeoParquet; a row group holds the chips of a shard."""
+        tracker = self.tracker
+        return to_parquet(tracker.parts(self.recipe.shard_chips or len(tracker)), tracker.bounds)
 
 
 def make_contents(
@@ -160,7 +151,7 @@ def make_contents(
     ReleaseError
         If the first chip's files are not what the config asks for, or AOIs cannot be read.
     """
-    tracker = tracker_table(selection.chips, chips.config, shard_chips)
+    tracker = Tracker.of_chips(selection.chips, chips.config, shard_chips)
     recipe = make_recipe(chips.config, _raster_specs(chips), selection.before, shard_chips)
     aois = _read_aois(working) if working.exists(AOI_METADATA) else None
     items, painter = StacItems(tracker, recipe), LayerPainter(chips.config, recipe)

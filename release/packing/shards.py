@@ -26,7 +26,7 @@ from cube.run.engine import open_engine
 from cube.run.shards import Share
 from cube.run.storage import DiskFolder, Folder
 from cube.run.tasks import Engine, Result, Task, Tasks
-from release.catalogs import StacItems, View
+from release.catalogs.items import StacItems, View
 from release.chosen import find_chips
 from release.opening.checksums import SUMS_NAME, format_sums, parse_sums, sha256
 from release.recipe import Recipe
@@ -34,7 +34,7 @@ from release.report.browser import is_layers_file
 from release.report.layers import LayerPainter, layers_files
 from release.sharding import SHARDS_FOLDER, ChipShard, shards_of
 from release.statistics import STATISTICS_NAME, Tally, counted_rows, statistics_split
-from release.tracker import tracker_table
+from release.tracker import Tracker
 
 from .chips import write_chips
 from .contents import Contents
@@ -78,7 +78,7 @@ class ShardTask:
     @cached_property
     def items(self) -> dict[str, bytes]:
         """The STAC items' files, by name."""
-        tracker = tracker_table(self.chips, self.config, self.recipe.shard_chips)
+        tracker = Tracker.of_chips(self.chips, self.config, self.recipe.shard_chips)
         return dict(StacItems(tracker, self.recipe, self.views).files())
 
     def tally_name(self, sums: bytes) -> str:

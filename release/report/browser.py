@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 
@@ -19,6 +18,7 @@ from cube.windows.projection import to_lonlat
 from release.recipe import Recipe
 from release.select import Selection
 from release.templates import fill_template
+from release.tracker import Tracker
 from release.windows import PLACE_COLUMNS, Measures
 
 from .charts import threshold_of
@@ -47,7 +47,7 @@ def is_layers_file(name: str) -> bool:
 
 def make_browser(
     selection: Selection,
-    tracker: gpd.GeoDataFrame,
+    tracker: Tracker,
     windows: Measures,
     aois: Mapping[str, Any] | None,
     recipe: Recipe,
@@ -70,21 +70,21 @@ def make_browser(
     overlaid
         Sensors of whose chips the layers show what is not clear.
     """
-    kinds = next(iter(windows)).dtypes
+    kinds, chips = next(iter(windows)).dtypes, tracker.facts
     measures = [
         name
         for name in windows.columns
-        if name not in PLACE_COLUMNS and name in tracker and pd.api.types.is_numeric_dtype(kinds[name])
+        if name not in PLACE_COLUMNS and name in chips and pd.api.types.is_numeric_dtype(kinds[name])
     ]
-    areas = _areas(windows, tracker, aois)
+    areas = _areas(windows, chips, aois)
     verdicts = [_IN_RELEASE, *(name for name, _ in selection.funnel)]
-    codes, pieces = set(tracker["lulc"].astype(int)), list[dict[str, Any]]()
+    codes, pieces = set(chips["lulc"].astype(int)), list[dict[str, Any]]()
     for part in _in_files(_lost(windows, selection)):
         codes.update(part["lulc"].astype(int))
         piece = _window_piece(part, measures, verdicts, list(areas))
         pieces.append({"name": f"browse_windows_{len(pieces):04}.js", "areas": piece["areas"]})
         yield pieces[-1]["name"], page_data(pieces[-1]["name"], piece)
-    places, sets = _date_sets(tracker, recipe)
+    places, sets = _date_sets(chips, recipe)
     data = {
         "name": f"{recipe.name} {recipe.version}",
         "chip_m": recipe.chips.chip_size,
@@ -93,13 +93,13 @@ def make_browser(
         **({} if recipe.shard_chips is None else {"per_shard": recipe.shard_chips}),
         "classes": [[code, CLASS_NAMES.get(code, "no data"), color_of(code)] for code in sorted(codes)],
         "verdicts": [
-            [_IN_RELEASE, "", len(tracker)],
+            [_IN_RELEASE, "", len(chips)],
             *([name, meaning_of(name), count] for name, count in selection.funnel),
         ],
         "areas": list(areas.values()),
         "sensors": [_sensor(key, recipe, overlaid) for key in recipe.rasters],
         "asked": {name: threshold_of(name, recipe) for name in measures},
-        "chips": _chips(tracker, measures, list(areas)),
+        "chips": _chips(chips, measures, list(areas)),
         "date": places,
         "dates": sets,
         "pieces": pieces,
@@ -143,13 +143,13 @@ def _sensor(key: str, recipe: Recipe, overlaid: Collection[str]) -> dict[str, An
 
 
 def _areas(
-    windows: Measures, tracker: gpd.GeoDataFrame, aois: Mapping[str, Any] | None
+    windows: Measures, chips: pd.DataFrame, aois: Mapping[str, Any] | None
 ) -> dict[int, dict[str, Any]]:
     """Return what each AOI is called, and where its windows lie, by index."""
     known = {int(one["aoi_index"]): one for one in _facts_of(aois)}
     named = {
         int(row["aoi_index"]): row.get("aoi_name") or row.get("aoi_id") or ""
-        for row in tracker.drop_duplicates("aoi_index").drop(columns="geometry").to_dict("records")
+        for row in chips.drop_duplicates("aoi_index").to_dict("records")
     }
     boxes = {int(str(index)): _box(own) for part in windows for index, own in part.groupby("aoi_index")}
     found = {}
@@ -179,8 +179,7 @@ def _box(windows: pd.DataFrame) -> dict[str, Any]:
     return {"epsg": epsg, "box": [left, bottom, right, top], "corners": corners}
 
 
-def _chips(tracker: gpd.GeoDataFrame, measures: Sequence[str], areas: Sequence[int]) -> dict[str, Any]:
-    table = pd.DataFrame(tracker.drop(columns="geometry"))
+def _chips(table: pd.DataFrame, measures: Sequence[str], areas: Sequence[int]) -> dict[str, Any]:
     return {
         **_columns(table, measures, areas),
         "split": _column(table["split"]),
@@ -190,11 +189,11 @@ def _chips(tracker: gpd.GeoDataFrame, measures: Sequence[str], areas: Sequence[i
     }
 
 
-def _date_sets(tracker: gpd.GeoDataFrame, recipe: Recipe) -> tuple[list[int], list[dict[str, Any]]]:
+def _date_sets(chips: pd.DataFrame, recipe: Recipe) -> tuple[list[int], list[dict[str, Any]]]:
     """Return each chip's place among the different sets of dates and scenes, and those sets."""
     fields = [f"{key}_dates" for key in recipe.series] + [f"{key}_scene_ids" for key in recipe.rasters]
-    sets = tracker[fields].drop_duplicates().to_dict("records")
-    places = tracker.groupby(fields, sort=False).ngroup().tolist()
+    sets = chips[fields].drop_duplicates().to_dict("records")
+    places = chips.groupby(fields, sort=False).ngroup().tolist()
     return places, [
         {str(name): text.split(",") if text else [] for name, text in one.items()} for one in sets
     ]

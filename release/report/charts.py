@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 
@@ -27,7 +26,7 @@ _TEXTS_AT_ONCE = 10_000
 """Texts of numbers that are read at once."""
 
 
-def date_charts(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Values:
+def date_charts(chips: pd.DataFrame, recipe: Recipe) -> Values:
     """Count dates by month, and tell of each time range, for each sensor with dates."""
     if not recipe.ranges:
         return {}
@@ -45,10 +44,10 @@ def date_charts(tracker: gpd.GeoDataFrame, recipe: Recipe) -> Values:
     ]
     sensors = []
     for key in recipe.series:
-        days = _days_by_range(tracker[f"{key}_dates"])
+        days = _days_by_range(chips[f"{key}_dates"])
         counts = Counter[int]()
-        for day, chips in (one for found in days for one in found.items()):
-            counts[_month(day) - _month(first)] += chips
+        for day, count in (one for found in days for one in found.items()):
+            counts[_month(day) - _month(first)] += count
         drawing = svg.strip([counts.get(month, 0) for month in range(months)], edges, f"Dates of {key}")
         rows = list(_season_rows(days))
         sensors.append({"title": recipe.table[key].title, "drawing": drawing, "rows": rows})
@@ -84,19 +83,17 @@ def _season_rows(days: Sequence[Counter[date]]) -> Iterator[Row]:
         yield number, len(ordered), ordered[0], median, ordered[-1]
 
 
-def share_charts(tracker: gpd.GeoDataFrame, windows: Measures, recipe: Recipe) -> Values:
+def share_charts(chips: pd.DataFrame, windows: Measures, recipe: Recipe) -> Values:
     """Draw each measure of all windows and of the chips; name those that never differ."""
     measures = [name for name in windows.columns if name not in PLACE_COLUMNS]
-    chips = {
-        str(name): _numbers(tracker[name]) for name in tracker.columns.intersection(measures, sort=False)
-    }
-    spans = _spans(windows, [name for name, values in chips.items() if len(values)])
+    of_chips = {str(name): _numbers(chips[name]) for name in chips.columns.intersection(measures, sort=False)}
+    spans = _spans(windows, [name for name, values in of_chips.items() if len(values)])
     ends = {name: (min(low, 0.0), max(high, 1.0)) for name, (low, high) in spans.items() if low != high}
     counts = _counts_of(windows, ends)
     figures = []
     for name, (low, high) in ends.items():
         asked = threshold_of(name, recipe)
-        of_chips = np.histogram(chips[name], bins=_BINS, range=(low, high))[0]
+        kept = np.histogram(of_chips[name], bins=_BINS, range=(low, high))[0]
         figures.append(
             {
                 "name": name,
@@ -104,7 +101,7 @@ def share_charts(tracker: gpd.GeoDataFrame, windows: Measures, recipe: Recipe) -
                 "high": high,
                 "asked": "" if asked is None else f"{asked:g}",
                 "windows": _histogram(counts[name].tolist(), (low, high), name, "bar pale", asked),
-                "chips": _histogram(of_chips.tolist(), (low, high), name, "bar", asked),
+                "chips": _histogram(kept.tolist(), (low, high), name, "bar", asked),
             }
         )
     constant = [f"{name} ({low:g})" for name, (low, high) in spans.items() if low == high]

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-import geopandas as gpd
 import pandas as pd
 
 from cube.build.overview import lost_scenes
@@ -27,19 +26,19 @@ Values = dict[str, Any]
 
 
 def overview_facts(
-    selection: Selection, tracker: gpd.GeoDataFrame, aois: Mapping[str, Any] | None, recipe: Recipe
+    selection: Selection, chips: pd.DataFrame, aois: Mapping[str, Any] | None, recipe: Recipe
 ) -> dict[str, str]:
     """Return the few numbers that a report begins with."""
     factor = recipe.sampling_factor
     areas = len((aois or {}).get("features", []))
     return {
-        "chips": f"{len(tracker):,}",
-        "areas with chips": f"{tracker['aoi_index'].nunique():,}" + (f" of {areas:,}" if areas else ""),
+        "chips": f"{len(chips):,}",
+        "areas with chips": f"{chips['aoi_index'].nunique():,}" + (f" of {areas:,}" if areas else ""),
         "classes": str(sum(1 for count in selection.after.values() if count)),
         "windows scored": f"{selection.windows:,}",
         "chip side": f"{recipe.chips.chip_size} m",
         "time ranges": str(len(recipe.ranges)),
-        "UTM zones": str(tracker["epsg"].nunique()),
+        "UTM zones": str(chips["epsg"].nunique()),
         "largest : smallest class": f"at most {factor} : 1" if factor else "not balanced",
     }
 
@@ -69,17 +68,17 @@ def asked_shares(recipe: Recipe, which: Asked, key: str) -> list[float]:
     return [recipe.chips.threshold(which, key, index) for index in range(dates)]
 
 
-def class_counts_by_area(tracker: gpd.GeoDataFrame) -> Values:
+def class_counts_by_area(chips: pd.DataFrame) -> Values:
     """Count the chips of each class in each area."""
-    counts = pd.crosstab(tracker["aoi_index"], tracker["lulc"].astype(int))
+    counts = pd.crosstab(chips["aoi_index"], chips["lulc"].astype(int))
     codes = sorted(counts.columns)
-    one_each = tracker.drop_duplicates("aoi_index").drop(columns="geometry").to_dict("records")
-    names = {row["aoi_index"]: area_of(row) for row in one_each}
+    one_each = chips.drop_duplicates("aoi_index").to_dict("records")
+    names = {row["aoi_index"]: area_of({str(name): row[name] for name in row}) for row in one_each}
     rows = [
         (names[area], *(f"{counts.loc[area, code]:,}" for code in codes), f"{counts.loc[area].sum():,}")
         for area in sorted(counts.index)
     ]
-    total = ("all", *(f"{counts[code].sum():,}" for code in codes), f"{len(tracker):,}")
+    total = ("all", *(f"{counts[code].sum():,}" for code in codes), f"{len(chips):,}")
     return {
         "names": [CLASS_NAMES[int(code)] for code in codes],
         "rows": rows,
@@ -136,12 +135,12 @@ def class_bars(selection: Selection) -> list[Values]:
     ]
 
 
-def split_counts(tracker: gpd.GeoDataFrame) -> Values:
+def split_counts(chips: pd.DataFrame) -> Values:
     """Count the chips of each class in each split; nothing where there are no splits."""
-    names = sorted(set(tracker["split"]) - {""})
+    names = sorted(set(chips["split"]) - {""})
     if not names:
         return {}
-    counts = pd.crosstab(tracker["lulc"], tracker["split"])
+    counts = pd.crosstab(chips["lulc"], chips["split"])
     rows = [
         (CLASS_NAMES[int(code)], *(f"{counts.loc[code, name]:,}" for name in names))
         for code in sorted(counts.index, key=int)

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version as program_version
 from typing import Any
 
-import geopandas as gpd
-
 from release.recipe import Recipe
 from release.select import Selection
 from release.templates import fill_template
+from release.tracker import Tracker
 from release.windows import Measures
 
 from . import charts, facts
@@ -23,7 +22,7 @@ REPORT_NAME = "report.html"
 
 def make_report(
     selection: Selection,
-    tracker: gpd.GeoDataFrame,
+    tracker: Tracker,
     windows: Measures,
     aois: Mapping[str, Any] | None,
     recipe: Recipe,
@@ -35,9 +34,10 @@ def make_report(
     `windows` tells of all that were scored, `aois` is what ``aoi_metadata.geojson``
     holds, if it is there, and `files` the names of all files of the release.
     """
+    chips = tracker.facts
     sections = {
         "overview": {
-            "facts": facts.overview_facts(selection, tracker, aois, recipe),
+            "facts": facts.overview_facts(selection, chips, aois, recipe),
             "program": f"Made by gelos-lc {program_version('gelos-lc')}",
             "warnings": selection.warnings,
             "thresholds": list(facts.thresholds(recipe)),
@@ -45,13 +45,13 @@ def make_report(
         },
         "where": draw_map(tracker, aois, recipe),
         "classes": facts.class_bars(selection),
-        "by_area": facts.class_counts_by_area(tracker),
-        "splits": facts.split_counts(tracker),
-        "dates": charts.date_charts(tracker, recipe),
-        "shares": charts.share_charts(tracker, windows, recipe),
+        "by_area": facts.class_counts_by_area(chips),
+        "splits": facts.split_counts(chips),
+        "dates": charts.date_charts(chips, recipe),
+        "shares": charts.share_charts(chips, windows, recipe),
         "funnel": facts.funnel_bars(selection),
-        "areas": facts.area_outcomes(aois, tracker["aoi_index"].nunique()),
-        "gallery": draw_gallery(tracker, recipe, thumbnails),
+        "areas": facts.area_outcomes(aois, chips["aoi_index"].nunique()),
+        "gallery": draw_gallery(chips, recipe, thumbnails),
         "files": files,
     }
     name = f"{recipe.name} {recipe.version}"

@@ -12,18 +12,10 @@ import geopandas as gpd
 import pandas as pd
 
 from release.card import CARD_NAME
-from release.catalogs import (
-    CATALOG_NAME,
-    COLLECTION_NAME,
-    CROISSANT_NAME,
-    ITEMS_NAME,
-    StacItems,
-    collection_links,
-    item_facts,
-    links_of,
-    read_items_parquet,
-)
-from release.croissant import folder_sums
+from release.catalogs.croissant import folder_sums
+from release.catalogs.items import CATALOG_NAME, COLLECTION_NAME, StacItems, item_facts, links_of
+from release.catalogs.items_table import ITEMS_NAME, read_items_parquet
+from release.catalogs.stac import CROISSANT_NAME, collection_links
 from release.opening.checksums import SUMS_NAME, parse_sums, sha256
 from release.opening.faults import UNREADABLE, Fault, ReleaseError, first_line
 from release.opening.limits import MOST_BYTES
@@ -36,6 +28,7 @@ from release.tracker import (
     CSV_NAME,
     GEOJSON_NAME,
     PARQUET_NAME,
+    Tracker,
     chip_id_of,
     read_tracker,
     to_csv,
@@ -170,7 +163,7 @@ def check_documents(
         problems = [*split_problems(table, recipe), *row_problems(table, recipe)]
         documents.faults += [Fault(GEOJSON_NAME, text) for text in problems]
         if not problems:
-            items = StacItems(table, recipe)
+            items = StacItems(Tracker.of_table(table), recipe)
             _check_items(documents, items)
             check_item_files(documents, items)
             check_collection(documents, table, recipe)
@@ -267,7 +260,7 @@ def check_collection(documents: DocumentReader, table: pd.DataFrame, recipe: Rec
     except UNREADABLE as error:
         documents.faults.append(Fault(COLLECTION_NAME, f"cannot be read ({first_line(error)})"))
         return
-    wanted = links_of({"links": collection_links(table["id"], recipe)})
+    wanted = links_of({"links": list(collection_links(table["id"], recipe))})
     missing = [f"does not link to {href}, its {rel}" for rel, href in sorted(wanted - found)]
     stray = ["links to what is none of its documents"] if found - wanted else []
     documents.faults += [Fault(COLLECTION_NAME, text) for text in (*missing[:1], *stray)]

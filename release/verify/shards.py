@@ -11,7 +11,8 @@ import geopandas as gpd
 import pandas as pd
 
 from chipping.views import view_columns
-from release.catalogs import ITEMS_NAME, StacItems, View, shared_views
+from release.catalogs.items import StacItems, View, shared_views
+from release.catalogs.items_table import ITEMS_NAME
 from release.opening.checksums import SUMS_NAME, sha256
 from release.opening.faults import BadZipError, Fault
 from release.opening.files import ZipFiles
@@ -21,7 +22,7 @@ from release.recipe import Recipe
 from release.report.browser import is_browser_file, is_layers_file
 from release.sharding import MOST_TEXT_ROWS, SHARDS_FOLDER, is_shard_sums, shards_of
 from release.statistics import STATISTICS_NAME
-from release.tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, csv_pieces, geojson_pieces
+from release.tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, Tracker, csv_pieces, geojson_pieces
 
 from .chips import SUM_DIFFERS, Findings, check_chips
 from .documents import (
@@ -237,7 +238,7 @@ def check_shard(files: WatchedFiles, shard: str, digest: str, facts: ShardFacts)
         problems = list(row_problems(rows, facts.recipe))
         top += [Fault(PARQUET_NAME, text) for text in problems]
         if not problems:
-            items = StacItems(rows, facts.recipe, facts.views)
+            items = StacItems(Tracker.of_table(rows), facts.recipe, facts.views)
             check_item_files(documents, items)
             top += _item_faults(files, items, first, facts.recipe)
         faults += name_faults(rows, facts.recipe, sums, names, is_layers_file)

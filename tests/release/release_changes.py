@@ -58,7 +58,7 @@ def rewrite_tracker(folder: Path, change: Callable[[gpd.GeoDataFrame], object]) 
     table = changed if isinstance(changed, gpd.GeoDataFrame) else table
     path.write_bytes(to_geojson(table))
     (folder / "gelos_chip_tracker.csv").write_bytes(to_csv(table))
-    (folder / "gelos_chip_tracker.parquet").write_bytes(to_parquet(table))
+    (folder / "gelos_chip_tracker.parquet").write_bytes(to_parquet([table], table.total_bounds.tolist()))
     croissant = json.loads((folder / "croissant.json").read_text())
     for part in croissant["distribution"]:
         if "sha256" in part and part["contentUrl"] != ".":

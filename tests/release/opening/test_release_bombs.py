@@ -22,7 +22,7 @@ from release_landscape import VERSION
 from test_release_strangers import RASTER, sparse
 
 from release import ReleaseError, chip_arrays, open_release, verify
-from release.catalogs import ITEMS_NAME
+from release.catalogs.items_table import ITEMS_NAME
 from release.opening.checksums import SUMS_NAME
 from release.tracker import PARQUET_NAME
 

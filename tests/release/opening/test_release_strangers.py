@@ -313,7 +313,7 @@ def test_geoparquet_says_what_the_geojson_says_in_types_and_crs_too(copy: Path) 
         (table.set_crs(3857, allow_override=True), "its CRS is 3857, expected 4326"),
         (table.assign(purity=0.5), "differs from gelos_chip_tracker.geojson"),
     ):
-        path.write_bytes(to_parquet(changed))
+        path.write_bytes(to_parquet([changed], changed.total_bounds.tolist()))
         reseal(copy)
         found = {fault.file: fault.message for fault in verify(copy)}
         assert found.pop("croissant.json") == f"gives another sha256 of {path.name}"

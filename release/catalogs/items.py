@@ -1,23 +1,16 @@
-"""A static STAC catalog of a release, its items as files and as stac-geoparquet, and Croissant."""
+"""The STAC items of a release."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, time
 from typing import Any
-from uuid import uuid4
 
-import geopandas as gpd
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pystac
 import shapely
-import stac_geoparquet.arrow
-from fsspec.implementations.memory import MemoryFileSystem
 from pystac.extensions.classification import Classification, ClassificationExtension
 from pystac.extensions.eo import Band as EoBand
 from pystac.extensions.eo import EOExtension
@@ -28,58 +21,21 @@ from pystac.extensions.view import ViewExtension
 
 from chipping.views import VIEW_FIELDS, parse_views, view_columns
 from cube.config.sensors import CLASS_COLORS, CLASS_NAMES, Band, BandKind, Sensor
-
-from .croissant import make_croissant
-from .recipe import RasterSpec, Recipe
-from .tracker import GEOJSON_NAME, PARQUET_NAME, item_name
+from release.recipe import RasterSpec, Recipe
+from release.tracker import Tracker, item_name
 
 CATALOG_NAME = "catalog.json"
 COLLECTION_NAME = "collection.json"
-ITEMS_NAME = "items.parquet"
-CROISSANT_NAME = "croissant.json"
 _GEOTIFF = "image/tiff; application=geotiff"
-_GEOJSON = pystac.MediaType.GEOJSON.value
-_PARQUET = "application/vnd.apache.parquet"
 _NO_COLOR = "#888888"
 """Of what is no land cover: no data, clouds."""
-_ITEMS_PER_CHUNK = 128
-"""Items that are turned into Arrow at once."""
 _ROWS_AT_ONCE = 1000
-"""Rows of the tracker that are turned into items at once."""
-_ITEMS_PER_BATCH = 16
-"""Items that are turned back at once."""
+"""Different rows of views that are looked at at once."""
 _OWN = ("gelos:", "proj:code", "proj:transform", "view:", "sat:")
 """How the properties begin that follow from a chip's row."""
 
-
-def make_catalogs(
-    tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str], items: StacItems | None = None
-) -> dict[str, bytes]:
-    """Write STAC, but for the items' own files, and Croissant: content by file name.
-
-    Parameters
-    ----------
-    tracker
-        All of it.
-    recipe
-        What the release was made with.
-    sums
-        SHA-256 of the tracker's files and of the chips', or of their shards' sums, which Croissant
-        records.
-    items
-        Those of `tracker`, where they are made already.
-    """
-    collection = _collection(tracker, recipe)
-    return {
-        CATALOG_NAME: _json(_catalog(recipe)),
-        COLLECTION_NAME: _json({**collection, "links": collection_links(tracker["id"], recipe)}),
-        ITEMS_NAME: _items_parquet(items or StacItems(tracker, recipe), collection, recipe),
-        CROISSANT_NAME: _json(make_croissant(tracker, recipe, sums)),
-    }
-
-
-def _json(data: Mapping[str, Any]) -> bytes:
-    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+View = tuple[str, str]
+"""An asset's key, and a property that tells how it was taken."""
 
 
 class StacItems:
@@ -94,29 +50,26 @@ class StacItems:
     Parameters
     ----------
     tracker
-        All of it, or some rows in a row.
+        All of it, or of some rows in a row.
     recipe
         What the release was made with.
     views
         What :func:`shared_views` finds in all of it; None: `tracker` is all of it.
     """
 
-    def __init__(
-        self, tracker: gpd.GeoDataFrame, recipe: Recipe, views: frozenset[View] | None = None
-    ) -> None:
-        self._table = tracker
+    def __init__(self, tracker: Tracker, recipe: Recipe, views: frozenset[View] | None = None) -> None:
+        self._tracker = tracker
         self._recipe = recipe
-        self.views = shared_views(tracker, recipe) if views is None else views
+        self.views = shared_views(tracker.facts, recipe) if views is None else views
         self._template = json.dumps(_item_template(recipe, self.views))
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self._table)
+        return len(self._tracker)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Make one item after the other, as it is seen from the release's top."""
-        for first in range(0, len(self), _ROWS_AT_ONCE):
-            part = self._table.iloc[first : first + _ROWS_AT_ONCE]
+        for part in self._tracker.parts():
             rows = part.drop(columns="geometry").to_dict("records")
             for row, shape in zip(rows, part.geometry.to_numpy(), strict=True):
                 yield _item(self._template, row, shape, self._recipe, self.views)
@@ -124,7 +77,7 @@ class StacItems:
     @property
     def names(self) -> list[str]:
         """The names of the items' files."""
-        return [item_name(chip_id) for chip_id in self._table["id"]]
+        return [item_name(chip_id) for chip_id in self._tracker.facts["id"]]
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Yield the name and the content of each item's file."""
@@ -152,15 +105,6 @@ def _seen_from(folder: str, item: Mapping[str, Any]) -> dict[str, Any]:
     return {**item, "assets": assets, "links": links}
 
 
-def read_items_parquet(data: bytes, group: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the STAC items of a stac-geoparquet file, or of a row group of one."""
-    with pq.ParquetFile(io.BytesIO(data)) as file:
-        batches = file.iter_batches(_ITEMS_PER_BATCH, None if group is None else [group])
-        yield from stac_geoparquet.arrow.stac_table_to_items(
-            pa.RecordBatchReader.from_batches(file.schema_arrow, batches)
-        )
-
-
 def item_facts(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a STAC item says of its chip, and nothing that libraries add by version."""
     properties = item["properties"]
@@ -184,22 +128,9 @@ def links_of(document: Mapping[str, Any]) -> set[tuple[str, str]]:
     return {(link["rel"], link["href"]) for link in document["links"]}
 
 
-def collection_links(chip_ids: Iterable[int], recipe: Recipe) -> list[dict[str, str]]:
-    """Return the links of a release's collection: to its catalog, and to every item."""
-    return [
-        _link("root", CATALOG_NAME),
-        _link("parent", CATALOG_NAME),
-        _link("items", ITEMS_NAME, _PARQUET),
-        *(_link("item", recipe.folder_of(chip_id) + item_name(chip_id), _GEOJSON) for chip_id in chip_ids),
-    ]
-
-
-def _link(rel: str, name: str, media_type: str = "application/json") -> dict[str, str]:
+def link(rel: str, name: str, media_type: str = "application/json") -> dict[str, str]:
+    """Return a link to a file of the release, as it is seen from its top."""
     return {"rel": rel, "href": f"./{name}", "type": media_type}
-
-
-View = tuple[str, str]
-"""An asset's key, and a property that tells how it was taken."""
 
 
 def _views(row: Mapping[str, Any], recipe: Recipe) -> dict[View, Any]:
@@ -238,7 +169,7 @@ def shared_views(tracker: pd.DataFrame, recipe: Recipe) -> frozenset[View]:
 def _item_template(recipe: Recipe, views: Collection[View]) -> dict[str, Any]:
     """Return an item with what all chips share, made through pystac's extension classes."""
     nowhere = {"type": "Point", "coordinates": [0.0, 0.0]}
-    start, end = _time_span(recipe, {})
+    start, end = time_span(recipe, {})
     item = pystac.Item("template", nowhere, [0.0] * 4, None, {}, start, end, collection=recipe.name)
     ProjectionExtension.ext(item, add_if_missing=True).apply(code="EPSG:4326")
     for key, spec in recipe.rasters.items():
@@ -254,7 +185,7 @@ def _item_template(recipe: Recipe, views: Collection[View]) -> dict[str, Any]:
             extension.add_to(item)
     data = item.to_dict(include_self_link=False)
     kinds = {"root": CATALOG_NAME, "parent": COLLECTION_NAME, "collection": COLLECTION_NAME}
-    data["links"] = [_link(rel, name) for rel, name in kinds.items()]
+    data["links"] = [link(rel, name) for rel, name in kinds.items()]
     return data
 
 
@@ -319,7 +250,7 @@ def _item(
     views: Collection[View],
 ) -> dict[str, Any]:
     item: dict[str, Any] = json.loads(template)
-    start, end = _time_span(recipe, row)
+    start, end = time_span(recipe, row)
     item["id"] = f"{recipe.name}-{recipe.version}-{row['id']:06}"
     item["geometry"] = json.loads(shapely.to_geojson(shape))
     item["bbox"] = list(shape.bounds)
@@ -360,89 +291,10 @@ def _hrefs(key: str, row: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, 
     return [(path, path.removesuffix("tif") + "png") for path in row[f"{key}_paths"].split(",")]
 
 
-def _time_span(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]:
+def time_span(recipe: Recipe, row: Mapping[str, Any]) -> tuple[datetime, datetime]:
     """Return the first and last day of a chip's images, or the land cover's year."""
     dates = sorted(d for key in recipe.series for d in str(row.get(f"{key}_dates", "")).split(",") if d)
     if dates:
         days = [datetime.strptime(d, "%Y%m%d").replace(tzinfo=UTC) for d in (dates[0], dates[-1])]
         return days[0], datetime.combine(days[1], time(23, 59, 59), tzinfo=UTC)
     return recipe.year.start, recipe.year.end.replace(microsecond=0)
-
-
-class _Given(dict[str, Any]):
-    """An item that its reader may change: where it would be copied, it is itself."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Given:
-        return self
-
-
-def _items_parquet(items: Iterable[dict[str, Any]], collection: Mapping[str, Any], recipe: Recipe) -> bytes:
-    """Write the table of items; those of a shard are a row group."""
-    # All items have the first one's fields; the default looks for them in all of them.
-    table = stac_geoparquet.arrow.parse_stac_items_to_arrow(
-        map(_Given, items), chunk_size=recipe.shard_chips or _ITEMS_PER_CHUNK, schema="FirstBatch"
-    )
-    # stac-geoparquet writes to paths alone.
-    memory, path = MemoryFileSystem(), f"/{uuid4()}.parquet"
-    stac_geoparquet.arrow.to_parquet(
-        table, path, collections={collection["id"]: collection}, filesystem=memory, compression="zstd"
-    )
-    data = bytes(memory.cat_file(path))
-    memory.rm_file(path)
-    return data
-
-
-def _tracker_asset(recipe: Recipe) -> pystac.Asset:
-    """Return the tracker in the form that is its record."""
-    if recipe.shard_chips is None:
-        return pystac.Asset(f"./{GEOJSON_NAME}", "Tracker", None, pystac.MediaType.GEOJSON, ["metadata"])
-    return pystac.Asset(f"./{PARQUET_NAME}", "Tracker", None, _PARQUET, ["metadata"])
-
-
-def _catalog(recipe: Recipe) -> dict[str, Any]:
-    catalog = pystac.Catalog(f"{recipe.name}-{recipe.version}", f"{recipe.name}, version {recipe.version}")
-    data = catalog.to_dict(include_self_link=False)
-    data["links"] = [_link("root", CATALOG_NAME), _link("child", COLLECTION_NAME)]
-    return data
-
-
-def _extent(tracker: gpd.GeoDataFrame, recipe: Recipe) -> pystac.Extent:
-    """Return the box around all chips, and the time from the first image to the last."""
-    west, south, east, north = (float(value) for value in tracker.total_bounds)
-    dates = [f"{key}_dates" for key in recipe.series]
-    periods = [_time_span(recipe, row) for row in tracker[["id", *dates]].to_dict("records")]
-    return pystac.Extent(
-        pystac.SpatialExtent([[west, south, east, north]]),
-        pystac.TemporalExtent([[min(p[0] for p in periods), max(p[1] for p in periods)]]),
-    )
-
-
-def _collection(tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
-    collection = pystac.Collection(
-        recipe.name,
-        f"{recipe.name} {recipe.version}: {len(tracker)} aligned chips of one land cover each; see README.md",
-        _extent(tracker, recipe),
-        title=f"{recipe.name} {recipe.version}",
-        license="other",
-        keywords=["land cover", "Sentinel-1", "Sentinel-2", "Landsat", "benchmark"],
-        providers=[
-            pystac.Provider(
-                recipe.table[key].title, recipe.table[key].attribution, [pystac.ProviderRole.PRODUCER]
-            )
-            for key in recipe.rasters
-        ],
-        summaries=pystac.Summaries(
-            {
-                "proj:code": sorted({f"EPSG:{code}" for code in tracker["epsg"]}),
-                "gelos:category": sorted(set(tracker["category"])),
-            }
-        ),
-        assets={
-            "items": pystac.Asset(
-                f"./{ITEMS_NAME}", "Items", "stac-geoparquet", _PARQUET, ["collection-mirror"]
-            ),
-            "tracker": _tracker_asset(recipe),
-        },
-    )
-    # What stands in the table of items, too, and so without a link for each of them.
-    return {**collection.to_dict(include_self_link=False), "links": collection_links((), recipe)}

@@ -6,15 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import geopandas as gpd
 import pandas as pd
 
 from cube.config.sensors import Sensor
-
-from .opening.checksums import SUMS_NAME, format_sums, sha256
-from .recipe import Recipe
-from .sharding import SHARDS_FOLDER, is_shard_sums
-from .tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME
+from release.opening.checksums import SUMS_NAME, format_sums, sha256
+from release.recipe import Recipe
+from release.sharding import SHARDS_FOLDER, is_shard_sums
+from release.tracker import CSV_NAME, GEOJSON_NAME, PARQUET_NAME, Tracker
 
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -66,12 +64,12 @@ _NUMBER = "(?:[^_]+_)?([0-9]+)"
 """The six digits of a chip in a file's name, or alone: mlcroissant looks for them a second time."""
 
 
-def make_croissant(tracker: gpd.GeoDataFrame, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, Any]:
+def make_croissant(tracker: Tracker, recipe: Recipe, sums: Mapping[str, str]) -> dict[str, Any]:
     """Return the Croissant 1.0 description of a release's tables and rasters, as JSON-LD.
 
     `sums` are SHA-256 of the tracker's files and of the chips', or of their shards' sums, by name.
     """
-    columns = [*tracker.columns.drop("geometry"), "geometry"]
+    columns = [*tracker.dtypes.index.drop("geometry"), "geometry"]
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -264,11 +262,11 @@ def _file_set(sensor: Sensor, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _croissant_field(name: str, tracker: gpd.GeoDataFrame, recipe: Recipe) -> dict[str, Any]:
+def _croissant_field(name: str, tracker: Tracker, recipe: Recipe) -> dict[str, Any]:
     kind = "sc:Text"
-    if name != "geometry" and pd.api.types.is_integer_dtype(tracker[name]):
+    if name != "geometry" and pd.api.types.is_integer_dtype(tracker.dtypes[name]):
         kind = "sc:Integer"
-    elif name != "geometry" and pd.api.types.is_float_dtype(tracker[name]):
+    elif name != "geometry" and pd.api.types.is_float_dtype(tracker.dtypes[name]):
         kind = "sc:Float"
     column = _tracker_column(name, recipe)
     return {**_field(f"chips/{name}", kind, {"source": column}), "name": name}

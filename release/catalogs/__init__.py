@@ -1,0 +1,1 @@
+"""What catalogs and loaders read of a release: STAC and Croissant."""
