@@ -352,7 +352,7 @@ class ShardedRelease:
         """Zip what lies in no shard; tell whether the zip was written."""
         release = output / version
         names = [name for name in release.files(but=SHARDS_FOLDER) if name != SUMS_NAME]
-        return write_zip(output, f"{stem}.zip", stem, names, release, force=force)
+        return write_zip(output, f"{stem}.zip", stem, names, release, force=force, are_large=True)
 
 
 def making_name(version: str) -> str:

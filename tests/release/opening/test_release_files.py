@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from shapely import Point
 
 from cube.run.storage import open_folder
+from release.opening import zips
 from release.opening.checksums import SUMS_NAME, format_sums, parse_sums, sha256
 from release.opening.faults import BadZipError
 from release.opening.files import ZipFiles
@@ -67,6 +68,9 @@ def test_zip64_where_sizes_or_offsets_ask_for_it(monkeypatch: pytest.MonkeyPatch
         return b"x" * int(name) if name != SUMS_NAME else b"sums"
 
     assert b"".join(zip_chunks("root", names, read)) == by_zipfile("root", names, read)
+    monkeypatch.setattr(zips, "_PIECE_BYTES", 64)
+    in_pieces = zip_chunks("root", names, read, lambda name: io.BytesIO(read(name)) if name != "20" else None)
+    assert b"".join(in_pieces) == by_zipfile("root", names, read)
 
 
 @pytest.mark.slow
