@@ -192,13 +192,13 @@ def split_of(row: Mapping[str, Any]) -> str:
 
 
 def _ids_by_split(release: Release, asked: Sequence[str]) -> dict[str, list[int]]:
-    splits = release.table["split"].replace("", ONLY_SPLIT)
+    splits = release.chip_splits.replace("", ONLY_SPLIT)
     there = sorted(
         set(splits), key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)
     )
     if unknown := [name for name in asked if name not in there]:
         raise ReleaseError(f"no chip in split {unknown[0]!r}; the release has {', '.join(there)}")
-    return {name: [int(one) for one in release.table.index[splits == name]] for name in asked or there}
+    return {name: [int(one) for one in splits.index[splits == name]] for name in asked or there}
 
 
 def _shards(split: str, ids: Sequence[int], size: int) -> list[Shard]:

@@ -89,7 +89,12 @@ class Release:
     @property
     def splits(self) -> tuple[str, ...]:
         """Splits that chips are in; empty where there are none."""
-        return tuple(sorted(set(self._rows.narrow["split"]) - {""}))
+        return tuple(sorted(set(self.chip_splits) - {""}))
+
+    @property
+    def chip_splits(self) -> pd.Series:
+        """The split of each chip, by its id; an empty text without splits."""
+        return self._rows.narrow["split"]
 
     def nodata(self, sensor: str) -> float | None:
         """Return the value that a sensor's rasters set aside for no data; None: none."""
