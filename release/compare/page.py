@@ -151,7 +151,7 @@ def _moves(moves: Sequence[ChipMove], owner: Release) -> Values:
     counts = Counter((move.reason, move.lulc) for move in moves)
     totals = Counter(move.reason for move in moves)
     rows = [
-        (reason, explain_reason(reason), *(counts[reason, code] or "" for code in codes), total)
+        (reason, total, explain_reason(reason), *(counts[reason, code] or "" for code in codes))
         for reason, total in totals.most_common()
     ]
     return {

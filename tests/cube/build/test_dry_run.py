@@ -137,6 +137,9 @@ def test_the_page_tells_of_every_scene_when_it_was_and_why_it_lost(
     assert all(link.startswith("#") for link in links)
     planned, skipped = unpacked(page)
     assert "4 over cloud_cover 50; 51.6 would admit one" in skipped.text
+    kinds = [row[1] for row in page.rows if len(row) == 3]
+    assert {"cloud_cover is not below 30", "another tile covers more of the target"} <= set(kinds)
+    assert not any("..." in kind for kind in kinds)
 
     area = gpd.read_file(sample_archive.aois).geometry[0]
     items = json.loads(Path(sample_archive.items).read_text())["features"]
