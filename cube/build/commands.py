@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,7 +244,12 @@ def run_plan(common: CommonOptions, aoi: tuple[str, ...], *, preview: bool = Fal
     def show(config: Config) -> int:
         from .dry_run.table import print_plans
 
-        return print_plans(config, aoi, bars=common.bars, preview=preview)
+        code = print_plans(config, aoi, bars=common.bars, preview=preview)
+        if code == 0:
+            only = f" {shlex.join(['--aoi', *aoi])}" if aoi else ""
+            print("next:")
+            print(f"  {common.typed('run')}{only}  # cubes, chips, release")
+        return code
 
     return run_verb("plan", common, show, keep_log=False)
 

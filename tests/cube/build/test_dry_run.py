@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import zlib
@@ -169,6 +170,23 @@ def test_the_page_tells_of_every_scene_when_it_was_and_why_it_lost(
         for facts in series.values()
     )
     assert sorted(float(mark["cx"].rstrip("%")) for mark in marks) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_plan_ends_with_the_command_that_builds_it(sample_archive: Archive, tmp_path: Path) -> None:
+    there = {
+        "catalog.url": sample_archive.items,
+        "aoi.path": sample_archive.aois,
+        "directory.working": tmp_path,
+    }
+    config = ["-c", str(ROOT / "configs/demo.yaml")]
+    settings = [part for key, value in there.items() for part in ("--set", f"{key}={value}")]
+    result = CliRunner().invoke(main, ["plan", *config, *settings, "--aoi", "0", "3"])
+    assert result.exit_code == 0, result.output
+    *_, next_line, command = result.stdout.splitlines()
+    assert next_line == "next:"
+    settings[1] = "catalog.url=..."  # may be secret
+    typed = ["gelos-lc", "run", *config, *settings, "--aoi", "0", "3"]
+    assert shlex.split(command, comments=True) == typed
 
 
 def test_no_text_of_areas_gets_out_of_its_place(
