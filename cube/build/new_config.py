@@ -42,7 +42,7 @@ directory:
   zip_output: false
 
 catalog:
-  profile: planetary-computer     # or earth-search, cdse; docs/catalogs.md says what each has
+  profile: planetary-computer     # or earth-search, cdse (docs/catalogs.md); url: a STAC API or a file of items
   cache: {cache}
 
 # A sensor whose section is left out is left out of the dataset; the land cover has to stay.
