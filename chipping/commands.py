@@ -40,7 +40,15 @@ def chip_command(common: CommonOptions, *, shard: Share | None) -> int:
     at: once they have ended, all chips are there.
     """
     what = f"chip-{shard.name}" if shard else "chip"
-    return run_verb(what, common, lambda config: run_chip(config, bars=common.bars, shard=shard))
+
+    def cut(config: Config) -> int:
+        code = run_chip(config, bars=common.bars, shard=shard)
+        if shard is None:
+            print(f"next:\n  {common.typed('release')}")
+            print(f"  {common.typed('sheet')} -o sheet.png")
+        return code
+
+    return run_verb(what, common, cut)
 
 
 def run_chip(config: Config, *, bars: bool, shard: Share | None = None) -> int:

@@ -135,3 +135,11 @@ def test_the_command_shows_classes_by_name_and_names_its_files(config: Config) -
             assert cells[0] == row["chips.min_purity"]
         assert all(name in result.stdout for name in ("Water", "Trees", "Crops"))
         assert ("before→after balancing" in lines[0]) is bool(more)
+
+
+def test_chip_ends_with_what_comes_next(config: Config) -> None:
+    result = CliRunner().invoke(main, ["chip", "-c", str(config.path)])
+    assert result.exit_code == 0, result.output
+    typed = f"-c {config.path}"
+    next_lines = ["next:", f"  gelos-lc release {typed}", f"  gelos-lc sheet {typed} -o sheet.png"]
+    assert result.stdout.splitlines()[-3:] == next_lines

@@ -184,9 +184,12 @@ def test_a_plan_ends_with_the_command_that_builds_it(sample_archive: Archive, tm
     assert result.exit_code == 0, result.output
     *_, next_line, command = result.stdout.splitlines()
     assert next_line == "next:"
-    settings[1] = "catalog.url=..."  # may be secret
-    typed = ["gelos-lc", "run", *config, *settings, "--aoi", "0", "3"]
+    shown = ["--set", "catalog.url=...", *settings[2:]]  # which may be secret
+    typed = ["gelos-lc", "run", *config, *shown, "--aoi", "0", "3"]
     assert shlex.split(command, comments=True) == typed
+    skipped = CliRunner().invoke(main, ["plan", *config, *settings, "--aoi", "3"])
+    assert skipped.exit_code == 0, skipped.output
+    assert "next:" not in skipped.stdout
 
 
 def test_no_text_of_areas_gets_out_of_its_place(
