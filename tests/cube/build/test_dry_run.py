@@ -141,6 +141,8 @@ def test_the_page_tells_of_every_scene_when_it_was_and_why_it_lost(
     kinds = [row[1] for row in page.rows if len(row) == 3]
     assert {"cloud_cover is not below 30", "another tile covers more of the target"} <= set(kinds)
     assert not any("..." in kind for kind in kinds)
+    assert "2023-01-01/2023-03-31" in planned.text
+    assert "cloud_cover is not below 30 (4)" in planned.text
 
     area = gpd.read_file(sample_archive.aois).geometry[0]
     items = json.loads(Path(sample_archive.items).read_text())["features"]
