@@ -12,6 +12,7 @@ from cube.run.command import (
     Severals,
     UserPath,
     config_options,
+    print_table,
     run_verb,
     shard_option,
     verb,
@@ -39,7 +40,15 @@ def chip_command(common: CommonOptions, *, shard: Share | None) -> int:
     at: once they have ended, all chips are there.
     """
     what = f"chip-{shard.name}" if shard else "chip"
-    return run_verb(what, common, lambda config: run_chip(config, bars=common.bars, shard=shard))
+
+    def cut(config: Config) -> int:
+        code = run_chip(config, bars=common.bars, shard=shard)
+        if shard is None:
+            print(f"next:\n  {common.typed('release')}")
+            print(f"  {common.typed('sheet')} -o sheet.png")
+        return code
+
+    return run_verb(what, common, cut)
 
 
 def run_chip(config: Config, *, bars: bool, shard: Share | None = None) -> int:
@@ -98,9 +107,7 @@ def sweep_command(common: CommonOptions, grid: tuple[str, ...], want: int | None
         from .sweep import SWEEP_CSV, SWEEP_PNG, parse_grid, sweep
 
         result = sweep(config, parse_grid(grid, config.table))
-        print(result.to_csv().decode(), end="")
-        after = "; balanced_* after lulc.sampling_factor" if result.is_balanced else ""
-        print(f"class_*, total and fewest count chips before balancing{after}")
+        _print_counts(result)
         if want is not None:
             _print_wanted(result, want)
         root = Layout.of(config).root
@@ -109,6 +116,23 @@ def sweep_command(common: CommonOptions, grid: tuple[str, ...], want: int | None
         return 0
 
     return run_verb("sweep", common, count_chips)
+
+
+def _print_counts(result: SweepResult) -> None:
+    """Print a row for each setting; the file has more columns."""
+    from cube.config.sensors import CLASS_NAMES
+
+    codes = [code for code in CLASS_NAMES if any(code in setting.chips for setting in result.settings)]
+    rows = []
+    for setting in result.settings:
+        before = [*(setting.chips.get(code, 0) for code in codes), setting.total]
+        after = [*(setting.balanced.get(code, 0) for code in codes), sum(setting.balanced.values())]
+        counts = [f"{n}→{kept}" if result.is_balanced else n for n, kept in zip(before, after, strict=True)]
+        rows.append([*setting.values.values(), *counts, setting.areas])
+    balance = ", before→after balancing by lulc.sampling_factor" if result.is_balanced else ""
+    names = [CLASS_NAMES[code] for code in codes]
+    keys = [key.removeprefix("chips.") for key in result.grid]
+    print_table(f"Chips by class{balance}", [*keys, *names, "all", "cubes"], rows)
 
 
 def _print_wanted(result: SweepResult, want: int) -> None:

@@ -84,9 +84,11 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, row: _Row, top: int)
 
 
 def _labels(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what tells a chip from all others: its index, its area and its cell."""
-    epsg, left, cell_top = row["cell"].split("_")
-    return f"chip {row['chip_index']}", f"AOI {row['aoi_index']}", f"EPSG:{epsg}", f"{left} {cell_top}"
+    """Return what tells a chip from all others: its window, its area, and its cell.
+
+    A release numbers its chips anew, so a number here would lead to another chip there.
+    """
+    return f"window {row['chip_index']}", f"AOI {row['aoi_index']}", row["cell"]
 
 
 def _chips_by_class(windows: Folder, series: Iterable[str]) -> dict[int, list[dict[str, Any]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from cube.run.command import (
     run_verb,
     shard_option,
     terminated_as_interrupted,
+    typed_on_release,
     verb,
 )
 
@@ -83,11 +83,13 @@ def _run_release(config: Config, common: CommonOptions, *, force: bool, shard: S
     for warning in summary.warnings:
         print(f"  warning: {warning}")
     print(f"SHA256SUMS {summary.fingerprint}")
-    _print_places(summary, common)
+    _print_places(
+        summary, common, typed_on_release("verify", summary.folder, config.directory.storage_options)
+    )
     return 0
 
 
-def _print_places(summary: ReleaseSummary, common: CommonOptions) -> None:
+def _print_places(summary: ReleaseSummary, common: CommonOptions, verify: str) -> None:
     """Print where things are, and what one would do next."""
     from .card import CARD_NAME
     from .report.browser import BROWSE_NAME
@@ -100,7 +102,7 @@ def _print_places(summary: ReleaseSummary, common: CommonOptions) -> None:
     if summary.zip:
         print(f"zip       {summary.zip}")
     print("next:")
-    print(f"  gelos-lc verify {shlex.quote(summary.folder)}")
+    print(f"  {verify}")
     print(f"  {common.typed('sheet')} -o sheet.png")
     print(f"  {common.typed('sweep')} --grid chips.min_purity=0.9,0.95,1.0")
 

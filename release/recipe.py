@@ -17,6 +17,7 @@ from chipping.geotiff import RasterSettings, exported_nodata
 from cube.config.extra_sensors import sensor_rows
 from cube.config.fields import TimeRange
 from cube.config.models import ChipsConfig, Config, DatasetConfig, ReleaseConfig
+from cube.config.profiles import DEFAULT_PROFILE
 from cube.config.sensors import CLASS_NAMES, SENSORS, Sensor, SensorTable
 from cube.windows.grid import Bounds
 from cube.windows.lattice import WindowGeometry
@@ -149,7 +150,7 @@ class Recipe:
 def settings_of(config: Config) -> dict[str, Any]:
     """Return what a release says of its settings: JSON values, and no path, host or clock.
 
-    How it is packed is none of them.
+    How it is packed is none of them; of the catalog, what decides which scenes there are.
     """
     settings: dict[str, Any] = config.model_dump(mode="json", exclude=_NO_PART)
     del settings["release"]["shard_chips"]
@@ -164,6 +165,19 @@ def settings_of(config: Config) -> dict[str, Any]:
             "bands": list(config.bands(key)),
         }
     settings["time_ranges"] = [str(one) for one in config.ranges]
+    if catalog := _catalog_settings(config):
+        settings["catalog"] = catalog
+    return settings
+
+
+def _catalog_settings(config: Config) -> dict[str, Any]:
+    """Return the items that are no candidates, and profiles other than the default, by sensor."""
+    settings: dict[str, Any] = {}
+    if config.catalog.exclude_items:
+        settings["exclude_items"] = sorted(config.catalog.exclude_items)
+    profiles = {key: config.source(key).profile for key in config.sensors}
+    if others := {key: name for key, name in profiles.items() if name != DEFAULT_PROFILE}:
+        settings["profile"] = others
     return settings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,13 @@ def build_command(common: CommonOptions, options: BuildOptions, *, shard: Share 
         return run_plan(common, options.aoi)
     options = dataclasses.replace(options, shard=shard)
     what = f"build-{shard.name}" if shard else "build"
-    return run_verb(what, common, lambda config: run_build(config, options, bars=common.bars))
+
+    def build(config: Config) -> int:
+        code = run_build(config, options, bars=common.bars)
+        print(f"next:\n  {common.typed('status')}  # all areas of the version, and what to type then")
+        return code
+
+    return run_verb(what, common, build)
 
 
 @verb("doctor", "gelos-lc doctor", "gelos-lc doctor -c configs/demo.yaml")
@@ -243,7 +250,9 @@ def run_plan(common: CommonOptions, aoi: tuple[str, ...], *, preview: bool = Fal
     def show(config: Config) -> int:
         from .dry_run.table import print_plans
 
-        return print_plans(config, aoi, bars=common.bars, preview=preview)
+        only = f" {shlex.join(['--aoi', *aoi])}" if aoi else ""
+        builds = f"{common.typed('run')}{only}  # cubes, chips, release"
+        return print_plans(config, aoi, bars=common.bars, preview=preview, builds=builds)
 
     return run_verb("plan", common, show, keep_log=False)
 

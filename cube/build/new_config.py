@@ -20,11 +20,12 @@ from cube.run.storage import disk_errors
 from cube.scenes.estimate import MODEL, Cost, estimate_extent
 from cube.windows.grid import Bounds, aoi_bounds
 from cube.windows.lattice import WindowGeometry, WindowLattice
-from cube.windows.projection import utm_epsg
+from cube.windows.projection import project, utm_epsg
 
 _SIZES = ((10_000, 960, 960), (4_000, 480, 960), (0, 240, 480))
 """From which narrower side of an area on, metres, which sample and chip size: a small area is to
 have a few dozen windows, too."""
+_MUCH_OUTSIDE = 0.1
 _TEMPLATE = """\
 # Made for {file} ({count}). Each key is explained in docs/config.md; --set KEY=VALUE overrides one.
 dataset:
@@ -34,7 +35,7 @@ dataset:
 aoi:
   path: {path}          # beside this file, or absolute
   extent: aoi           # the bounding box of each area; overlap: all that the chosen scenes share
-  clip: none            # centre, whole: only chips that lie in the polygon itself
+  clip: none            # chips of the whole box; centre, whole: only those that lie in the polygon
 
 directory:
   working: {working}    # cubes (about {store}), scores, chips; a folder or s3://...
@@ -42,7 +43,7 @@ directory:
   zip_output: false
 
 catalog:
-  profile: planetary-computer     # or earth-search, cdse; docs/catalogs.md says what each has
+  profile: planetary-computer     # or earth-search, cdse (docs/catalogs.md); url: a STAC API or a file of items
   cache: {cache}
 
 # A sensor whose section is left out is left out of the dataset; the land cover has to stay.
@@ -88,6 +89,8 @@ class Proposal:
     """Windows of all areas, before any rule."""
     empty: tuple[int, ...]
     """Indices of areas in which no chip fits."""
+    outside: float
+    """Share of the cubes that lies outside the polygons."""
     cost: Cost
 
     def __str__(self) -> str:
@@ -97,6 +100,11 @@ class Proposal:
         if self.empty:
             lines.append(
                 f"warning: no chip fits into AOI {', '.join(map(str, self.empty))}; make chips.chip_size smaller"
+            )
+        if self.outside > _MUCH_OUTSIDE:
+            lines.append(
+                f"{self.outside:.0%} of the cubes lies outside the polygons, and gives chips as well; "
+                "aoi.clip: centre, or whole, leaves those out"
             )
         fetched, stored = _size(self.cost.fetch_bytes), _size(self.cost.store_bytes)
         duration = timedelta(seconds=round(self.cost.seconds))
@@ -151,7 +159,9 @@ def write_config(aois_path: Path, path: Path | None, year: int) -> Proposal:
             staging.unlink(missing_ok=True)
     counts = _window_counts(boxes, *_sizes(boxes))
     empty = tuple(aoi.index for aoi, count in zip(aois, counts, strict=True) if not count)
-    return Proposal(path, len(aois), sum(counts), empty, cost)
+    inside = sum(project(aoi.geometry, epsg).area for aoi, (_, epsg) in zip(aois, boxes, strict=True))
+    outside = 1 - inside / sum(box.width * box.height for box, _ in boxes)
+    return Proposal(path, len(aois), sum(counts), empty, outside, cost)
 
 
 def _text(

@@ -52,11 +52,11 @@ class AreaGroup:
 
     @property
     def reason(self) -> str:
-        """What to tell: the reason itself, or the kind and the first area's as an example."""
+        """What to tell: the reason itself, or the kind and what the first area has beside it."""
         first = next(iter(self.rows.values())).reason
         if len({row.reason for row in self.rows.values()}) == 1:
             return first
-        return f"{self.kind}; such as: {first}"
+        return f"{self.kind}; such as: {first.removeprefix(self.kind).strip()}"
 
     @property
     def labels(self) -> str:
@@ -140,6 +140,8 @@ def _findings(rows: Mapping[int, AoiStatus], lost: Sequence[Mapping[str, Any]]) 
 
 
 def _state_text(group: AreaGroup) -> str:
+    if group.state is AoiState.PENDING and (begun := sum(row.done > 0 for row in group.rows.values())):
+        return f"{group.state}, {begun} of them begun"
     if group.state is not AoiState.BUILDING:
         return str(group.state)
     done = sum(row.done for row in group.rows.values()) / len(group.rows)

@@ -137,7 +137,10 @@ def _geometry(feature: Feature, where: str) -> BaseGeometry:
     if geometry.geom_type not in ("Polygon", "MultiPolygon"):
         raise AoiError(f"{where}: is a {geometry.geom_type}; expected a Polygon")
     if not geometry.is_valid:
-        raise AoiError(f"{where}: is not a valid polygon ({is_valid_reason(geometry)}); mend or exclude it")
+        raise AoiError(
+            f"{where}: is not a valid polygon ({is_valid_reason(geometry)}); mend it, as geopandas' make_valid() "
+            "and QGIS's Fix geometries do, or leave it out by aoi.exclude_indices"
+        )
     if geometry.is_empty or geometry.area == 0:
         raise AoiError(f"{where}: is empty; expected a Polygon with an area")
     left, bottom, right, top = geometry.bounds

@@ -17,6 +17,8 @@ _MAP_WIDTH = 960.0
 _MIN_SPAN_DEG = 0.2
 _ROOM_FOR_COUNT = 40.0
 """Width of a bar whose count is written above it, drawing units."""
+_ROOM_FOR_STEP = 64.0
+"""Width that the name of a step takes, on a phone's page, too."""
 Number = TypeVar("Number", float, NDArray[np.float64])
 _STEPS_DEG = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 
@@ -61,19 +63,28 @@ def histogram(
     return picture(width, height, bars + line, name)
 
 
-def strip(counts: Sequence[int], edges: Sequence[tuple[float, float, str]], name: str) -> str:
+def strip(
+    counts: Sequence[int], steps: Sequence[str], edges: Sequence[tuple[float, float, str]], name: str
+) -> str:
     """Draw counts along a calendar, a bar and its count per step; `name` is read out instead.
 
-    `edges` are shaded periods: start and end as shares of the width, and their label.
+    `steps` are called so, as far as there is room; `edges` are shaded periods: start and end as
+    shares of the width, and their label.
     """
-    width, base, height = 960.0, 94.0, 124.0
+    width, base, height = 960.0, 94.0, 152.0
     top = max(counts, default=0) or 1
     step = width / max(len(counts), 1)
     shades = "".join(
         f'<rect x="{_number(start * width)}" y="0" width="{_number(max((end - start) * width - 2, 1))}" '
         f'height="{_number(base)}" class="shade"/>'
-        f'<text x="{_number((start + end) / 2 * width)}" y="120" text-anchor="middle">{escape(text)}</text>'
+        f'<text x="{_number((start + end) / 2 * width)}" y="148" text-anchor="middle">{escape(text)}</text>'
         for start, end, text in edges
+    )
+    every = math.ceil(_ROOM_FOR_STEP / step)
+    shades += "".join(
+        f'<text x="{_number((i + 0.5) * step)}" y="118" text-anchor="middle">{escape(text)}</text>'
+        for i, text in enumerate(steps)
+        if i % every == 0
     )
     if step >= _ROOM_FOR_COUNT:
         shades += "".join(

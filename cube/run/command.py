@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import shlex
 import signal
 import sys
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cube.errors import CatalogError, ClusterError, DiskFullError, GelosError, ReadError, ServiceError
+from cube.redaction import without_signature
 
 from .shards import Share
 
@@ -36,6 +38,8 @@ EXIT_INTERRUPTED = 130
 
 _LOG = logging.getLogger(__name__)
 _SHOWN_ROWS = 40
+_SECRET_KEY = re.compile(r"catalog\b|profiles\b|directory\.storage_options\b|.*\.catalog$")
+"""Keys of a config whose values may let somebody in."""
 _WORTH_ANOTHER_TRY = (CatalogError, ClusterError, ReadError, ServiceError, DiskFullError)
 """Errors that the same command may not meet the next time; the others want another command."""
 
@@ -58,10 +62,35 @@ class CommonOptions:
     def typed(self, name: str) -> str:
         """Return another command on the same config, as one would type it.
 
-        Values of ``--set`` are left out, since they may be secret.
+        Of ``--set``, values that may be secret are left out: options of stores, and catalogs.
         """
-        as_set = " --set ..." if self.settings else ""
-        return f"gelos-lc {name} -c {shlex.quote(self.config)}{as_set}"
+        words = ["gelos-lc", name, "-c", self.config]
+        for setting in self.settings:
+            words += ["--set", f"{setting.partition('=')[0]}=..." if _may_be_secret(setting) else setting]
+        return shlex.join(words)
+
+
+def _may_be_secret(setting: str) -> bool:
+    key, _, value = setting.partition("=")
+    is_section = bool(value) and "." not in key
+    return is_section or bool(_SECRET_KEY.match(key)) or without_signature(value) != value
+
+
+def typed_on_release(name: str, release: str, options: Mapping[str, Any]) -> str:
+    """Return a command on a release, as one would type it.
+
+    It reads no config, so the address of an S3 service that is not AWS's own goes before it.
+
+    Parameters
+    ----------
+    options
+        ``directory.storage_options``, of which nothing else is shown.
+    """
+    endpoint = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
+    command = shlex.join(["gelos-lc", name, release])
+    if not endpoint or not release.startswith("s3://"):
+        return command
+    return f"AWS_ENDPOINT_URL={shlex.quote(without_signature(str(endpoint)))} {command}"
 
 
 class UserPath(click.Path):

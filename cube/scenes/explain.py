@@ -165,8 +165,10 @@ def tell_unusable(errors: Sequence[ItemError]) -> str:
     --------
     >>> tell_unusable([ItemError("has no s2:mgrs_tile", str(n)) for n in range(3)])
     '3 found, 3 unusable: no s2:mgrs_tile'
+    >>> tell_unusable([ItemError("was taken in HH", "a"), ItemError("has no orbit", "b")])
+    '2 found, 2 unusable: 1 taken in HH; 1 no orbit'
     """
-    causes = Counter(error.cause.removeprefix("has ") for error in errors)
+    causes = Counter(error.cause.removeprefix("has ").removeprefix("was ") for error in errors)
     told = [f"{count} {cause}" if len(causes) > 1 else cause for cause, count in causes.most_common(_TOLD)]
     further = f"; {len(causes) - _TOLD} other causes" if len(causes) > _TOLD else ""
     return f"{len(errors)} found, {len(errors)} unusable: {'; '.join(told)}{further}"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 SCHEMA_VERSION = 1
+_NUMBER = re.compile(r"_\d{4}\.js$")
+"""How the names of the browser's files end, of which there may be hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,18 @@ class Comparison:
         lists = (self.settings, self.fields_gone, self.fields_new, self.gone, self.new, self.changes)
         more = (self.scenes, self.rasters, self.files, self.areas)
         return any((*lists, *more)) or self.a.fingerprint != self.b.fingerprint
+
+    @property
+    def file_lines(self) -> list[tuple[str, str]]:
+        """What to tell of files, and of numbered ones together: ``browse_layers_*.js (5)``."""
+        members: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for one in self.files:
+            what = f"{one.what} in {one.side.upper()}" if one.side else one.what
+            members[_NUMBER.sub("_*.js", one.file), what].append(one.file)
+        return [
+            (names[0] if len(names) == 1 else f"{kind} ({len(names)})", what)
+            for (kind, what), names in members.items()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as the JSON has them."""

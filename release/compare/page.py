@@ -77,7 +77,7 @@ def make_page(comparison: Comparison, a: Release, b: Release) -> bytes:
         "scenes": _cut([(one, day(one.date_a), day(one.date_b)) for one in comparison.scenes]),
         "pixels": _pixels(comparison, a, b),
         "areas": _cut(comparison.areas),
-        "files": _cut(comparison.files),
+        "files": _cut(comparison.file_lines),
     }
     return fill_template("compare.html.j2", one=comparison, sections=sections)
 
@@ -151,7 +151,7 @@ def _moves(moves: Sequence[ChipMove], owner: Release) -> Values:
     counts = Counter((move.reason, move.lulc) for move in moves)
     totals = Counter(move.reason for move in moves)
     rows = [
-        (reason, explain_reason(reason), *(counts[reason, code] or "" for code in codes), total)
+        (reason, total, explain_reason(reason), *(counts[reason, code] or "" for code in codes))
         for reason, total in totals.most_common()
     ]
     return {

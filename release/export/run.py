@@ -18,9 +18,9 @@ import numpy as np
 from cube.run.lock import hold
 from cube.run.storage import Folder, open_folder
 from release.loading.dataset import Release
-from release.loading.exported import EXPORT_NAME
 from release.opening.checksums import SUMS_NAME, format_sums, sha256
 from release.opening.faults import ReleaseError
+from release.opening.files import EXPORT_NAME
 from release.statistics import STATISTICS_NAME
 
 from .card import CARD_NAME, make_export_card

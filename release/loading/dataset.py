@@ -16,6 +16,7 @@ from rasterio.transform import from_origin
 
 from chipping.views import parse_views
 from cube.config.sensors import CLASS_NAMES
+from cube.run.command import counted
 from cube.run.storage import Folder
 from cube.windows.grid import Bounds
 from release.opening.checksums import MIN_SUMS_LINE_BYTES, SUMS_NAME, parse_sums
@@ -70,6 +71,11 @@ class Release:
     def __len__(self) -> int:
         """Return how many chips there are."""
         return len(self._rows)
+
+    def __repr__(self) -> str:
+        """Return what it is in a line: name, version, chips, classes, sensors."""
+        what = f"{self.recipe.name} {self.recipe.version}: {counted(len(self), 'chip')}"
+        return f"<Release {what} of {', '.join(self.class_names)}; {', '.join(self.sensors)}>"
 
     @property
     def table(self) -> gpd.GeoDataFrame:

@@ -13,13 +13,12 @@ from typing import Any
 
 from cube.run.storage import Folder, open_folder
 from release.opening.faults import UNREADABLE, ReleaseError, first_line
+from release.opening.files import EXPORT_NAME
 from release.statistics import STATISTICS_NAME
 
 from .normalising import read_statistics
 from .stores import PixelStore, TerrameshStore, TerratorchStore, WebdatasetStore, ZarrStore
 
-EXPORT_NAME = "export.json"
-"""What an export was made of and as."""
 _STORES: dict[str, type[PixelStore]] = {
     "webdataset": WebdatasetStore,
     "zarr": ZarrStore,

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from cube.run.storage import Folder, open_folder
 from release.opening.checksums import SUMS_NAME, sha256
 from release.opening.faults import ReleaseError
+from release.opening.files import EXPORT_NAME
 
 from .caching import CachedSamples, SampleCache
 from .dataset import Release
-from .exported import EXPORT_NAME, ExportedChips
+from .exported import ExportedChips
 from .normalising import Normaliser, Sample, make_normaliser
 
 Chips = Release | ExportedChips

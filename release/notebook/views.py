@@ -61,6 +61,16 @@ class Chip(dict[str, xr.DataArray]):
         super().__init__(images)
         self._release, self._id = release, chip_id
 
+    def __repr__(self) -> str:
+        """Return what it is, with a line for each sensor."""
+        row = self._release.row(self._id)
+        title = f"<Chip {self._id}, {CLASS_NAMES[int(row['lulc'])]}, {row['cell']}>"
+        sizes = {
+            key: ", ".join(f"{name} {size}" for name, size in image.sizes.items())
+            for key, image in self.items()
+        }
+        return "\n".join([title, *(f"  {key}: {self[key].dtype}, {size}" for key, size in sizes.items())])
+
     def _repr_html_(self) -> str:
         row = self._release.row(self._id)
         title = f"chip {self._id}, {CLASS_NAMES[int(row['lulc'])]}, purity {row['purity']:.3g}"
@@ -180,7 +190,5 @@ def explore_release(release: ShownRelease, **options: Any) -> Any:
     try:
         return shown.explore(**(settings | options))
     except ImportError as error:
-        text = (
-            f"explore needs folium, matplotlib and mapclassify ({error}): install the extra gelos-lc[explore]"
-        )
-        raise ReleaseError(text) from None
+        text = "explore needs folium and mapclassify; type: pip install 'gelos-lc[explore]'"
+        raise ReleaseError(text) from error

@@ -21,6 +21,8 @@ from .checksums import SUMS_NAME
 from .faults import UNREADABLE, BadZipError, ReleaseError, first_line
 from .limits import MOST_BYTES, check_is_inside, check_size
 
+EXPORT_NAME = "export.json"
+"""What an export was made of and as; no release has it."""
 _ENTRY_HEADER = struct.Struct("<4s5H3L2H")
 """What stands before each entry's name; the lengths of name and extra fields come last."""
 _MOST_HEADER_BYTES = _ENTRY_HEADER.size + 2 * 0xFFFF

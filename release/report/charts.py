@@ -19,6 +19,7 @@ from release.windows import PLACE_COLUMNS, Measures
 
 from .facts import Values, asked_shares
 
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _BINS = 24
 _HIDES = 10
 """One bar that is so many times the next hides the rest: heights are logarithms then."""
@@ -48,7 +49,8 @@ def date_charts(chips: pd.DataFrame, recipe: Recipe) -> Values:
         counts = Counter[int]()
         for day, count in (one for found in days for one in found.items()):
             counts[_month(day) - _month(first)] += count
-        drawing = svg.strip([counts.get(month, 0) for month in range(months)], edges, f"Dates of {key}")
+        by_month = [counts.get(month, 0) for month in range(months)]
+        drawing = svg.strip(by_month, _month_names(first, months), edges, f"Dates of {key}")
         rows = list(_season_rows(days))
         sensors.append({"title": recipe.table[key].title, "drawing": drawing, "rows": rows})
     return {"ranges": [str(period).split("/") for period in recipe.ranges], "sensors": sensors}
@@ -57,6 +59,16 @@ def date_charts(chips: pd.DataFrame, recipe: Recipe) -> Values:
 def _month(day: date) -> int:
     """Return the months since the year 0."""
     return 12 * day.year + day.month
+
+
+def _month_names(first: date, months: int) -> list[str]:
+    """Return what months are called, from that of a day on; a January among several is its year."""
+    return [
+        str((_month(first) + n - 1) // 12)
+        if n and (first.month + n) % 12 == 1
+        else _MONTHS[(first.month + n - 1) % 12]
+        for n in range(months)
+    ]
 
 
 def day_of(text: str) -> date:

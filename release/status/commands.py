@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with a row for every area.")
 def status_command(common: CommonOptions, *, as_json: bool) -> int:
-    """Show how far a version is: areas by state, why, and what comes next.
+    """Show how far a version is, by area, and what to type next.
 
     Reads only, so it may be asked at any moment, from any machine that sees the folder or bucket.
     """

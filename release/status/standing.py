@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from chipping.scores import scores_name
 from cube.build.overview import areas_json, print_areas
 from cube.config.aoi import load_aois
 from cube.config.models import Config
-from cube.run.command import CommonOptions
+from cube.run.command import CommonOptions, typed_on_release
 from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import who_holds
 from cube.run.status import AoiState, AoiStatus, cut_off_shards, read_rows
@@ -27,6 +26,8 @@ class Standing:
     """What has become of a dataset version so far."""
 
     version: str
+    working: str
+    """Folder of the version among the working ones."""
     at_work: str
     """The run that is at work: ``process 12 on node7``; empty if none is."""
     cut_off: tuple[str, ...]
@@ -40,6 +41,8 @@ class Standing:
     """Built areas that phase two has not looked at."""
     release: str
     """Folder of the release; empty if there is none."""
+    verify: str
+    """The command that checks it."""
 
     def count(self, *states: AoiState) -> int:
         """Return how many areas are in one of some states."""
@@ -73,7 +76,7 @@ class Standing:
         elif not self.release:
             yield common.typed("release"), "makes the release"
         else:
-            yield f"gelos-lc verify {shlex.quote(self.release)}", "checks the release"
+            yield self.verify, "checks the release"
 
     def to_json(self, common: CommonOptions) -> dict[str, Any]:
         """Return all of it as plain JSON, with a row for every area."""
@@ -107,18 +110,22 @@ def read_standing(config: Config) -> Standing:
     output = open_folder(config.directory.output, config.directory.storage_options) / config.dataset.version
     return Standing(
         version=f"{config.dataset.name} {config.dataset.version}",
+        working=str(layout.root),
         at_work=at_work,
         cut_off=tuple(map(str, cut_off_shards(layout.root))) if at_work else (),
         rows=rows,
         has_chips=layout.windows.exists(CHOICE) and not layout.root.exists(EXPORTING),
         unscored=sum(scores_name(index) not in scored for index in built),
         release=str(output) if output.exists(SUMS_NAME) else "",
+        verify=typed_on_release("verify", str(output), config.directory.storage_options),
     )
 
 
 def print_standing(standing: Standing, common: CommonOptions) -> None:
     """Print areas by state, what was lost, chips, the release, and the next commands."""
     print_areas(standing.rows)
+    if not any(row.tries or row.status is not AoiState.PENDING for row in standing.rows.values()):
+        print(f"working   {standing.working}: no run has begun anything there")
     windows = standing.windows
     if standing.has_chips:
         print(f"chips     {windows[Verdict.SUCCESS]} of {windows.total()} windows")

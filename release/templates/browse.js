@@ -87,7 +87,7 @@
     fill("order", [["id", "as numbered"], ...measures]);
     const series = data.sensors.filter((one) => !one.is_static);
     const pictures = series.flatMap((one) => Array.from(
-      {length: datesOf(one.key, 0).length}, (_, n) => [`${one.key}.${n}`, `${one.key} ${n + 1}`],
+      {length: datesOf(one.key, 0).length}, (_, n) => [`${one.key}.${n}`, `${one.key}, date ${n + 1}`],
     ));
     fill("picture", [["", pictures.length ? pictures[0][1] : "lulc"], ...pictures.slice(1), ["lulc", "lulc"]]);
     for (const label of form.querySelectorAll("[data-of=chips]")) label.hidden = !isChips();
@@ -133,7 +133,7 @@
     state.page = String(page);
     const [name, meaning, count] = data.verdicts[+state.verdict];
     const what = isChips() ? "chips in the release" : `windows: ${name}${meaning ? ` (${meaning})` : ""}`;
-    byId("said").textContent = `${number(found.length)} of ${number(count)} ${what}`;
+    byId("said").textContent = `${number(found.length)} of ${number(count)} ${what}${whyNone()}`;
     for (const pager of document.querySelectorAll(".pager")) {
       pager.hidden = pages === 1;
       pager.querySelector(".count").textContent = `page ${page + 1} of ${number(pages)}`;
@@ -144,6 +144,13 @@
     byId("cards").replaceChildren(...found.slice(page * CARDS, (page + 1) * CARDS).map(card));
     await drawPlan();
     byId("cards").setAttribute("aria-busy", "false");
+  }
+
+  function whyNone() { // what became of an area that nothing is found of
+    if (found.length) return "";
+    const area = data.areas[+state.area];
+    if (state.area === "" || !area || area.box) return "; reset the filters to see all";
+    return `; AOI ${area.name}: ${[area.status, area.why].filter(Boolean).join(", ")}`;
   }
 
   function card(one) {

@@ -18,9 +18,9 @@ from cube.run.shards import Share
 from cube.run.storage import Folder, open_folder
 from release.opening.checksums import SUMS_NAME
 from release.opening.faults import BadZipError, Fault, ReleaseError
-from release.opening.files import FolderFiles, ZipFiles, open_files
+from release.opening.files import EXPORT_NAME, FolderFiles, ZipFiles, open_files
 from release.opening.zips import zip_chunks, zip_equals
-from release.recipe import Recipe
+from release.recipe import RECIPE_NAME, Recipe
 from release.sharding import SHARDS_FOLDER, names_shards
 from release.statistics import STATISTICS_NAME
 
@@ -71,6 +71,7 @@ def verify(path: str | Path | Folder, workers: int | None = None, shard: Share |
     release = open_folder(path)
     with contextlib.suppress(BadZipError):  # a fault, below
         if isinstance(opened := open_files(release), FolderFiles):
+            _check_is_no_export(release)
             opened.check_links()
     processes = CheckProcesses(release, imported=__name__)
     faults: set[Fault] = set()
@@ -95,6 +96,14 @@ def verify(path: str | Path | Folder, workers: int | None = None, shard: Share |
             f"{release}: its files lie in no shards, so that one run checks them; leave --shard out"
         ) from None
     return sorted(faults)
+
+
+def _check_is_no_export(release: Folder) -> None:
+    if release.exists(EXPORT_NAME) and not release.exists(RECIPE_NAME):
+        raise ReleaseError(
+            f"{release}: is an export of a release; verify the release itself, and the export's bytes by "
+            f"sha256sum --check {SUMS_NAME} in its folder"
+        )
 
 
 class _NoShardsError(Exception):

@@ -550,11 +550,10 @@ def check_sheet(path: Path, folder: Path) -> None:
 
     with (folder / "chip_metadata.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "success"]
-    shown = [row for row in rows if places(drawn(f"chip {row['chip_index']}"))]
+    shown = [row for row in rows if places(drawn(f"window {row['chip_index']}"))]
     assert shown
     for row in shown:
-        _, left, top = row["cell"].split("_")
-        assert places(drawn(f"{left} {top}"))
+        assert places(drawn(row["cell"]))
         for sensor in ("s2l2a", "lc2l2"):
             for day in row[f"{sensor}_dates"].split(","):
                 with Image.open(folder / "chips" / row["cell"] / f"{sensor}_{day}.png") as picture:

@@ -115,14 +115,31 @@ def test_what_cubes_cannot_tell_is_refused(config: Config, option: str, said: st
     assert "\n" not in str(caught.value)
 
 
-def test_the_command_names_its_files_and_what_it_counts(config: Config) -> None:
+def test_the_command_shows_classes_by_name_and_names_its_files(config: Config) -> None:
     arguments = ["sweep", "-c", str(config.path), "--grid", "chips.min_purity=0.9,1.0"]
-    for more, after in ((), ""), (("lulc.sampling_factor=2",), "; balanced_* after lulc.sampling_factor"):
+    for more in ((), ("lulc.sampling_factor=2",)):
         result = CliRunner().invoke(main, [*arguments, *more])
         assert result.exit_code == 0, result.output
         lines = result.stdout.splitlines()
-        assert f"class_*, total and fewest count chips before balancing{after}" in lines
         written = [line.split(maxsplit=1)[1] for line in lines if line.startswith(("table ", "plot "))]
         assert [Path(path).name for path in written] == ["sweep.csv", "sweep.png"]
         assert all(Path(path).is_file() for path in written)
-        assert result.stdout.startswith(Path(written[0]).read_text())
+        shown = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+        with Path(written[0]).open() as file:
+            counted = list(csv.DictReader(file))
+        for row, cells in zip(counted, shown, strict=True):
+            before = [row["class_1"], row["class_2"], row["class_5"], row["total"]]
+            after = [row.get(f"balanced_{code}", "") for code in (1, 2, 5, "total")]
+            told = [f"{n}→{kept}" if more else n for n, kept in zip(before, after, strict=True)]
+            assert cells[-5:] == [*told, row["cubes"]]
+            assert cells[0] == row["chips.min_purity"]
+        assert all(name in result.stdout for name in ("Water", "Trees", "Crops"))
+        assert ("before→after balancing" in lines[0]) is bool(more)
+
+
+def test_chip_ends_with_what_comes_next(config: Config) -> None:
+    result = CliRunner().invoke(main, ["chip", "-c", str(config.path)])
+    assert result.exit_code == 0, result.output
+    typed = f"-c {config.path}"
+    next_lines = ["next:", f"  gelos-lc release {typed}", f"  gelos-lc sheet {typed} -o sheet.png"]
+    assert result.stdout.splitlines()[-3:] == next_lines

@@ -582,6 +582,7 @@ def test_the_report_counts_dates_by_month(folder: Path) -> None:
         bars = [int(text) for text in re.findall(r"<title>(\d+)</title>", drawing)]
         assert bars == [months[month] for month in sorted(months)]
         assert all(f">{count}</text>" in drawing for count in months.values())
+        assert all(f">{pd.Timestamp(f'{month}01'):%b}</text>" in drawing for month in months)
 
 
 def test_histograms_mark_the_threshold_and_show_small_bars() -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from release_changes import reseal
 
 from cube.config.models import Config
+from cube.run.command import CommonOptions, typed_on_release
 from release.cli import main
 
 RASTER = "s2l2a_000004_20230115.tif"
@@ -50,11 +51,45 @@ def test_release_ends_with_places_counts_and_what_comes_next(
     assert again.exit_code == 0
 
 
-def test_next_commands_show_no_value_that_was_set(config: Config) -> None:
-    settings = ["--set", "compute.threads=1"]
+def test_next_commands_can_be_typed_as_they_stand(config: Config) -> None:
+    settings = ["--set", "compute.threads=1", "--set", "compute.workers="]
     result = CliRunner().invoke(main, ["release", "-c", str(config.path), *settings])
-    assert f"  gelos-lc sheet -c {config.path} --set ... -o sheet.png" in result.stdout.splitlines()
-    assert "compute.threads" not in result.stdout
+    sheet = ["gelos-lc", "sheet", "-c", str(config.path), *settings, "-o", "sheet.png"]
+    assert sheet in [shlex.split(line) for line in result.stdout.splitlines() if line.startswith("  gelos")]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "directory.storage_options={key: secret}",
+        "directory.storage_options.key=secret",
+        "directory={working: x, storage_options: {key: secret}}",
+        "directory.working=https://me:secret@example.org/",
+        "catalog.url=items.json?key=secret",
+        "s2l2a.catalog=secret",
+        "profiles.mine.token_url=secret",
+    ],
+)
+def test_next_commands_show_no_value_that_may_be_secret(setting: str) -> None:
+    typed = CommonOptions("a.yaml", (setting,)).typed("sheet")
+    assert shlex.split(typed) == [
+        "gelos-lc",
+        "sheet",
+        "-c",
+        "a.yaml",
+        "--set",
+        f"{setting.partition('=')[0]}=...",
+    ]
+
+
+def test_a_command_on_a_release_goes_where_the_config_led() -> None:
+    endpoint = {"client_kwargs": {"endpoint_url": "https://me:secret@s3.example.org"}, "key": "secret"}
+    options = {"endpoint_url": "https://s3.example.org", "secret": "secret"}
+    there = "AWS_ENDPOINT_URL=https://s3.example.org gelos-lc verify s3://bucket/v1"
+    assert typed_on_release("verify", "s3://bucket/v1", options) == there
+    assert typed_on_release("verify", "s3://bucket/v1", endpoint) == there
+    assert typed_on_release("verify", "s3://bucket/v1", {}) == "gelos-lc verify s3://bucket/v1"
+    assert typed_on_release("verify", "data/my v1", options) == "gelos-lc verify 'data/my v1'"
 
 
 def test_verify_says_all_on_stdout(folder: Path, copy: Path) -> None:

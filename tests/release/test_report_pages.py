@@ -122,6 +122,17 @@ def test_the_browser_filters_by_class_area_and_split(page: Page, folder: Path, t
     assert captions(page) == [f"{chip:06} Trees" for chip in few.index[few["split"] == "test"]]
 
 
+def test_an_area_without_a_chip_says_what_became_of_it(page: Page, folder: Path) -> None:
+    areas = gpd.read_file(folder / "aois.geojson").sort_values("aoi_index", ignore_index=True)
+    number, skipped = next((n, one) for n, one in areas.iterrows() if one["status"] == "skipped")
+    page.open(folder / "browse.html")
+    captions(page)
+    page.choose("[name=area]", str(number))
+    assert captions(page) == []
+    (said,) = page.texts("#said")
+    assert said.endswith(f"; AOI {skipped['aoi_index']:06}: skipped, {skipped['reason']}")
+
+
 def test_a_chip_opens_with_all_dates_of_all_sensors(page: Page, folder: Path, table: pd.DataFrame) -> None:
     page.open(folder / "browse.html")
     captions(page)

@@ -33,7 +33,7 @@ from .timeline import TimeLine, kind_of_loss
 _PACKAGE = "cube.build.dry_run"
 _LIMITS = (
     ("cloud_cover", "cloud cover below {:g} %"),
-    ("nodata_pixel_percentage", "without data below {:g} %"),
+    ("nodata_pixel_percentage", "pixels without data below {:g} %"),
     ("delta_days", "at most {:g} days from Sentinel-2"),
 )
 _TOLD_KINDS = 12

@@ -36,7 +36,12 @@ _COLUMNS = [
 
 
 def print_plans(
-    config: Config, only: Sequence[int | str] = (), *, bars: bool = True, preview: bool = False
+    config: Config,
+    only: Sequence[int | str] = (),
+    *,
+    bars: bool = True,
+    preview: bool = False,
+    builds: str = "",
 ) -> int:
     """Plan AOIs (none named: all), print what their cubes would take, and show it on a page.
 
@@ -49,6 +54,8 @@ def print_plans(
         Indices, names or ids of AOIs.
     preview
         Read the chosen scenes' overviews, and put a picture of each on the page.
+    builds
+        The command that builds what is planned, named at the end if there is anything.
 
     Returns
     -------
@@ -83,6 +90,8 @@ def print_plans(
         print(f"warning: {text}")
     print(f"page      {folder}/{PLAN_PAGE}")
     print(f"for a GIS {folder}/{PLAN_FEATURES}")
+    if builds and any(one.status == "planned" for one in records):
+        print(f"next:\n  {builds}")
     return EXIT_FAILED if any(one.status == "failed" for one in records) else 0
 
 

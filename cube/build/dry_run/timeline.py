@@ -11,8 +11,21 @@ from datetime import datetime
 from cube.config.fields import TimeRange
 from cube.scenes.explain import SceneOutcome
 
+_KINDS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"^item \S+ (?=was taken)", ""),
+        (r"^(\w+) [\d.]+ is (?=not below|more than)", r"\1 is "),
+        (r"^(\w+) \S+ has nothing for \S+$", r"its \1 has nothing for one of the time ranges"),
+        (r"^(\w+) \S+ covers \S+ % of the target, .*$", r"another \1 covers more of the target"),
+        (r"^(\w+) \S+ covers as much \([^)]*\)", r"another \1 covers as much"),
+        (r"^(?=platform \S+$)", "of "),
+        (r"^\S*\d\S* is ", "another scene is "),
+    )
+)
+"""What a reason says of one scene, and what stands for it in what is said of many."""
 _NUMBERED = re.compile(r"[^\s(]*\d[^\s,;)]*")
-"""Words of a reason that differ from scene to scene: ids, dates, numbers."""
+"""Words of any other reason that differ from scene to scene: ids, dates, numbers."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +99,16 @@ def kind_of_loss(reason: str) -> str:
     Examples
     --------
     >>> kind_of_loss("cloud_cover 45.2 is not below 30")
-    'cloud_cover ... is not below ...'
+    'cloud_cover is not below 30'
     >>> kind_of_loss("S2A_T31UDQ is less cloudy")
-    '... is less cloudy'
-    >>> kind_of_loss("orbit 44 covers as much (98 %) and is nearer in time")
-    'orbit ... covers as much (... %) and is nearer in time'
+    'another scene is less cloudy'
+    >>> kind_of_loss("tile 33UTR covers 38 % of the target, 33UUR 34 %")
+    'another tile covers more of the target'
+    >>> kind_of_loss("item S2A_T31UDQ has no B04.tif")
+    'item ... has no ...'
     """
+    for pattern, words in _KINDS:
+        kind, found = pattern.subn(words, reason)
+        if found:
+            return kind
     return _NUMBERED.sub("...", reason)

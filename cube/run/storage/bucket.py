@@ -79,7 +79,10 @@ _MENDS = (
     ),
     (
         r"EndpointConnection|ConnectTimeout|Invalid endpoint|Cannot connect|ClientConnector|ConnectionRefused",
-        f"no service answers; look at endpoint_url in {_OPTIONS} (https://HOST), and at the network",
+        (
+            f"no service answers; look at endpoint_url in {_OPTIONS} (https://HOST), or at AWS_ENDPOINT_URL "
+            "where a command takes no config, and at the network"
+        ),
     ),
     (r"unexpected keyword argument", f"look at its name in {_OPTIONS}"),
 )

@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import zlib
@@ -137,6 +138,11 @@ def test_the_page_tells_of_every_scene_when_it_was_and_why_it_lost(
     assert all(link.startswith("#") for link in links)
     planned, skipped = unpacked(page)
     assert "4 over cloud_cover 50; 51.6 would admit one" in skipped.text
+    kinds = [row[1] for row in page.rows if len(row) == 3]
+    assert {"cloud_cover is not below 30", "another tile covers more of the target"} <= set(kinds)
+    assert not any("..." in kind for kind in kinds)
+    assert "2023-01-01/2023-03-31" in planned.text
+    assert "cloud_cover is not below 30 (4)" in planned.text
 
     area = gpd.read_file(sample_archive.aois).geometry[0]
     items = json.loads(Path(sample_archive.items).read_text())["features"]
@@ -166,6 +172,26 @@ def test_the_page_tells_of_every_scene_when_it_was_and_why_it_lost(
         for facts in series.values()
     )
     assert sorted(float(mark["cx"].rstrip("%")) for mark in marks) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_plan_ends_with_the_command_that_builds_it(sample_archive: Archive, tmp_path: Path) -> None:
+    there = {
+        "catalog.url": sample_archive.items,
+        "aoi.path": sample_archive.aois,
+        "directory.working": tmp_path,
+    }
+    config = ["-c", str(ROOT / "configs/demo.yaml")]
+    settings = [part for key, value in there.items() for part in ("--set", f"{key}={value}")]
+    result = CliRunner().invoke(main, ["plan", *config, *settings, "--aoi", "0", "3"])
+    assert result.exit_code == 0, result.output
+    *_, next_line, command = result.stdout.splitlines()
+    assert next_line == "next:"
+    shown = ["--set", "catalog.url=...", *settings[2:]]  # which may be secret
+    typed = ["gelos-lc", "run", *config, *shown, "--aoi", "0", "3"]
+    assert shlex.split(command, comments=True) == typed
+    skipped = CliRunner().invoke(main, ["plan", *config, *settings, "--aoi", "3"])
+    assert skipped.exit_code == 0, skipped.output
+    assert "next:" not in skipped.stdout
 
 
 def test_no_text_of_areas_gets_out_of_its_place(

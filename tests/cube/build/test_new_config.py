@@ -10,7 +10,7 @@ import geopandas as gpd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from shapely import Point, box
+from shapely import Point, Polygon, box
 
 from cube.build.new_config import write_config
 from cube.config.aoi import load_aois
@@ -49,6 +49,23 @@ def test_a_build_takes_it(sample_archive: Archive, tmp_path: Path, monkeypatch: 
     built = typed("build", "-c", written, "--aoi", "4", *settings)
     assert built.exit_code == 0, built.output
     assert "1 built" in built.stdout
+
+
+def test_it_says_how_much_of_the_cubes_is_no_area_of_mine(tmp_path: Path) -> None:
+    """A square in a box of 10 lattice steps, 100 m from its edges, and half of that square."""
+    left, bottom, side = 480_100, 5_760_100, 9_400
+    square = box(left, bottom, left + side, bottom + side)
+    half = Polygon([(left, bottom), (left + side, bottom), (left, bottom + side)])
+    for name, shape, said in (
+        ("square", square, ""),
+        ("half", half, f"{1 - 9.4**2 / 2 / 9.6**2:.0%} of the cubes lies outside"),
+    ):
+        path = tmp_path / f"{name}.gpkg"
+        gpd.GeoDataFrame(geometry=[shape], crs=32633).to_file(path)
+        proposal = write_config(path, tmp_path / f"{name}.yaml", 2022)
+        lines = [line for line in str(proposal).splitlines() if "outside" in line]
+        assert len(lines) == bool(said)
+        assert all(line.startswith(said) and "aoi.clip: centre" in line for line in lines)
 
 
 @pytest.mark.parametrize(

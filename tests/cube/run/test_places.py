@@ -241,6 +241,18 @@ def test_a_version_that_is_taken_is_found_before_anything_is_built(
     (taken / "SHA256SUMS").write_text("")
     done = typed("run", "-c", "configs/demo.yaml", *settings_of(config, chips__max_per_class=3))
     assert_one_line(done, "chips.max_per_class is 2 there, 3 here", "give --force to replace it")
+    same = {"chips__max_per_class": 2}
+    done = typed("run", "-c", "configs/demo.yaml", *settings_of(config, **same, catalog__exclude_items="S2A"))
+    assert_one_line(done, "catalog.exclude_items is None there, ['S2A'] here")
+
+
+def test_a_release_says_what_decided_which_scenes_there_are(
+    demo_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    plain = demo_config(tmp_path)
+    assert "catalog" not in recorded(plain)  # the bytes of releases that were made before
+    other = demo_config(tmp_path, "catalog.exclude_items=[b, a]", "s2l2a.catalog=earth-search")
+    assert recorded(other)["catalog"] == {"exclude_items": ["a", "b"], "profile": {"s2l2a": "earth-search"}}
 
 
 def test_a_run_without_a_cube_ends_as_its_build_did(

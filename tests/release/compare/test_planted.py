@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import rasterio
 from click.testing import CliRunner
 from release_changes import reseal, rewrite_raster, rewrite_tracker
 
+from release import compare_releases
 from release.cli import main
+from release.compare.comparison import FileChange
 
 TABLES = {
     "gelos_chip_tracker.csv",
@@ -385,6 +388,18 @@ def test_a_release_is_what_its_zip_is(folder: Path, archive: Path, copy: Path) -
     result = CliRunner().invoke(main, ["compare", str(folder), str(archive)])
     assert result.exit_code == 0
     assert result.stdout.endswith("nothing differs\n")
+
+
+def test_numbered_files_are_told_of_together(folder: Path, copy: Path) -> None:
+    named = [(f"browse_layers_{number:04}.js", "") for number in range(5)]
+    named += [("browse_layers_0005.js", "a"), ("README.md", ""), ("s1rtc_000000_20230117.png", "b")]
+    files = tuple(FileChange(name, side, "is missing" if side else "differs") for name, side in named)
+    assert replace(compare_releases(folder, copy), files=files).file_lines == [
+        ("browse_layers_*.js (5)", "differs"),
+        ("browse_layers_0005.js", "is missing in A"),
+        ("README.md", "differs"),
+        ("s1rtc_000000_20230117.png", "is missing in B"),
+    ]
 
 
 def test_pixels_are_counted_as_numpy_counts_them(folder: Path, copy: Path) -> None:

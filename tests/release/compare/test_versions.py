@@ -149,7 +149,7 @@ class Page(HTMLParser):
         given = dict(attrs)
         self.links += [given[name] or "" for name in ("src", "href") if name in given]
         self.ids += [given["id"] or ""] if "id" in given else []
-        if tag not in {"meta", "img", "br", "link", "input"}:
+        if tag not in {"meta", "img", "br", "wbr", "link", "input"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

@@ -97,6 +97,17 @@ def test_a_killed_export_goes_on(folder: Path, tmp_path: Path, to: str) -> None:
     assert export_release(folder, to, out, ExportRequest(shard_samples=1)).fingerprint == expected
 
 
+def test_an_export_is_no_release_that_lacks_ten_files(folder: Path, tmp_path: Path) -> None:
+    export_release(folder, "zarr", tmp_path / "z", ExportRequest(("dem",)))
+    result = CliRunner().invoke(main, ["verify", str(tmp_path / "z")])
+    assert (result.exit_code, result.stdout) == (2, "")
+    said = f"error: {tmp_path / 'z'}: is an export of a release; verify the release itself, and the export's "
+    assert result.stderr.startswith(said)
+    assert result.stderr.count("\n") == 1
+    check = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=tmp_path / "z", check=False).returncode == 0
+
+
 def test_what_is_asked_for_is_what_is_there(folder: Path, tmp_path: Path) -> None:
     asked = ExportRequest(("s2l2a", "dem"), {"s2l2a": ("B08", "B02")}, "float32", ("test",), None, "1")
     export_release(folder, "zarr", tmp_path / "z", asked)

@@ -87,6 +87,20 @@ def test_a_chip_shows_all_dates_of_all_sensors(folder: Path) -> None:
     assert set(pickle.loads(pickle.dumps(chip))) == set(chip)
 
 
+def test_printed_they_say_what_they_are_in_few_lines(folder: Path) -> None:
+    opened = open_release(folder)
+    text = repr(opened)
+    assert "\n" not in text
+    table = pd.read_csv(folder / "gelos_chip_tracker.csv")
+    for words in (f"{len(table)} chips of", *table["category"], "s2l2a, s1rtc, lc2l2, dem, lulc"):
+        assert words in text
+    title, *lines = repr(opened.chip(3)).splitlines()
+    assert title == f"<Chip 3, {table['category'][3]}, {table['cell'][3]}>"
+    shape = opened.read(3, "s2l2a").shape
+    assert lines[0] == "  s2l2a: int16, time {}, band {}, y {}, x {}".format(*shape)
+    assert [line.split(":")[0].strip() for line in lines] == list(opened.sensors)
+
+
 def test_a_picture_that_cannot_be_read_is_a_word(copy: Path) -> None:
     (copy / "s2l2a_000003_20230115.png").unlink()
     (copy / "dem_000003.tif").write_bytes(b"nothing")
@@ -126,7 +140,7 @@ def test_explore_is_a_map_or_says_what_to_install(folder: Path) -> None:
     try:
         import folium
     except ImportError:
-        with pytest.raises(ReleaseError, match=r"install the extra gelos-lc\[explore\]"):
+        with pytest.raises(ReleaseError, match=r"type: pip install 'gelos-lc\[explore\]'$"):
             opened.explore()
         return
     page = opened.explore(tiles=None)
