@@ -21,6 +21,7 @@ from cube.run.engine import open_engine
 from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import hold, hold_part
 from cube.run.logs import event
+from cube.run.named_locks import stop_if_lost
 from cube.run.shards import Share
 from cube.run.status import record_chips
 from cube.run.storage import Folder
@@ -233,6 +234,7 @@ class _Work:
 
     def finish(self, records: Iterable[ShareRecord]) -> int:
         """Write what concerns all areas, once their chips are there; return how many went."""
+        stop_if_lost()
         layout, verdicts, classes = self.layout, dict[int, Mapping[str, int]](), Counter[int]()
         cells: set[str] = set()
         for record in records:

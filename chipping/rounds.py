@@ -19,7 +19,8 @@ import numpy as np
 
 from cube.errors import BusyError, StoreError
 from cube.run.layout import EXPORTING, Layout
-from cube.run.lock import NamedLocks, part_lock, parts_held
+from cube.run.lock import part_lock, parts_held
+from cube.run.named_locks import NamedLocks
 from cube.run.shards import Share
 from cube.scenes.plan import canonical_json
 

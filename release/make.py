@@ -12,6 +12,7 @@ from cube.config.models import Config
 from cube.errors import ConfigError, DiskFullError, StoreError
 from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import hold, hold_part
+from cube.run.named_locks import stop_if_lost
 from cube.run.shards import Share
 from cube.run.storage import DiskFolder, Folder, check_writable, open_folder
 from cube.run.tasks import Engine
@@ -203,6 +204,7 @@ def _held(output: Folder, config: Config, shard: Share | None) -> Iterator[None]
 
 def _make_way(output: Folder, made: WholeRelease | ShardedRelease, config: Config, *, force: bool) -> None:
     """See that what is in the release's place may be replaced, and remove the zips of it."""
+    stop_if_lost()
     release = output / config.dataset.version
     _check_is_release(release, made.may_hold)
     if not force and release.exists(SUMS_NAME):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cube.config.models import Config
 from cube.run.engine import open_engine
+from cube.run.named_locks import stop_if_lost
 from cube.run.shards import Share
 from cube.run.storage import DiskFolder, Folder
 from cube.run.tasks import Engine, Result, Task, Tasks
@@ -285,6 +286,7 @@ class ShardedRelease:
         for stray in set(place.files(but=SHARDS_FOLDER)) - set(sums):
             place.remove(stray)
         (place / SHARDS_FOLDER).sweep()  # of runs that shared this one and were killed
+        stop_if_lost()
         data = format_sums(sums)
         place.write(SUMS_NAME, data)
         return data

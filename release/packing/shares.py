@@ -17,7 +17,8 @@ from importlib.metadata import version as program_version
 from typing import Any
 
 from cube.errors import BusyError
-from cube.run.lock import NamedLocks, part_lock, parts_held
+from cube.run.lock import part_lock, parts_held
+from cube.run.named_locks import NamedLocks
 from cube.run.shards import Share
 from cube.run.storage import DiskFolder, Folder
 from cube.run.tasks import Engine, Result
@@ -166,7 +167,7 @@ class SharedRelease:
         """Tell whether other runs are at this very release."""
         if not self._is_at_work():
             return False
-        held = parts_held(self._output, patience_s=0.0)
+        held = parts_held(self._output, patient=False)
         return any(part.startswith(self._part(self._key)) for part in held)
 
     def _part(self, key: str) -> str:

@@ -85,6 +85,28 @@ def test_a_share_alone_does_what_no_run_is_at_and_the_next_have_nothing_to_do(
     assert {name: root.read(name) for name in root.files() if not name.startswith(".lock")} == before
 
 
+@pytest.mark.parametrize("shard", [None, Share(1, 2)])
+def test_a_run_that_another_has_taken_over_removes_no_chip_of_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Share | None
+) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    layout = Layout.of(config)
+    lock = ".lock" if shard is None else f".lock-of-chip-{shard.name}"
+    theirs = b'{"host": "elsewhere", "process": 7, "renewal": "x"}'
+
+    def fall_asleep(doing: str, done: int, total: int) -> None:
+        if (doing, done) == ("export", total):
+            layout.root.write(lock, theirs)
+            layout.chips.write("32632_0_0/chip.json", b"{}")
+            monkeypatch.setattr("cube.run.named_locks._SURE_S", 0.0)
+
+    with pytest.raises(BusyError, match=r"another run \(process 7 on elsewhere\) has taken it over"):
+        chip(config, ThreadEngine(1), fall_asleep, shard=shard)
+    assert layout.root.read(lock) == theirs
+    assert "32632_0_0" in layout.chips.names()
+    assert not layout.windows.exists("choice.json")
+
+
 class Killed(BaseException):
     """Ends a run as a signal does."""
 

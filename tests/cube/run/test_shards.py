@@ -198,7 +198,7 @@ def test_a_share_that_died_elsewhere_keeps_nobody_out_for_ever(
 ) -> None:
     """In a bucket nothing but silence tells that a run of another machine is gone."""
     folder = open_folder(f"memory://{tmp_path.name}-{lock}")
-    monkeypatch.setattr("cube.run.lock._STALE_S", 0.6)
+    monkeypatch.setattr("cube.run.named_locks._STALE_S", 0.6)
     folder.write(lock, json.dumps({"host": "gone", "process": 7, "renewal": "x"}).encode())
     assert who_holds(folder) == f"process 7 on gone{'' if lock == '.lock' else ' (0002-of-0002)'}"
     with hold_part(folder, "0001-of-0002", lambda: None) if lock == ".lock" else hold(folder):
@@ -211,7 +211,7 @@ def test_a_run_elsewhere_that_gives_signs_is_left_alone(
     lock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = open_folder(f"memory://{tmp_path.name}-{lock}")
-    monkeypatch.setattr("cube.run.lock._STALE_S", 3.0)
+    monkeypatch.setattr("cube.run.named_locks._STALE_S", 3.0)
     looks = itertools.count()
 
     def read(self: BucketFolder, name: str) -> bytes:
