@@ -266,7 +266,7 @@ def _to_parquet(found: Iterable[Candidates]) -> bytes:
     from pyarrow import parquet
 
     areas = list(found)
-    header = [[one.aoi_index, one.epsg, one.windows, len(one.left_m)] for one in areas]
+    header = [[one.aoi_index, one.cube, one.epsg, one.windows, len(one.left_m)] for one in areas]
     columns = {
         name: pa.chunked_array([getattr(one, name) for one in areas], pa.int32())
         for name in ("left_m", "top_m")
@@ -285,6 +285,6 @@ def _from_parquet(data: bytes) -> Iterator[Candidates]:
     areas = json.loads(table.schema.metadata[b"areas"])
     left, top = (table.column(name).to_numpy() for name in ("left_m", "top_m"))
     ends = np.cumsum([count for *_, count in areas]).tolist()
-    for (index, epsg, windows, count), end in zip(areas, ends, strict=True):
+    for (index, cube, epsg, windows, count), end in zip(areas, ends, strict=True):
         own = slice(end - count, end)
-        yield Candidates(index, epsg, windows, left[own], top[own])
+        yield Candidates(index, cube, epsg, windows, left[own], top[own])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from chip_cubes import clean_arrays, contents, make_config, put_cube
+from chip_cubes import clean_arrays, contents, cube_path, make_config, put_cube
 
 from chipping import areas as area_work
 from chipping.chip import chip
@@ -35,13 +36,18 @@ SENSORS = ("s2l2a", "dem", "lulc")
 def put_areas(config: Config) -> Config:
     """Write neighbours that share a column of windows each, of three classes."""
     for aoi in range(AREAS):
-        left = 480_000 + aoi * 960
-        box = Bounds(left, 5_990_400, left + 1_920, 5_992_320)
-        rng = np.random.default_rng(aoi)
-        arrays = clean_arrays(config, box, rng, lulc=5)
-        arrays["lulc"]["lulc"][:] = np.kron(rng.choice([1, 2, 5, 4], (4, 4)), np.ones((48, 48)))
-        put_cube(config, box, arrays, aoi)
+        put_area(config, aoi, seed=aoi)
     return config
+
+
+def put_area(config: Config, aoi: int, seed: int) -> None:
+    """Write an area's cube; one of another seed has other pixels, and the same name."""
+    left = 480_000 + aoi * 960
+    box = Bounds(left, 5_990_400, left + 1_920, 5_992_320)
+    rng = np.random.default_rng(seed)
+    arrays = clean_arrays(config, box, rng, lulc=5)
+    arrays["lulc"]["lulc"][:] = np.kron(rng.choice([1, 2, 5, 4], (4, 4)), np.ones((48, 48)))
+    put_cube(config, box, arrays, aoi)
 
 
 def of_version(config: Config) -> dict[str, bytes]:
@@ -183,6 +189,76 @@ def test_chips_that_went_since_are_made_again(tmp_path: Path, whole: dict[str, b
     again = chip(config, ThreadEngine(1), shard=Share(2, 2))
     assert (again.written, again.kept) == (len(gone), first.chips - len(gone))
     assert of_version(config) == whole
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one run leaves where the third area has other pixels."""
+    config = put_areas(make_config(tmp_path_factory.mktemp("rebuilt"), sensors=SENSORS, max_per_class=3))
+    put_area(config, 2, seed=77)
+    chip(config, ThreadEngine(1))
+    return of_version(config)
+
+
+@pytest.mark.parametrize("shard", [Share(1, 2), Share(3, 3), None])
+def test_cubes_that_were_built_again_with_other_pixels_are_chosen_from_again(
+    tmp_path: Path, whole: dict[str, bytes], rebuilt: dict[str, bytes], shard: Share | None
+) -> None:
+    """A damaged cube is built again from files that have changed: under the same name."""
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    chip(config, ThreadEngine(1), shard=Share(1, 2))
+    assert of_version(config) == whole
+    put_area(config, 2, seed=77)
+    chip(config, ThreadEngine(1), shard=shard)
+    assert of_version(config) == rebuilt != whole
+    shutil.rmtree(cube_path(config, 2))
+    chip(config, ThreadEngine(1), shard=shard)
+    assert "aoi_000002.parquet" not in Layout.of(config).windows.names()
+
+
+@pytest.mark.parametrize("at", ["settle", "write_chips"])
+def test_what_killed_shares_left_of_cubes_that_were_built_again_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rebuilt: dict[str, bytes], at: str
+) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    real = getattr(area_work, at)
+
+    def die(task: Any) -> Any:
+        if (task[0] if at == "settle" else task.area).cube.aoi_index == 3:  # the other share is done
+            raise Killed
+        return real(task)
+
+    monkeypatch.setattr(f"chipping.chip.{at}", die)
+    with pytest.raises(Killed):
+        chip(config, ThreadEngine(1), shard=Share(1, 2))
+    monkeypatch.undo()
+    put_area(config, 2, seed=77)
+    chip(config, ThreadEngine(1), shard=Share(2, 2))
+    assert of_version(config) == rebuilt
+
+
+@pytest.mark.parametrize("shard", [None, Share(1, 2)])
+@pytest.mark.parametrize("at", ["settle", "write_chips"])
+def test_a_cube_that_is_built_again_in_the_midst_is_said_and_the_next_run_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rebuilt: dict[str, bytes], at: str, shard: Share | None
+) -> None:
+    """Its candidates are as many as before: what tells is what its seal says."""
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    calls, real = iter(range(1000)), getattr(area_work, at)
+
+    def meanwhile(task: Any) -> Any:
+        if next(calls) == 0:
+            put_area(config, 2, seed=77)
+        return real(task)
+
+    monkeypatch.setattr(f"chipping.chip.{at}", meanwhile)
+    with pytest.raises(
+        StoreError, match="AOI 000002: its cube has changed meanwhile; run gelos-lc chip again"
+    ):
+        chip(config, ThreadEngine(1), shard=shard)
+    monkeypatch.undo()
+    chip(config, ThreadEngine(1), shard=shard)
+    assert of_version(config) == rebuilt
 
 
 def test_more_shares_than_areas_and_none_at_all(tmp_path: Path, whole: dict[str, bytes]) -> None:
