@@ -285,7 +285,7 @@ def _in_shares(work: _Work, shard: Share) -> ChipSummary:
     with contextlib.closing(Round(work.layout, key, shard)) as together:
         if together.begin():
             found = together.score(lambda share: work.score(share.of(work.areas)))
-            if not together.is_over():
+            if together.is_at_work():
                 _check_found(work.layout, found)
             turns = take_turns(found, WindowGeometry.from_config(work.config.chips))
             written, kept = together.cut(

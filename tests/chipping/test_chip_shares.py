@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from chip_cubes import clean_arrays, contents, cube_path, make_config, put_cube
 from chipping import areas as area_work
 from chipping.chip import chip
 from chipping.records import read_window_tables
+from chipping.rounds import Round
 from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.errors import BusyError, CubeNotSealedError, StoreError
@@ -155,6 +157,46 @@ def test_other_shares_and_the_whole_take_up_what_killed_shares_leave(
         chip(config, ThreadEngine(1), shard=Share(1, 3))
     monkeypatch.undo()
     chip(config, ThreadEngine(1), shard=second)
+    assert of_version(config) == whole
+
+
+def test_a_share_that_ends_while_the_next_have_begun_harms_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    at_its_end, goes_on, has_begun, has_ended = (threading.Event() for _ in range(4))
+    end, score = Round.end, area_work.find_candidates
+
+    def end_late(self: Round, finish: Any) -> int:
+        if threading.current_thread().name == "late":
+            at_its_end.set()
+            assert goes_on.wait(60)
+        return end(self, finish)
+
+    def score_after(area: Any) -> Any:
+        if at_its_end.is_set():
+            has_begun.set()
+            assert has_ended.wait(60)
+        return score(area)
+
+    monkeypatch.setattr(Round, "end", end_late)
+    monkeypatch.setattr("chipping.chip.find_candidates", score_after)
+    found: list[int] = []
+    late = threading.Thread(
+        target=lambda: found.append(chip(config, ThreadEngine(1), shard=Share(2, 2)).chips), name="late"
+    )
+    late.start()
+    assert at_its_end.wait(60)
+    assert chip(config, ThreadEngine(1), shard=Share(1, 2)).chips > 0
+    Layout.of(config).chips.remove_folder(Layout.of(config).chips.names()[0])
+    with ThreadPoolExecutor(1) as pool:
+        after = pool.submit(chip, config, ThreadEngine(1), shard=Share(1, 2))
+        assert has_begun.wait(60)
+        goes_on.set()
+        late.join(60)
+        has_ended.set()
+        assert after.result(60).written == 1
+    assert found == [after.result().chips]
     assert of_version(config) == whole
 
 
