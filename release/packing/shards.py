@@ -166,8 +166,7 @@ class ZipTask:
     def of(cls, shard: ChipShard, output: Folder, version: str, stem: str, *, force: bool) -> ZipTask:
         """Return the task of a shard's zip."""
         folder = f"{SHARDS_FOLDER}/{shard.name}"
-        name = f"{stem}_{shard.name}.zip"
-        return cls(shard, output, name, f"{stem}/{folder}", output / version / folder, force)
+        return cls(shard, output, zip_name(stem, shard), f"{stem}/{folder}", output / version / folder, force)
 
 
 def zip_shard(task: ZipTask) -> bool:
@@ -196,6 +195,10 @@ class ShardedRelease:
         shard_chips = self.contents.recipe.shard_chips
         assert shard_chips is not None
         return list(shards_of(len(self.contents.tracker), shard_chips))
+
+    def zip_names(self, stem: str) -> list[str]:
+        """Name the zip of the whole, and those of its shards."""
+        return [f"{stem}.zip", *(zip_name(stem, shard) for shard in self.shards)]
 
     def may_hold(self, name: str) -> bool:
         """Tell whether a file of this name is one of the release's."""
@@ -360,6 +363,11 @@ class ShardedRelease:
 def making_name(version: str) -> str:
     """Name the folder in which a release is made over several runs."""
     return f".making-{version}"
+
+
+def zip_name(stem: str, shard: ChipShard) -> str:
+    """Name a shard's zip."""
+    return f"{stem}_{shard.name}.zip"
 
 
 def zips_of(output: Folder, stem: str) -> list[str]:

@@ -52,6 +52,10 @@ class WholeRelease:
         """All files but SHA256SUMS."""
         return frozenset([*self.sums, *self.contents.items.names, *self._of_pixels])
 
+    def zip_names(self, stem: str) -> list[str]:
+        """Name the zip."""
+        return [f"{stem}.zip"]
+
     def may_hold(self, name: str) -> bool:
         """Tell whether a file of this name is one of the release's."""
         return name in self._names
