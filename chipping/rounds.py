@@ -12,7 +12,7 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from .records import read_choice
 PART = "chip-"
 """What the locks of such runs begin with."""
 _FOLDER = "choosing-"
+_LOCK = f".lock-{_FOLDER}"
 _BEGINNING = ".lock-beginning"
 _KEY_DIGITS = 12
 _WAIT_S = 1.0
@@ -74,11 +75,17 @@ def _folder_name(found: Mapping[str, Any]) -> str:
     return f"{_FOLDER}{found['round'][:_KEY_DIGITS]}-{found['shares']}-{found['id']}"
 
 
-def clear_rounds(layout: Layout) -> None:
-    """Remove what runs of a share that were cut off have left; only while none is at work."""
+def clear_rounds(layout: Layout, held: Collection[str] = ()) -> None:
+    """Remove what runs of a share that were cut off have left; only while none is at work.
+
+    `held` are parts of the folder that runs hold: some may be ending an earlier round.
+    """
+    in_use = set(map(part_lock, held))
     for name in layout.root.names():
         if name.startswith(_FOLDER):
             layout.root.remove_folder(name)
+        elif name.startswith((_LOCK, part_lock(_FOLDER))) and name not in in_use:
+            layout.root.remove(name)
 
 
 class Round:
@@ -128,8 +135,9 @@ class Round:
         if found is None and self._is_chosen() and self._chips_are_there():
             return False
         if found is None or any(found.get(name) != value for name, value in mine.items()):
-            self._refuse_others(found or {})
-            clear_rounds(self._layout)
+            held = set(parts_held(root))
+            self._refuse_others(found or {}, held)
+            clear_rounds(self._layout, held)
             found = {**mine, "id": uuid.uuid4().hex[:_KEY_DIGITS], "verify": found is not None}
             root.write(EXPORTING, canonical_json(found))
         self._record = found
@@ -153,10 +161,9 @@ class Round:
             return None
         return found if "id" in found else {}
 
-    def _refuse_others(self, found: Mapping[str, Any]) -> None:
+    def _refuse_others(self, found: Mapping[str, Any], held: Collection[str]) -> None:
         """Refuse to begin beside runs of another kind, and runs of the round that was found."""
         like_this = {f"{PART}{share.name}" for share in self.shares}
-        held = set(parts_held(self._layout.root))
         others = {part for part in held if not part.startswith(_FOLDER)} - like_this
         if found:
             name = f"{_folder_name(found)}-"
@@ -241,7 +248,7 @@ class Round:
         return found
 
     def _lock(self, what: str) -> str:
-        return f".lock-{self._name}-{what}"
+        return f"{_LOCK}{self._name.removeprefix(_FOLDER)}-{what}"
 
     def _done(self, share: Share) -> ShareRecord:
         return ShareRecord.from_json(self._folder.read(f"{share.name}{_DONE}"))

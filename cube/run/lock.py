@@ -33,8 +33,10 @@ def hold(folder: Folder) -> Iterator[None]:
     locks = NamedLocks(folder)
     try:
         _take_or_refuse(locks, folder, LOCK)
-        if not isinstance(folder, DiskFolder):
-            for part in _parts(folder):  # whoever wrote its lock first is seen by the other
+        for part in _parts(folder):
+            if isinstance(folder, DiskFolder):  # left by a run that died, or lost its lock
+                folder.remove(part)
+            else:  # whoever wrote its lock first is seen by the other
                 _refuse(folder, locks.holder(part))
         yield
     finally:

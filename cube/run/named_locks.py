@@ -253,9 +253,11 @@ class NamedLocks:
         """Let all locks of this run go."""
         if self._stop is not None:
             self._stop.set()
+            self._stop = None
         for name in list(self._held):
             self.release(name)
         _THREAD.locks.discard(self)
+        self._loss = ""
 
     def _take_file(self, folder: DiskFolder, name: str) -> str:
         while True:
@@ -341,8 +343,8 @@ class NamedLocks:
             _LOG.warning("the lock was not renewed, which is tried again in %g s: %s", _RENEW_S, error)
 
     def _lose(self, name: str, there: bytes) -> None:
-        """Note that a lock is another run's now, or gone: then another held it, or holds others."""
-        owner = Owner.read(there) if there else self._owner_beside(name)
+        """Note that a lock is another run's now, or gone: then another had it, or has others."""
+        owner = Owner.read(there) or self._owner_beside(name)
         held = self._held.pop(name)
         if held.handle is not None:
             os.close(held.handle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -198,6 +199,20 @@ def test_a_share_that_ends_while_the_next_have_begun_harms_and_fails_nothing(
         assert after.result(60).written == 1
     assert found == [after.result().chips]
     assert of_version(config) == whole
+
+
+def test_locks_that_killed_shares_left_are_cleared_away_and_those_of_others_are_not(tmp_path: Path) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    root = Layout.of(config).root
+    dead = json.dumps({"host": socket.gethostname(), "process": 1 << 22}).encode()
+    left = [".lock-choosing-0-2-0-0001-of-0002", ".lock-of-choosing-0-2-0-0001-of-0002"]
+    for name in left:
+        root.write(name, dead)
+    with hold_part(root, "choosing-0-2-0-0002-of-0002", if_alone=lambda: None):  # is ending
+        chip(config, ThreadEngine(1), shard=Share(1, 2))
+        found = set(root.names())
+    assert found.isdisjoint(left)
+    assert ".lock-of-choosing-0-2-0-0002-of-0002" in found
 
 
 def test_other_settings_begin_anew_and_are_refused_meanwhile(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,9 +124,8 @@ def test_a_lock_that_is_gone_was_anothers_meanwhile(folder: Folder, awake: Calla
 
 @pytest.mark.parametrize(("own", "other"), [("", "0002-of-0002"), ("0001-of-0002", "")])
 def test_the_whole_and_its_parts_take_over_from_each_other(
-    tmp_path: Path, awake: Callable[[], None], own: str, other: str
+    folder: Folder, awake: Callable[[], None], own: str, other: str
 ) -> None:
-    folder = open_folder(f"memory://{tmp_path.name}")
 
     def work() -> None:
         with hold_part(folder, own, lambda: None) if own else hold(folder):
@@ -136,6 +136,37 @@ def test_the_whole_and_its_parts_take_over_from_each_other(
 
     with pytest.raises(BusyError, match=SAID):
         work()
+
+
+def test_who_holds_the_whole_removes_the_locks_of_parts_that_nobody_holds(folder: Folder) -> None:
+    folder.make()
+    folder.write(
+        part_lock("0001-of-0002"), json.dumps({"host": socket.gethostname(), "process": 1 << 22}).encode()
+    )
+    with hold(folder):
+        assert folder.names() == [".lock"]
+
+
+def test_locks_are_taken_again_after_all_were_let_go(
+    folder: Folder, awake: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(named_locks, "_RENEW_S", 0.01)
+    locks = NamedLocks(folder)
+    assert locks.take("l") == ""
+    folder.write("l", THEIRS)
+    awake()
+    with pytest.raises(BusyError, match=SAID):
+        stop_if_lost()
+    locks.release_all()
+    folder.remove("l")
+    assert locks.take("l") == ""
+    before = folder.read("l")
+    if folder.url.startswith("memory"):
+        deadline = time.monotonic() + 10
+        while folder.read("l") == before:  # it is renewed again
+            assert time.monotonic() < deadline
+    locks.release_all()
+    assert "l" not in folder.names()
 
 
 def test_a_run_that_lost_a_lock_takes_no_other(folder: Folder, awake: Callable[[], None]) -> None:
