@@ -219,7 +219,11 @@ def merge_shard(folder: Folder, name: str) -> None:
 
 
 def merge_left_shards(folder: Folder) -> None:
-    """Do so with what killed runs of a share left; only while the folder is held."""
+    """Do so with what killed runs of a share left; only while the folder is held.
+
+    What they left half-written is removed.
+    """
+    (folder / _SHARDS).sweep()
     for name in (folder / _SHARDS).names(".geojson"):
         merge_shard(folder, f"{_SHARDS}/{name}")
 
