@@ -115,6 +115,8 @@ class Candidates:
     """The windows of an area that its own rules let through."""
 
     aoi_index: int
+    cube: str
+    """``content_sha256`` of the cube that was scored."""
     epsg: int
     windows: int
     """How many were scored."""
@@ -129,13 +131,16 @@ def find_candidates(area: Area) -> Candidates | None:
         return None
     left = np.flatnonzero(area.judge(table) == 0)
     places = (table.columns[name][left].astype(np.int32) for name in ("left_m", "top_m"))
-    return Candidates(table.cube.aoi_index, table.cube.epsg, len(table), *places)
+    cube = table.cube
+    return Candidates(cube.aoi_index, cube.content_sha256, cube.epsg, len(table), *places)
 
 
 @dataclass(frozen=True, eq=False)
 class Turn:
     """What an area must know of the others."""
 
+    cube: str
+    """``content_sha256`` of the cube that its candidates are of."""
     start: int
     """``chip_index`` of its first window."""
     duplicates: NDArray[np.bool_]
@@ -153,7 +158,7 @@ def take_turns(found: list[Candidates], geometry: WindowGeometry) -> dict[int, T
     gone = places.duplicates(np.ones(len(places), np.bool_))
     first = np.cumsum([0, *(one.windows for one in found)], dtype=np.int64).tolist()
     return {
-        one.aoi_index: Turn(first[number], gone[starts[number] : starts[number + 1]])
+        one.aoi_index: Turn(one.cube, first[number], gone[starts[number] : starts[number + 1]])
         for number, one in enumerate(found)
     }
 
@@ -163,6 +168,8 @@ class Settled:
     """What became of an area's windows."""
 
     aoi_index: int
+    cube: str
+    """``content_sha256``."""
     verdicts: Mapping[str, int]
     """Windows by verdict, in the order of the rules."""
     epsg: int
@@ -196,11 +203,9 @@ def settle(task: tuple[Area, Turn]) -> Settled:
     """
     area, turn = task
     table = area.score()
-    verdicts = None if table is None else area.judge(table)
-    if table is None or verdicts is None or int((verdicts == 0).sum()) != len(turn.duplicates):
-        raise StoreError(
-            f"AOI {area.cube.aoi_label}: its cube has changed meanwhile; run gelos-lc chip again"
-        )
+    if table is None or table.cube.content_sha256 != turn.cube:
+        raise _changed(area)
+    verdicts = area.judge(table)
     names = verdict_names(area.config.table)
     _reject(verdicts, table, turn, area.config, names)
     rows = window_table(table, turn.start, np.array(names)[verdicts], area.config.table, area.called)
@@ -209,6 +214,7 @@ def settle(task: tuple[Area, Turn]) -> Settled:
     counts = np.bincount(verdicts, minlength=len(names)).tolist()
     return Settled(
         table.cube.aoi_index,
+        turn.cube,
         {str(name): count for name, count in zip(names, counts, strict=True) if count},
         table.cube.epsg,
         table.cube.bounds,
@@ -217,6 +223,10 @@ def settle(task: tuple[Area, Turn]) -> Settled:
         table.columns["lulc"][chips].astype(np.uint8),
         table.purity()[chips],
     )
+
+
+def _changed(area: Area) -> StoreError:
+    return StoreError(f"AOI {area.cube.aoi_label}: its cube has changed meanwhile; run gelos-lc chip again")
 
 
 def _reject(verdicts: Codes, table: ScoreTable, turn: Turn, config: Config, names: tuple[str, ...]) -> None:
@@ -232,6 +242,8 @@ class ChipsTask:
     """Chips of one area that are written together; travels to workers."""
 
     area: Area
+    cube: str
+    """``content_sha256`` of the cube that the windows were chosen from."""
     settings: ExportSettings
     windows: tuple[ChipWindow, ...]
     verify: bool
@@ -239,10 +251,18 @@ class ChipsTask:
 
 
 def write_chips(task: ChipsTask) -> ExportResult:
-    """Write those chips that are not there yet with the same cube and settings."""
+    """Write those chips that are not there yet with the same cube and settings.
+
+    Raises
+    ------
+    StoreError
+        If the cube is gone, or was built anew meanwhile.
+    """
     area = task.area
     info = area.cube.read(area.layout, area.config.table)
     if info is None:
         raise StoreError(f"AOI {area.cube.aoi_label}: its cube is gone; build it again")
+    if info.content_sha256 != task.cube:
+        raise _changed(area)
     folders = (area.layout.cubes, area.layout.chips)
     return export_chips(ExportTask(*folders, info, task.settings, task.windows, task.verify))

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from cube.run.engine import open_engine
 from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import hold, hold_part
 from cube.run.logs import event
+from cube.run.named_locks import stop_if_lost
 from cube.run.shards import Share
 from cube.run.status import record_chips
 from cube.run.storage import Folder
@@ -44,7 +46,7 @@ from .areas import (
 )
 from .choose import ScoreSet
 from .export import CHIP_RECORD, ExportSettings, export_settings
-from .finished import finished_cubes
+from .finished import contents_of, finished_cubes
 from .masks import mask_settings
 from .records import (
     CHIP_METADATA,
@@ -166,8 +168,8 @@ class _Work:
     scope: str
     report: OnProgress
 
-    def key(self) -> str:
-        """Digest of all that the chips follow from, but for what is in the cubes."""
+    def key(self, contents: Mapping[int, str]) -> str:
+        """Digest all that the chips follow from; what cubes hold is told by AOI index."""
         config = self.config
         record = {
             "chips": config.chips.model_dump(mode="json"),
@@ -177,8 +179,10 @@ class _Work:
             "ranges": list(map(str, config.ranges)),
             "masks": [asdict(mask) for mask in mask_settings(config)],
             "areas": [
-                (area.cube.aoi_index, area.cube.cube, area.called, _outline(area)) for area in self.areas
+                (area.cube.aoi_index, area.cube.cube, contents.get(area.cube.aoi_index, ""))
+                for area in self.areas
             ],
+            "rows": [(area.called, _outline(area)) for area in self.areas],
         }
         return hashlib.sha256(canonical_json(record)).hexdigest()
 
@@ -212,7 +216,7 @@ class _Work:
         """See that the chips are there; return how many were written and kept."""
         self.layout.chips.make()
         tasks = (
-            ChipsTask(area, self.settings, windows, verify)
+            ChipsTask(area, one.cube, self.settings, windows, verify)
             for area, one in settled
             for windows in one.groups()
         )
@@ -231,15 +235,16 @@ class _Work:
     ) -> Iterator[Outcome[Task, Result]]:
         return self.engine.run(function, Tasks(tasks), self.scope)
 
-    def finish(self, records: Iterable[ShareRecord]) -> int:
+    def finish(self, key: str, records: Iterable[ShareRecord]) -> int:
         """Write what concerns all areas, once their chips are there; return how many went."""
+        stop_if_lost()
         layout, verdicts, classes = self.layout, dict[int, Mapping[str, int]](), Counter[int]()
         cells: set[str] = set()
         for record in records:
             verdicts |= record.verdicts
             classes.update(record.classes)
             cells.update(record.cells)
-        choice = Choice(self.key(), verdicts, classes)
+        choice = Choice(key, verdicts, classes)
         removed = _remove_unchosen(layout.chips, cells)
         wanted = {CHOICE, *map(window_table_name, verdicts)}
         for name in layout.windows.names():
@@ -267,7 +272,8 @@ def _in_one(work: _Work) -> ChipSummary:
     verify = root.exists(EXPORTING)
     root.write(EXPORTING, b"")
     record = work.cut(work.areas, turns, verify=verify)
-    removed = work.finish([record])
+    key = work.key({one.aoi_index: one.cube for one in found})
+    removed = work.finish(key, [record])
     return _summary(work.layout, record.written, record.kept, removed)
 
 
@@ -275,16 +281,17 @@ def _in_shares(work: _Work, shard: Share) -> ChipSummary:
     """Do a share of the areas, and what is left of others; all chips are there afterwards."""
     _check_found(work.layout, work.areas)
     written = kept = removed = 0
-    with contextlib.closing(Round(work.layout, work.key(), shard)) as together:
+    key = work.key(contents_of(work.layout, [area.cube for area in work.areas]))
+    with contextlib.closing(Round(work.layout, key, shard)) as together:
         if together.begin():
             found = together.score(lambda share: work.score(share.of(work.areas)))
-            if not together.is_over():
+            if together.is_at_work():
                 _check_found(work.layout, found)
             turns = take_turns(found, WindowGeometry.from_config(work.config.chips))
             written, kept = together.cut(
                 lambda share, verify: work.cut(share.of(work.areas), turns, verify=verify)
             )
-            removed = together.end(work.finish)
+            removed = together.end(partial(work.finish, key))
     return _summary(work.layout, written, kept, removed)
 
 

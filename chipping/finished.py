@@ -16,10 +16,12 @@ from cube.errors import ConfigError, StoreError
 from cube.run.layout import Layout
 from cube.run.status import AOI_METADATA, AoiState, read_features
 from cube.run.storage import Folder
-from cube.store.sealed import CubeInfo, SensorInfo, read_cube_info
+from cube.store.sealed import CubeInfo, SensorInfo, content_sha256, read_cube_info
 from cube.store.template import SEAL, cube_folder
 
 _LOG = logging.getLogger(__name__)
+_SEALS_AT_ONCE = 64
+"""Some 200 kB each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,25 @@ def finished_cubes(config: Config) -> list[FinishedCube]:
         elif layout.cubes.exists(f"{cube_folder(one.cube)}/{SEAL}"):
             text = "AOI %s: its cube is passed over: %s does not call it built"
             _LOG.warning(text, one.aoi_label, AOI_METADATA)
+    return found
+
+
+def contents_of(layout: Layout, cubes: Sequence[FinishedCube]) -> dict[int, str]:
+    """Return what tells the pixels of cubes apart, by AOI index; cubes that are gone have no entry.
+
+    It is read from each cube's seal: one that was built again from other files has its name and
+    rows as before, and another version may have done so.
+
+    Raises
+    ------
+    StoreError
+        If a seal is damaged.
+    """
+    found = {}
+    for first in range(0, len(cubes), _SEALS_AT_ONCE):
+        some = {f"{cube_folder(one.cube)}/{SEAL}": one for one in cubes[first : first + _SEALS_AT_ONCE]}
+        for name, seal in layout.cubes.read_files(some).items():
+            found[some[name].aoi_index] = content_sha256(seal, f"{layout.cubes}/{name}")
     return found
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,10 @@ import numpy as np
 
 from cube.errors import BusyError, StoreError
 from cube.run.layout import EXPORTING, Layout
-from cube.run.lock import NamedLocks, part_lock, parts_held
+from cube.run.lock import part_lock, parts_held
+from cube.run.named_locks import NamedLocks
 from cube.run.shards import Share
+from cube.run.storage import Folder
 from cube.scenes.plan import canonical_json
 
 from .areas import Candidates
@@ -29,6 +32,7 @@ from .records import read_choice
 PART = "chip-"
 """What the locks of such runs begin with."""
 _FOLDER = "choosing-"
+_LOCK = f".lock-{_FOLDER}"
 _BEGINNING = ".lock-beginning"
 _KEY_DIGITS = 12
 _WAIT_S = 1.0
@@ -66,15 +70,22 @@ class ShareRecord:
         )
 
 
-def _folder_name(key: str, shares: int) -> str:
-    return f"{_FOLDER}{key[:_KEY_DIGITS]}-{shares}"
+def _folder_name(found: Mapping[str, Any]) -> str:
+    """Name the folder of a round: another one of the same key may follow while its runs end."""
+    return f"{_FOLDER}{found['round'][:_KEY_DIGITS]}-{found['shares']}-{found['id']}"
 
 
-def clear_rounds(layout: Layout) -> None:
-    """Remove what runs of a share that were cut off have left; only while none is at work."""
+def clear_rounds(layout: Layout, held: Collection[str] = ()) -> None:
+    """Remove what runs of a share that were cut off have left; only while none is at work.
+
+    `held` are parts of the folder that runs hold: some may be ending an earlier round.
+    """
+    in_use = set(map(part_lock, held))
     for name in layout.root.names():
         if name.startswith(_FOLDER):
             layout.root.remove_folder(name)
+        elif name.startswith((_LOCK, part_lock(_FOLDER))) and name not in in_use:
+            layout.root.remove(name)
 
 
 class Round:
@@ -95,8 +106,8 @@ class Round:
         self._key = key
         self._own = own
         self.shares = [Share(number, own.count) for number in range(1, own.count + 1)]
-        self._name = _folder_name(key, own.count)
-        self._folder = layout.root / self._name
+        self._record: dict[str, Any] = {}
+        """Of this very round, as long as it is not at its end."""
         self._locks = NamedLocks(layout.root)  # the round's folder may go at any moment
         self.verify = False
         """Whether chips that are there are read before they are believed: an earlier run was cut
@@ -120,32 +131,42 @@ class Round:
 
     def _join(self) -> bool:
         root, mine = self._layout.root, {"round": self._key, "shares": self._own.count}
-        found = self._at_work()
-        if found is None and self.is_over() and self._chips_are_there():
+        found = self._found()
+        if found is None and self._is_chosen() and self._chips_are_there():
             return False
         if found is None or any(found.get(name) != value for name, value in mine.items()):
-            self._refuse_others(found or {})
-            clear_rounds(self._layout)
-            found = {**mine, "verify": found is not None}
+            held = set(parts_held(root))
+            self._refuse_others(found or {}, held)
+            clear_rounds(self._layout, held)
+            found = {**mine, "id": uuid.uuid4().hex[:_KEY_DIGITS], "verify": found is not None}
             root.write(EXPORTING, canonical_json(found))
+        self._record = found
         self._locks.take(part_lock(f"{self._name}-{self._own.name}"))
         self.verify = bool(found["verify"])
         return True
 
-    def _at_work(self) -> dict[str, Any] | None:
+    @property
+    def _name(self) -> str:
+        return _folder_name(self._record)
+
+    @property
+    def _folder(self) -> Folder:
+        return self._layout.root / self._name
+
+    def _found(self) -> dict[str, Any] | None:
         """Return which round is not at its end; nothing is known of one of a single run."""
         try:
-            return dict(json.loads(self._layout.root.read(EXPORTING) or b"{}"))
+            found = dict(json.loads(self._layout.root.read(EXPORTING) or b"{}"))
         except FileNotFoundError:
             return None
+        return found if "id" in found else {}
 
-    def _refuse_others(self, found: Mapping[str, Any]) -> None:
+    def _refuse_others(self, found: Mapping[str, Any], held: Collection[str]) -> None:
         """Refuse to begin beside runs of another kind, and runs of the round that was found."""
         like_this = {f"{PART}{share.name}" for share in self.shares}
-        held = set(parts_held(self._layout.root))
         others = {part for part in held if not part.startswith(_FOLDER)} - like_this
         if found:
-            name = f"{_folder_name(found['round'], found['shares'])}-"
+            name = f"{_folder_name(found)}-"
             others |= {f"{PART}{part.removeprefix(name)}" for part in held if part.startswith(name)}
         if others:
             raise BusyError(
@@ -157,10 +178,12 @@ class Round:
         """Leave the round: what this run was at is free for others."""
         self._locks.release_all()
 
-    def is_over(self) -> bool:
-        """Tell whether the round has come to its end."""
-        if self._layout.root.exists(EXPORTING):
-            return False
+    def is_at_work(self) -> bool:
+        """Tell whether the round is not at its end; the next may have begun by then."""
+        return self._found() == self._record
+
+    def _is_chosen(self) -> bool:
+        """Tell whether what there is was chosen as this round would."""
         try:
             return read_choice(self._layout.windows).key == self._key
         except (FileNotFoundError, StoreError):
@@ -184,9 +207,9 @@ class Round:
         try:
             found = [self._folder.read(f"{share.name}{_SCORED}") for share in self.shares]
         except FileNotFoundError:
-            if self.is_over():
-                return []
-            raise
+            if self.is_at_work():
+                raise
+            return []
         candidates = (one for data in found for one in _from_parquet(data))
         return sorted(candidates, key=lambda one: one.aoi_index)
 
@@ -212,22 +235,22 @@ class Round:
     def end(self, finish: Callable[[Iterable[ShareRecord]], int]) -> int:
         """Let one of the runs finish what concerns all shares; return what that returns, or 0."""
         found = 0
-        while not self.is_over():
+        while self.is_at_work():
             if self._locks.take(self._lock(_LAST)):
                 time.sleep(_WAIT_S)
                 continue
             try:
-                if not self.is_over():
-                    found = finish([self._record(share) for share in self.shares])
+                if self.is_at_work():
+                    found = finish([self._done(share) for share in self.shares])
             finally:
                 self._locks.release(self._lock(_LAST))
         self._layout.root.remove_folder(self._name)
         return found
 
     def _lock(self, what: str) -> str:
-        return f".lock-{self._name}-{what}"
+        return f"{_LOCK}{self._name.removeprefix(_FOLDER)}-{what}"
 
-    def _record(self, share: Share) -> ShareRecord:
+    def _done(self, share: Share) -> ShareRecord:
         return ShareRecord.from_json(self._folder.read(f"{share.name}{_DONE}"))
 
     def _do_all(self, ending: str, do: Callable[[Share], None]) -> None:
@@ -244,7 +267,7 @@ class Round:
         """Yield the shares that are not done; none once the round is over."""
         done = set(self._folder.names(ending))
         left = [share for share in shares if f"{share.name}{ending}" not in done]
-        if left and not self.is_over():
+        if left and self.is_at_work():
             yield from left
 
     def _do_if_free(self, share: Share, ending: str, do: Callable[[Share], None]) -> bool:
@@ -265,7 +288,7 @@ def _to_parquet(found: Iterable[Candidates]) -> bytes:
     from pyarrow import parquet
 
     areas = list(found)
-    header = [[one.aoi_index, one.epsg, one.windows, len(one.left_m)] for one in areas]
+    header = [[one.aoi_index, one.cube, one.epsg, one.windows, len(one.left_m)] for one in areas]
     columns = {
         name: pa.chunked_array([getattr(one, name) for one in areas], pa.int32())
         for name in ("left_m", "top_m")
@@ -284,6 +307,6 @@ def _from_parquet(data: bytes) -> Iterator[Candidates]:
     areas = json.loads(table.schema.metadata[b"areas"])
     left, top = (table.column(name).to_numpy() for name in ("left_m", "top_m"))
     ends = np.cumsum([count for *_, count in areas]).tolist()
-    for (index, epsg, windows, count), end in zip(areas, ends, strict=True):
+    for (index, cube, epsg, windows, count), end in zip(areas, ends, strict=True):
         own = slice(end - count, end)
-        yield Candidates(index, epsg, windows, left[own], top[own])
+        yield Candidates(index, cube, epsg, windows, left[own], top[own])

@@ -12,6 +12,7 @@ from cube.config.models import Config
 from cube.errors import ConfigError, DiskFullError, StoreError
 from cube.run.layout import EXPORTING, Layout
 from cube.run.lock import hold, hold_part
+from cube.run.named_locks import stop_if_lost
 from cube.run.shards import Share
 from cube.run.storage import DiskFolder, Folder, check_writable, open_folder
 from cube.run.tasks import Engine
@@ -21,7 +22,7 @@ from .opening.checksums import SUMS_NAME, sha256
 from .opening.faults import UNREADABLE, ReleaseError
 from .packing.contents import make_contents
 from .packing.shards import ShardedRelease, making_name, zips_of
-from .packing.shares import SharedRelease, clear_locks, share_part
+from .packing.shares import MakeWay, SharedRelease, clear_locks, share_part
 from .packing.whole import WholeRelease
 from .recipe import RECIPE_NAME, settings_of
 from .select import Selection, select
@@ -110,8 +111,8 @@ def make_release(
         contents = make_contents(working, windows, selection, chips, shard_chips)
         made = ShardedRelease(contents, engine, progress) if sharded else WholeRelease.of(contents, progress)
 
-        def make_way() -> None:
-            _make_way(output, made, config, force=force)
+        def make_way(found: bool | None) -> None:  # noqa: FBT001  of three answers
+            _make_way(output, made, config, found, force=force)
 
         if shard is not None and isinstance(made, ShardedRelease):
             version, stem = config.dataset.version, _stem(config)
@@ -201,22 +202,44 @@ def _held(output: Folder, config: Config, shard: Share | None) -> Iterator[None]
         yield
 
 
-def _make_way(output: Folder, made: WholeRelease | ShardedRelease, config: Config, *, force: bool) -> None:
-    """See that what is in the release's place may be replaced, and remove the zips of it."""
-    release = output / config.dataset.version
-    _check_is_release(release, made.may_hold)
-    if not force and release.exists(SUMS_NAME):
-        raise ReleaseError(
-            f"{release}: a different release of this version is there; give --force to replace it"
-        )
-    for archive in zips_of(output, _stem(config)):  # they are those of the other
+def _make_way(
+    output: Folder,
+    made: WholeRelease | ShardedRelease,
+    config: Config,
+    found: bool | None,  # noqa: FBT001  of three answers
+    *,
+    force: bool,
+) -> None:
+    """See that what is in the release's place may be replaced, and remove the zips of it.
+
+    Where no release is there (`found` is None), zips may be all that is left of one: those that are
+    made anew are compared then, and the others would be taken for a part of this release.
+    """
+    stop_if_lost()
+    release, zips = output / config.dataset.version, zips_of(output, _stem(config))
+    if found is None:
+        own = made.zip_names(_stem(config)) if config.directory.zip_output else []
+        zips = [name for name in zips if name not in own]
+        if zips and not force:
+            others = f", and {len(zips) - 1} more" if len(zips) > 1 else ""
+            raise ReleaseError(
+                f"{output}/{zips[0]}{others}: left of another release of this version; move it away, or give "
+                "--force to remove it"
+            )
+    else:
+        _check_is_release(release, made.may_hold)
+        if not force and release.exists(SUMS_NAME):
+            raise ReleaseError(
+                f"{release}: a different release of this version is there; give --force to replace it"
+            )
+    for archive in zips:
         output.remove(archive)
 
 
 def _write_release(
     output: Folder,
     made: WholeRelease | ShardedRelease,
-    make_way: Callable[[], None],
+    make_way: MakeWay,
     config: Config,
     *,
     force: bool,
@@ -224,9 +247,8 @@ def _write_release(
     """Write folder and zips where they are not there yet; tell whether one was written."""
     version = config.dataset.version
     found = made.is_there(output / version)
-    if found is False:
-        make_way()
     if not found:
+        make_way(found)
         made.write(output, version)
     output.remove_folder(making_name(version))
     zip_written = config.directory.zip_output and made.write_zips(output, version, _stem(config), force=force)

@@ -13,11 +13,11 @@ from typing import Any
 
 from cube.config.aoi import Aoi
 from cube.config.models import Config
-from cube.errors import DiskFullError, LostSceneError, ServiceError, UnusableError
+from cube.errors import BusyError, DiskFullError, LostSceneError, ServiceError, UnusableError
 from cube.pixels.access import check_access
 from cube.run.layout import Layout
-from cube.run.lock import NamedLocks
 from cube.run.logs import event
+from cube.run.named_locks import NamedLocks
 from cube.run.status import AoiState
 from cube.run.tasks import Outcome
 from cube.scenes.estimate import estimate_cost
@@ -43,6 +43,8 @@ _LOG = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 1.0
 """Between two looks at a cube that another run is building."""
 
+_STOPS = (BusyError, ServiceError)
+"""What ends a run, whichever AOI it was at: another run has taken over, or a service is gone."""
 _SHORTFALLS = "shortfalls"
 """Attribute of a cube: what it holds less of than was promised."""
 
@@ -127,6 +129,8 @@ class BlockQueue:
 
         Raises
         ------
+        BusyError
+            If another run has taken over.
         ServiceError
             If a service as a whole is to blame.
         """
@@ -147,6 +151,8 @@ class BlockQueue:
                 self._close(task.aoi_index)
             else:
                 self._ask_for_imagery(task.aoi_index)
+        except _STOPS:
+            raise
         except Exception as error:  # noqa: BLE001  as when it was begun
             self._give_up(task.aoi_index, error)
 
@@ -204,7 +210,7 @@ class BlockQueue:
             except BaseException:
                 self._locks.release(plan.cube)  # others that wait for the cube may try
                 raise
-        except ServiceError:
+        except _STOPS:
             raise
         except UnusableError as error:
             self._losses.find_unusable(error)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from cube.config.models import Config
 from cube.errors import StoreError
 from cube.run.layout import Layout
-from cube.run.lock import NamedLocks, hold
+from cube.run.lock import hold
+from cube.run.named_locks import NamedLocks
 from cube.run.status import AOI_METADATA, read_features
 from cube.run.storage import Folder
 from cube.store.template import SEAL, cube_folder

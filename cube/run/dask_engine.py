@@ -22,6 +22,7 @@ from cube.errors import ClusterError, ConfigError, GelosError
 from cube.retry import GivenUpError, IsGivenUp, heed
 
 from .logs import event
+from .named_locks import stop_if_lost
 from .tasks import AHEAD, Outcome, Result, Task, TaskSource, outcome_of
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ class DaskEngine:
                     submit([task])
                     continue
                 repeats_left.pop(id(task), None)
+                stop_if_lost()
                 yield outcome
                 if not pending:
                     submit(tasks.take(1))

@@ -21,7 +21,8 @@ from shapely.geometry.base import BaseGeometry
 
 from cube.config.aoi import Aoi, aoi_label
 
-from .lock import NamedLocks, who_holds_part
+from .lock import who_holds_part
+from .named_locks import NamedLocks, stop_if_lost
 from .shards import Share
 from .storage import Folder
 
@@ -133,7 +134,14 @@ class StatusBoard:
             self.write()
 
     def write(self) -> None:
-        """Write the file."""
+        """Write the file, which is another run's once it has taken over.
+
+        Raises
+        ------
+        BusyError
+            If it has.
+        """
+        stop_if_lost()
         began = time.monotonic()
         for index in self._rows.keys() - self._lines.keys():
             self._lines[index] = _compact_json(self._feature(index)).decode()
@@ -211,7 +219,11 @@ def merge_shard(folder: Folder, name: str) -> None:
 
 
 def merge_left_shards(folder: Folder) -> None:
-    """Do so with what killed runs of a share left; only while the folder is held."""
+    """Do so with what killed runs of a share left; only while the folder is held.
+
+    What they left half-written is removed.
+    """
+    (folder / _SHARDS).sweep()
     for name in (folder / _SHARDS).names(".geojson"):
         merge_shard(folder, f"{_SHARDS}/{name}")
 

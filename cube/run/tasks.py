@@ -79,6 +79,11 @@ class Engine(Protocol):
             Taken from as capacity frees up, and after each outcome.
         scope
             Address of what the tasks write to.
+
+        Raises
+        ------
+        BusyError
+            If another run has taken over a lock of the thread that asks for outcomes.
         """
         ...
 

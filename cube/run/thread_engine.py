@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from cube.retry import heed
 
+from .named_locks import stop_if_lost
 from .tasks import AHEAD, Outcome, Result, Task, TaskSource, outcome_of
 
 _THREADS_PER_CORE = 2
@@ -37,6 +38,7 @@ class ThreadEngine:
                         return
                     done, _ = wait(pending, return_when=FIRST_COMPLETED)
                     for future in done:
+                        stop_if_lost()
                         yield outcome_of(pending.pop(future), future)
             finally:
                 given_up.set()

@@ -8,7 +8,7 @@ from typing import Any
 
 from cube.errors import StoreError
 from cube.run.layout import Layout, index_of
-from cube.run.lock import NamedLocks
+from cube.run.named_locks import NamedLocks
 from cube.scenes.plan import CubePlan, canonical_json
 from cube.windows.grid import Block
 

@@ -173,6 +173,18 @@ def read_cube_info(cubes: Folder, cube: str, table: SensorTable) -> CubeInfo | N
         return _cube_info(json.loads(seal), f"{cubes}/{cube_folder(cube)}", table)
 
 
+def content_sha256(seal: bytes, where: str) -> str:
+    """Return the identity of the cube that a root document is of; see :class:`CubeInfo`.
+
+    Raises
+    ------
+    StoreError
+        If it is damaged.
+    """
+    with understanding(where):
+        return _content_sha256(json.loads(seal))
+
+
 def _cube_info(document: dict[str, Any], where: str, table: SensorTable) -> CubeInfo:
     root = document["attributes"]
     if root.get("schema_version") != SCHEMA_VERSION:

@@ -17,8 +17,8 @@ from typing import Any
 
 from cube.errors import BusyError, StoreError
 from cube.run.layout import Layout, recipe_stem
-from cube.run.lock import NamedLocks
 from cube.run.logs import event
+from cube.run.named_locks import NamedLocks
 from cube.run.status import AOI_METADATA, AoiState
 from cube.run.storage import Folder
 

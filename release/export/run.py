@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from cube.run.lock import hold
+from cube.run.named_locks import stop_if_lost
 from cube.run.storage import Folder, open_folder
 from release.loading.dataset import Release
 from release.opening.checksums import SUMS_NAME, format_sums, sha256
@@ -206,6 +207,7 @@ def _write(
         out.write(name, data)
     others = set(out.files()) - sums.keys() - _OWN - {SUMS_NAME}
     sums |= {name: sha256(out.read(name)) for name in others}
+    stop_if_lost()
     out.write(SUMS_NAME, format_sums(sums))
     return resumed
 
@@ -224,6 +226,7 @@ def _shard_sums(plan: ExportPlan, to: str, out: Folder, workers: int) -> Iterato
     """Write shards that are not there, in processes; yield checksums of each one's files."""
     if workers == 1 or len(plan.shards) == 1:
         for shard in plan.shards:
+            stop_if_lost()
             yield _finish_shard(plan, to, shard, out)
         return
     with ProcessPoolExecutor(
@@ -234,6 +237,7 @@ def _shard_sums(plan: ExportPlan, to: str, out: Folder, workers: int) -> Iterato
             for future in as_completed(
                 [pool.submit(_finish_own, number) for number in range(len(plan.shards))]
             ):
+                stop_if_lost()
                 yield future.result()
         except BaseException:  # Ctrl-C waits for no shard
             pool.shutdown(wait=False, cancel_futures=True)

@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from html import unescape
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import numpy as np
 import tifffile
@@ -47,6 +45,25 @@ _READ = {
 """What tifffile and GDAL read as the same pixels, and what unpacks to no more than it says: none,
 LZW, deflate by both its numbers, Zstandard; of numbers that are no mixed colours."""
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|[+-]?inf", re.IGNORECASE)
+
+_COMMENT = re.compile(r"<!--(?:(?!<!--).)*?-->", re.DOTALL)
+"""None within another: looking for its end again and again would take for ever."""
+_BESIDE = r"[\s\0]*"
+"""What may stand beside items: blanks, and the NUL that takes a comment's place."""
+_METADATA_TEXT = re.compile(
+    rf"{_BESIDE}(?:<\?xml[^<>]*\?>{_BESIDE})?<GDALMetadata\s*(?:/>|>(.*)</GDALMetadata\s*>){_BESIDE}",
+    re.ASCII | re.DOTALL | re.IGNORECASE,
+)
+_QUOTED = r"""(?:"[^"<\0]*"|'[^'<\0]*')"""
+_ITEM = re.compile(
+    rf"<Item((?:\s+[a-z_]+\s*=\s*{_QUOTED})*)\s*(?:/>|>([^<]*)</Item\s*>)", re.ASCII | re.IGNORECASE
+)
+_ATTRIBUTE = re.compile(rf"([a-z_]+)\s*=\s*({_QUOTED})", re.ASCII | re.IGNORECASE)
+_BLANKS = " \t\n\v\f\r"
+_REFERENCE = re.compile(
+    r"&(?:(lt|gt|amp|quot|apos);|#(x[0-9a-f]{1,6}|[0-9]{1,7});)?", re.ASCII | re.IGNORECASE
+)
+_REFERRED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 
 _NUMBERS = (
     "imagewidth",
@@ -222,7 +239,12 @@ class TiffRaster:
 
 @dataclass(frozen=True)
 class _Metadata:
-    """What GDAL says of a file and its bands, in a text of XML."""
+    """What GDAL says of a file and its bands, in a text of XML.
+
+    Read as GDAL does, which an XML parser does not: no item with a comment within it counts, blanks
+    before a value are none of it, and references are followed twice. What GDAL never writes beside
+    comments (declarations of entities, other elements, CDATA) is refused.
+    """
 
     tags: Mapping[str, str]
     by_role: Mapping[tuple[str, int], str]
@@ -230,26 +252,52 @@ class _Metadata:
 
     @classmethod
     def of(cls, text: Any, count: int) -> _Metadata:
-        tags: dict[str, str] = {}
+        tags: dict[bytes, tuple[str, str]] = {}
         by_role: dict[tuple[str, int], str] = {}
-        if "<!" in str(text):  # entities, which GDAL never writes, and which can grow without end
-            raise TiffError("its metadata declare entities")
-        with _tiff_errors():
-            items = [] if text is None else list(ET.fromstring(str(text).strip("\0")))  # noqa: S314  as above
-        for item in items:
-            name, band, role = item.get("name", ""), item.get("sample"), item.get("role")
-            value = unescape(item.text or "")  # GDAL escapes what it puts into XML twice
-            if band is not None and not (band.isascii() and band.isdecimal()):
+        for item, value in () if text is None else _items(str(text).strip("\0")):
+            name, band, role = item["name"], item.get("sample"), item.get("role")
+            if band is not None and not re.fullmatch("[0-9]{1,5}", band):
                 raise TiffError(f"its metadata name a band {band[:20]!r}")
-            if band is None and item.get("domain") is None:
-                tags[name] = value
+            if band is None and not item.get("domain"):
+                tags[name.encode().lower()] = name.rstrip(" \t"), value.lstrip(" \t")
             elif band is not None and role is not None:
                 by_role[role.lower(), int(band)] = value
-        return cls(tags, by_role, count)
+        return cls(dict(tags.values()), by_role, count)
 
     def of_bands(self, role: str, parse: Callable[[str], Any], otherwise: Any) -> list[Any]:
         found = {band: parse(text) for (one, band), text in self.by_role.items() if one == role}
         return [found.get(band, otherwise) for band in range(self.count)]
+
+
+def _items(text: str) -> Iterator[tuple[dict[str, str], str]]:
+    """Yield the attributes and the value of each item of GDAL's metadata that counts."""
+    document = None if "\0" in text else _METADATA_TEXT.fullmatch(_COMMENT.sub("\0", text))
+    body = document and (document[1] or "")
+    if body is None or "<" in _ITEM.sub("", body):
+        raise TiffError("its metadata are not of the form that GDAL writes")
+    for found in _ITEM.finditer(body):
+        attributes: dict[str, str] = {}
+        for key, quoted in _ATTRIBUTE.findall(found[1]):
+            attributes.setdefault(key.lower(), _unescape(quoted[1:-1]))
+        value = (found[2] or "").lstrip(_BLANKS)
+        is_structure = attributes.get("domain", "").upper() == "IMAGE_STRUCTURE"
+        if value and "\0" not in value and "name" in attributes and not is_structure:
+            yield attributes, _unescape(_unescape(value))  # GDAL escapes what it puts into XML twice
+
+
+def _unescape(text: str) -> str:
+    """Follow references to characters, as GDAL does."""
+
+    def follow(found: re.Match[str]) -> str:
+        name, number = found.groups()
+        if name:
+            return _REFERRED[name.lower()]
+        code = 0 if number is None else int(number[1:], 16) if number[0] in "xX" else int(number)
+        if not 0 < code < 0x110000 or 0xD800 <= code < 0xE000:
+            raise TiffError("its metadata have an & that refers to no character")
+        return chr(code)
+
+    return _REFERENCE.sub(follow, text)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cube.run.named_locks import stop_if_lost
 from release.chosen import ChosenChips
 from release.loading.rasters import decode_raster
 from release.recipe import Recipe
@@ -69,11 +70,15 @@ def write_chips(
 
     layers, first = LayerFiles(put, shard), 0 if shard is None else shard.first
     with ThreadPoolExecutor(chips.folder.threads) as pool:
-        written = pool.map(write_chip, range(len(chips.table)), is_counted)
-        for row, (moments, pictures) in enumerate(written):
-            layers.add(first + row, pictures)
-            if moments is not None:
-                tally.add(moments)
-            on_chip(row + 1)
+        try:
+            written = pool.map(write_chip, range(len(chips.table)), is_counted)
+            for row, (moments, pictures) in enumerate(written):
+                stop_if_lost()
+                layers.add(first + row, pictures)
+                if moments is not None:
+                    tally.add(moments)
+                on_chip(row + 1)
+        finally:
+            pool.shutdown(cancel_futures=True)  # where a run is stopped, nobody waits for the rest
     layers.close()
     return layers.sums

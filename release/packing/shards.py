@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cube.config.models import Config
 from cube.run.engine import open_engine
+from cube.run.named_locks import stop_if_lost
 from cube.run.shards import Share
 from cube.run.storage import DiskFolder, Folder
 from cube.run.tasks import Engine, Result, Task, Tasks
@@ -165,8 +166,7 @@ class ZipTask:
     def of(cls, shard: ChipShard, output: Folder, version: str, stem: str, *, force: bool) -> ZipTask:
         """Return the task of a shard's zip."""
         folder = f"{SHARDS_FOLDER}/{shard.name}"
-        name = f"{stem}_{shard.name}.zip"
-        return cls(shard, output, name, f"{stem}/{folder}", output / version / folder, force)
+        return cls(shard, output, zip_name(stem, shard), f"{stem}/{folder}", output / version / folder, force)
 
 
 def zip_shard(task: ZipTask) -> bool:
@@ -195,6 +195,10 @@ class ShardedRelease:
         shard_chips = self.contents.recipe.shard_chips
         assert shard_chips is not None
         return list(shards_of(len(self.contents.tracker), shard_chips))
+
+    def zip_names(self, stem: str) -> list[str]:
+        """Name the zip of the whole, and those of its shards."""
+        return [f"{stem}.zip", *(zip_name(stem, shard) for shard in self.shards)]
 
     def may_hold(self, name: str) -> bool:
         """Tell whether a file of this name is one of the release's."""
@@ -285,6 +289,7 @@ class ShardedRelease:
         for stray in set(place.files(but=SHARDS_FOLDER)) - set(sums):
             place.remove(stray)
         (place / SHARDS_FOLDER).sweep()  # of runs that shared this one and were killed
+        stop_if_lost()
         data = format_sums(sums)
         place.write(SUMS_NAME, data)
         return data
@@ -358,6 +363,11 @@ class ShardedRelease:
 def making_name(version: str) -> str:
     """Name the folder in which a release is made over several runs."""
     return f".making-{version}"
+
+
+def zip_name(stem: str, shard: ChipShard) -> str:
+    """Name a shard's zip."""
+    return f"{stem}_{shard.name}.zip"
 
 
 def zips_of(output: Folder, stem: str) -> list[str]:

@@ -17,7 +17,8 @@ from importlib.metadata import version as program_version
 from typing import Any
 
 from cube.errors import BusyError
-from cube.run.lock import NamedLocks, part_lock, parts_held
+from cube.run.lock import part_lock, parts_held
+from cube.run.named_locks import NamedLocks
 from cube.run.shards import Share
 from cube.run.storage import DiskFolder, Folder
 from cube.run.tasks import Engine, Result
@@ -47,8 +48,8 @@ _SUMS, _WHOLE = "sums", "whole"
 _KEY_DIGITS = 12
 _WAIT_S = 1.0
 
-MakeWay = Callable[[], None]
-"""Sees that what is in the release's place may be replaced."""
+MakeWay = Callable[[bool | None], None]
+"""Sees that what is in the release's place may be replaced: a different one (False), or none."""
 
 
 def share_part(version: str, own: Share) -> str:
@@ -142,8 +143,8 @@ class SharedRelease:
         What runs have noted that were all killed is not believed: chips may be others by now. Their
         shards are looked at, and kept.
         """
-        if found is False:
-            make_way()
+        if not found:
+            make_way(found)
         self._making.remove_folder(_NOTES)
         if found:
             self._notes.write(_WHOLE, b"")
@@ -166,7 +167,7 @@ class SharedRelease:
         """Tell whether other runs are at this very release."""
         if not self._is_at_work():
             return False
-        held = parts_held(self._output, patience_s=0.0)
+        held = parts_held(self._output, patient=False)
         return any(part.startswith(self._part(self._key)) for part in held)
 
     def _part(self, key: str) -> str:
@@ -187,8 +188,7 @@ class SharedRelease:
             )
 
     def _zips_are_there(self) -> bool:
-        wanted = {f"{self._stem}.zip", *(f"{self._stem}_{shard.name}.zip" for shard in self._made.shards)}
-        return wanted <= set(zips_of(self._output, self._stem))
+        return set(self._made.zip_names(self._stem)) <= set(zips_of(self._output, self._stem))
 
     def _write_shards(self) -> int:
         place, tallies = self._made.places(self._output, self._version)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from cube.run.named_locks import stop_if_lost
 from cube.run.storage import Folder
 from release.opening.checksums import SUMS_NAME, format_sums, sha256
 from release.report.layers import layers_files
@@ -50,6 +51,10 @@ class WholeRelease:
     def _names(self) -> frozenset[str]:
         """All files but SHA256SUMS."""
         return frozenset([*self.sums, *self.contents.items.names, *self._of_pixels])
+
+    def zip_names(self, stem: str) -> list[str]:
+        """Name the zip."""
+        return [f"{stem}.zip"]
 
     def may_hold(self, name: str) -> bool:
         """Tell whether a file of this name is one of the release's."""
@@ -101,6 +106,7 @@ class WholeRelease:
             statistics = tally.to_json()
             for name, data in {**self.documents, STATISTICS_NAME: statistics}.items():
                 put(name, data)
+            stop_if_lost()
             made = {**items, **layers, STATISTICS_NAME: sha256(statistics)}
             put(SUMS_NAME, format_sums({**self.sums, **made}))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO
 
+from cube.run.named_locks import stop_if_lost
 from cube.run.storage import Folder
 from release.opening.faults import ReleaseError
 from release.opening.zips import zip_chunks, zip_equals
@@ -54,5 +55,6 @@ def write_zip(
             raise ReleaseError(f"{output}/{archive}: differs from {source}; give --force to replace it")
     with output.stream(archive) as file:
         for chunk in zip_chunks(root, names, source.read, open_large):
+            stop_if_lost()
             file.write(chunk)
     return True

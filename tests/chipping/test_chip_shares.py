@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,12 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from chip_cubes import clean_arrays, contents, make_config, put_cube
+from chip_cubes import clean_arrays, contents, cube_path, make_config, put_cube
 
 from chipping import areas as area_work
 from chipping.chip import chip
 from chipping.records import read_window_tables
+from chipping.rounds import Round
 from cube.config.models import Config
 from cube.config.reading import load_config
 from cube.errors import BusyError, CubeNotSealedError, StoreError
@@ -35,13 +39,18 @@ SENSORS = ("s2l2a", "dem", "lulc")
 def put_areas(config: Config) -> Config:
     """Write neighbours that share a column of windows each, of three classes."""
     for aoi in range(AREAS):
-        left = 480_000 + aoi * 960
-        box = Bounds(left, 5_990_400, left + 1_920, 5_992_320)
-        rng = np.random.default_rng(aoi)
-        arrays = clean_arrays(config, box, rng, lulc=5)
-        arrays["lulc"]["lulc"][:] = np.kron(rng.choice([1, 2, 5, 4], (4, 4)), np.ones((48, 48)))
-        put_cube(config, box, arrays, aoi)
+        put_area(config, aoi, seed=aoi)
     return config
+
+
+def put_area(config: Config, aoi: int, seed: int) -> None:
+    """Write an area's cube; one of another seed has other pixels, and the same name."""
+    left = 480_000 + aoi * 960
+    box = Bounds(left, 5_990_400, left + 1_920, 5_992_320)
+    rng = np.random.default_rng(seed)
+    arrays = clean_arrays(config, box, rng, lulc=5)
+    arrays["lulc"]["lulc"][:] = np.kron(rng.choice([1, 2, 5, 4], (4, 4)), np.ones((48, 48)))
+    put_cube(config, box, arrays, aoi)
 
 
 def of_version(config: Config) -> dict[str, bytes]:
@@ -83,6 +92,28 @@ def test_a_share_alone_does_what_no_run_is_at_and_the_next_have_nothing_to_do(
         assert (again.chips, again.written, again.kept) == (first.chips, 0, 0)
     assert chip(config, ThreadEngine(1)).kept == first.chips
     assert {name: root.read(name) for name in root.files() if not name.startswith(".lock")} == before
+
+
+@pytest.mark.parametrize("shard", [None, Share(1, 2)])
+def test_a_run_that_another_has_taken_over_removes_no_chip_of_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Share | None
+) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    layout = Layout.of(config)
+    lock = ".lock" if shard is None else f".lock-of-chip-{shard.name}"
+    theirs = b'{"host": "elsewhere", "process": 7, "renewal": "x"}'
+
+    def fall_asleep(doing: str, done: int, total: int) -> None:
+        if (doing, done) == ("export", total):
+            layout.root.write(lock, theirs)
+            layout.chips.write("32632_0_0/chip.json", b"{}")
+            monkeypatch.setattr("cube.run.named_locks._SURE_S", 0.0)
+
+    with pytest.raises(BusyError, match=r"another run \(process 7 on elsewhere\) has taken it over"):
+        chip(config, ThreadEngine(1), fall_asleep, shard=shard)
+    assert layout.root.read(lock) == theirs
+    assert "32632_0_0" in layout.chips.names()
+    assert not layout.windows.exists("choice.json")
 
 
 class Killed(BaseException):
@@ -130,6 +161,60 @@ def test_other_shares_and_the_whole_take_up_what_killed_shares_leave(
     assert of_version(config) == whole
 
 
+def test_a_share_that_ends_while_the_next_have_begun_harms_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    at_its_end, goes_on, has_begun, has_ended = (threading.Event() for _ in range(4))
+    end, score = Round.end, area_work.find_candidates
+
+    def end_late(self: Round, finish: Any) -> int:
+        if threading.current_thread().name == "late":
+            at_its_end.set()
+            assert goes_on.wait(60)
+        return end(self, finish)
+
+    def score_after(area: Any) -> Any:
+        if at_its_end.is_set():
+            has_begun.set()
+            assert has_ended.wait(60)
+        return score(area)
+
+    monkeypatch.setattr(Round, "end", end_late)
+    monkeypatch.setattr("chipping.chip.find_candidates", score_after)
+    found: list[int] = []
+    late = threading.Thread(
+        target=lambda: found.append(chip(config, ThreadEngine(1), shard=Share(2, 2)).chips), name="late"
+    )
+    late.start()
+    assert at_its_end.wait(60)
+    assert chip(config, ThreadEngine(1), shard=Share(1, 2)).chips > 0
+    Layout.of(config).chips.remove_folder(Layout.of(config).chips.names()[0])
+    with ThreadPoolExecutor(1) as pool:
+        after = pool.submit(chip, config, ThreadEngine(1), shard=Share(1, 2))
+        assert has_begun.wait(60)
+        goes_on.set()
+        late.join(60)
+        has_ended.set()
+        assert after.result(60).written == 1
+    assert found == [after.result().chips]
+    assert of_version(config) == whole
+
+
+def test_locks_that_killed_shares_left_are_cleared_away_and_those_of_others_are_not(tmp_path: Path) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    root = Layout.of(config).root
+    dead = json.dumps({"host": socket.gethostname(), "process": 1 << 22}).encode()
+    left = [".lock-choosing-0-2-0-0001-of-0002", ".lock-of-choosing-0-2-0-0001-of-0002"]
+    for name in left:
+        root.write(name, dead)
+    with hold_part(root, "choosing-0-2-0-0002-of-0002", if_alone=lambda: None):  # is ending
+        chip(config, ThreadEngine(1), shard=Share(1, 2))
+        found = set(root.names())
+    assert found.isdisjoint(left)
+    assert ".lock-of-choosing-0-2-0-0002-of-0002" in found
+
+
 def test_other_settings_begin_anew_and_are_refused_meanwhile(tmp_path: Path) -> None:
     config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
     chip(config, ThreadEngine(1), shard=Share(1, 2))
@@ -161,6 +246,76 @@ def test_chips_that_went_since_are_made_again(tmp_path: Path, whole: dict[str, b
     again = chip(config, ThreadEngine(1), shard=Share(2, 2))
     assert (again.written, again.kept) == (len(gone), first.chips - len(gone))
     assert of_version(config) == whole
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one run leaves where the third area has other pixels."""
+    config = put_areas(make_config(tmp_path_factory.mktemp("rebuilt"), sensors=SENSORS, max_per_class=3))
+    put_area(config, 2, seed=77)
+    chip(config, ThreadEngine(1))
+    return of_version(config)
+
+
+@pytest.mark.parametrize("shard", [Share(1, 2), Share(3, 3), None])
+def test_cubes_that_were_built_again_with_other_pixels_are_chosen_from_again(
+    tmp_path: Path, whole: dict[str, bytes], rebuilt: dict[str, bytes], shard: Share | None
+) -> None:
+    """A damaged cube is built again from files that have changed: under the same name."""
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    chip(config, ThreadEngine(1), shard=Share(1, 2))
+    assert of_version(config) == whole
+    put_area(config, 2, seed=77)
+    chip(config, ThreadEngine(1), shard=shard)
+    assert of_version(config) == rebuilt != whole
+    shutil.rmtree(cube_path(config, 2))
+    chip(config, ThreadEngine(1), shard=shard)
+    assert "aoi_000002.parquet" not in Layout.of(config).windows.names()
+
+
+@pytest.mark.parametrize("at", ["settle", "write_chips"])
+def test_what_killed_shares_left_of_cubes_that_were_built_again_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rebuilt: dict[str, bytes], at: str
+) -> None:
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    real = getattr(area_work, at)
+
+    def die(task: Any) -> Any:
+        if (task[0] if at == "settle" else task.area).cube.aoi_index == 3:  # the other share is done
+            raise Killed
+        return real(task)
+
+    monkeypatch.setattr(f"chipping.chip.{at}", die)
+    with pytest.raises(Killed):
+        chip(config, ThreadEngine(1), shard=Share(1, 2))
+    monkeypatch.undo()
+    put_area(config, 2, seed=77)
+    chip(config, ThreadEngine(1), shard=Share(2, 2))
+    assert of_version(config) == rebuilt
+
+
+@pytest.mark.parametrize("shard", [None, Share(1, 2)])
+@pytest.mark.parametrize("at", ["settle", "write_chips"])
+def test_a_cube_that_is_built_again_in_the_midst_is_said_and_the_next_run_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rebuilt: dict[str, bytes], at: str, shard: Share | None
+) -> None:
+    """Its candidates are as many as before: what tells is what its seal says."""
+    config = put_areas(make_config(tmp_path, sensors=SENSORS, max_per_class=3))
+    calls, real = iter(range(1000)), getattr(area_work, at)
+
+    def meanwhile(task: Any) -> Any:
+        if next(calls) == 0:
+            put_area(config, 2, seed=77)
+        return real(task)
+
+    monkeypatch.setattr(f"chipping.chip.{at}", meanwhile)
+    with pytest.raises(
+        StoreError, match="AOI 000002: its cube has changed meanwhile; run gelos-lc chip again"
+    ):
+        chip(config, ThreadEngine(1), shard=shard)
+    monkeypatch.undo()
+    chip(config, ThreadEngine(1), shard=shard)
+    assert of_version(config) == rebuilt
 
 
 def test_more_shares_than_areas_and_none_at_all(tmp_path: Path, whole: dict[str, bytes]) -> None:

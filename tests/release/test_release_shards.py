@@ -27,6 +27,7 @@ from test_release_verb import digests
 
 from cube.config.models import Config
 from cube.errors import ConfigError
+from cube.run.shards import Share
 from cube.run.storage import open_folder
 from cube.run.thread_engine import ThreadEngine
 from release import (
@@ -322,6 +323,51 @@ def test_another_division_is_another_release_and_replaces_the_first_by_force(
     assert verify(output / VERSION) == []
     make_release(write_config(tmp_path, LAND, SETTINGS), force=True)
     assert digests(output) == digests(folder.parent)
+
+
+SMALLER = {
+    "whole": {"release.shard_chips": None},
+    "without zips": {"release.shard_chips": None, "directory.zip_output": False},
+    "in larger shards": {"release.shard_chips": 7},
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"), [*((name, None) for name in SMALLER), ("in larger shards", Share(1, 1))]
+)
+def test_zips_that_are_left_of_a_release_are_no_part_of_the_next(
+    made: Config, tmp_path: Path, settings: str, share: Share | None
+) -> None:
+    shutil.copytree(made.path.parent, tmp_path, dirs_exist_ok=True)
+    config = write_config(tmp_path, LAND, {**SHARDED, **SMALLER[settings]})
+    output = Path(config.directory.output)
+    shutil.rmtree(output / VERSION)
+    before = digests(output)
+    assert len(before) > 4
+    with pytest.raises(
+        ReleaseError, match=r"tiny_v0\.1.*\.zip, and \d more: left of another release of this version"
+    ):
+        make_release(config, shard=share)
+    assert digests(output) == before
+    summary = make_release(config, shard=share, force=True)
+    assert verify(summary.folder) == []
+    firsts = ("000000", "000007") if settings == "in larger shards" else ()
+    wanted = {f"tiny_{VERSION}.zip", *(f"tiny_{VERSION}_{first}.zip" for first in firsts)}
+    zips = {path.name for path in output.glob("*.zip")}
+    assert zips == (set() if settings == "without zips" else wanted)
+    if zips:
+        assert verify(output / f"tiny_{VERSION}.zip") == []
+
+
+def test_zips_of_the_very_release_stay_where_its_folder_went(made: Config, tmp_path: Path) -> None:
+    shutil.copytree(made.path.parent, tmp_path, dirs_exist_ok=True)
+    config = write_config(tmp_path, LAND, SHARDED)
+    output = Path(config.directory.output)
+    before, zips = digests(output), {path: path.stat().st_ino for path in output.glob("*.zip")}
+    shutil.rmtree(output / VERSION)
+    make_release(config, engine=ThreadEngine(1))
+    assert digests(output) == before
+    assert {path: path.stat().st_ino for path in output.glob("*.zip")} == zips
 
 
 def test_a_long_tracker_is_parquet_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from release_landscape import (
 )
 
 from cube.config.models import Config
-from cube.errors import GelosError
+from cube.errors import BusyError, GelosError
 from cube.run.storage import open_folder
 from release import ReleaseError, chosen, make_release, open_release, verify
 from release.tracker import GELOS_FIELDS, read_tracker
@@ -120,6 +120,27 @@ def test_an_interrupted_upload_can_be_replaced(tmp_path: Path) -> None:
         release.remove(name)
     assert make_release(config, force=True).fingerprint == summary.fingerprint
     assert verify(summary.folder) == []
+
+
+@pytest.mark.parametrize("place", ["", "memory://taken-over"])
+def test_a_run_that_another_has_taken_over_makes_no_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    config = working_folder(tmp_path, Land({1: 30}), {"directory.output": place} if place else {})
+    output = open_folder(config.directory.output)
+    theirs = b'{"host": "elsewhere", "process": 7, "renewal": "x"}'
+
+    def fall_asleep(doing: str, done: int, _: int) -> None:
+        if (doing, done) == ("chips", 1):
+            output.write(".lock", theirs)
+            monkeypatch.setattr("cube.run.named_locks._SURE_S", 0.0)
+
+    with pytest.raises(BusyError, match=r"another run \(process 7 on elsewhere\) has taken it over"):
+        make_release(config, progress=fall_asleep)
+    assert output.read(".lock") == theirs
+    assert not output.exists(f"{VERSION}/SHA256SUMS")
+    assert len([name for name in (output / VERSION).files() if name.startswith("dem_")]) < 20
+    assert not [name for name in output.names() if name.endswith(".zip")]
 
 
 def test_a_damaged_release_is_a_different_one(config: Config, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from cube.build.run import build_cubes
 from cube.config.models import Config
 from cube.errors import BusyError, ConfigError, StoreError
 from cube.run.layout import Layout
-from cube.run.lock import NamedLocks, share
+from cube.run.lock import share
+from cube.run.named_locks import NamedLocks
 from cube.run.status import AoiState
 from cube.run.storage import Folder, open_folder
 from cube.run.storage.disk import DiskFolder

@@ -21,7 +21,7 @@ from cube.errors import BusyError
 from cube.run.lock import hold, hold_part, who_holds
 from cube.run.shards import Share
 from cube.run.status import AOI_METADATA, AoiState, StatusBoard, merge_left_shards, read_features, read_rows
-from cube.run.storage import Folder, open_folder
+from cube.run.storage import STAGING_PREFIX, Folder, open_folder
 from cube.run.storage.bucket import BucketFolder
 
 AOIS = [Aoi(n, box(n, 0, n + 1, 1)) for n in range(7)]
@@ -66,6 +66,16 @@ def test_rows_of_shares_are_read_together_and_end_up_in_one_file(folder: Folder)
     assert [row["properties"]["status"] for row in rows] == expected
     assert [row["geometry"]["type"] for row in rows] == ["Polygon"] * 7
     assert (folder / "shards").names() == []
+
+
+def test_what_a_killed_share_left_half_written_goes(tmp_path: Path) -> None:
+    folder = open_folder(str(tmp_path))
+    board = StatusBoard(folder, Share(1, 3).of(AOIS), Share(1, 3))
+    board.write()
+    (tmp_path / "shards" / f"{STAGING_PREFIX}half").write_bytes(b'{"features": [')  # and is killed
+    merge_left_shards(folder)
+    assert list((tmp_path / "shards").iterdir()) == []
+    assert list(states(folder)) == [0, 3, 6]
 
 
 @pytest.mark.parametrize("tries", [1, 2])  # a cube that was sealed already is not begun again
@@ -198,7 +208,7 @@ def test_a_share_that_died_elsewhere_keeps_nobody_out_for_ever(
 ) -> None:
     """In a bucket nothing but silence tells that a run of another machine is gone."""
     folder = open_folder(f"memory://{tmp_path.name}-{lock}")
-    monkeypatch.setattr("cube.run.lock._STALE_S", 0.6)
+    monkeypatch.setattr("cube.run.named_locks._STALE_S", 0.6)
     folder.write(lock, json.dumps({"host": "gone", "process": 7, "renewal": "x"}).encode())
     assert who_holds(folder) == f"process 7 on gone{'' if lock == '.lock' else ' (0002-of-0002)'}"
     with hold_part(folder, "0001-of-0002", lambda: None) if lock == ".lock" else hold(folder):
@@ -211,7 +221,7 @@ def test_a_run_elsewhere_that_gives_signs_is_left_alone(
     lock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = open_folder(f"memory://{tmp_path.name}-{lock}")
-    monkeypatch.setattr("cube.run.lock._STALE_S", 3.0)
+    monkeypatch.setattr("cube.run.named_locks._STALE_S", 3.0)
     looks = itertools.count()
 
     def read(self: BucketFolder, name: str) -> bytes:

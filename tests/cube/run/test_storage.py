@@ -22,7 +22,7 @@ import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cube.errors import BusyError, DiskFullError, StoreError
-from cube.run import lock
+from cube.run import lock, named_locks
 from cube.run.storage import STAGING_PREFIX, Folder, disk_errors, open_folder, write_folder
 
 
@@ -152,7 +152,7 @@ def test_the_lock_of_another_users_process_is_respected(monkeypatch: pytest.Monk
     def refuse(process: int, number: int) -> None:
         raise PermissionError(process, number)
 
-    monkeypatch.setattr(lock.os, "kill", refuse)
+    monkeypatch.setattr(named_locks.os, "kill", refuse)
     with pytest.raises(BusyError, match="another run"), lock.hold(folder):
         pass
 
@@ -168,7 +168,7 @@ def test_a_container_that_starts_again_is_not_kept_out_by_itself() -> None:
 
 def test_a_lock_of_another_host_is_stale_once_it_is_not_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = open_folder("memory://stale")
-    monkeypatch.setattr(lock, "_STALE_S", 0.05)
+    monkeypatch.setattr(named_locks, "_STALE_S", 0.05)
     folder.write(".lock", b'{"host": "another", "process": 1, "renewal": "a"}')
     with lock.hold(folder):
         pass
@@ -177,16 +177,16 @@ def test_a_lock_of_another_host_is_stale_once_it_is_not_renewed(monkeypatch: pyt
     def renewed(_: float) -> None:
         folder.write(".lock", b'{"host": "another", "process": 1, "renewal": "b"}')
 
-    monkeypatch.setattr(lock.time, "sleep", renewed)
+    monkeypatch.setattr(named_locks.time, "sleep", renewed)
     with pytest.raises(BusyError, match="process 1 on another"), lock.hold(folder):
         pass
 
 
 def test_of_two_that_take_a_dead_runs_lock_at_once_one_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = open_folder("memory://both")
-    monkeypatch.setattr(lock, "_STALE_S", 0.0)
+    monkeypatch.setattr(named_locks, "_STALE_S", 0.0)
     folder.write("l", b'{"host": "another", "process": 1, "renewal": "a"}')
-    one, two = lock.NamedLocks(folder), lock.NamedLocks(folder)
+    one, two = named_locks.NamedLocks(folder), named_locks.NamedLocks(folder)
     assert one.take("l") == two.take("l") == "process 1 on another"  # signs of life are waited for
     fs = fsspec.filesystem("memory")
     remove, found = fs.rm_file, list[str]()
@@ -209,7 +209,7 @@ def test_of_two_that_take_a_dead_runs_lock_at_once_one_has_it(monkeypatch: pytes
 
 def test_a_lock_whose_renewal_fails_once_is_renewed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = open_folder("memory://renewed")
-    monkeypatch.setattr(lock, "_RENEW_S", 0.01)
+    monkeypatch.setattr(named_locks, "_RENEW_S", 0.01)
     fs = fsspec.filesystem("memory")
     put, calls, renewed = fs.pipe_file, [0], threading.Event()
 

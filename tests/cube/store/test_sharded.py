@@ -13,10 +13,9 @@ import pytest
 import rasterio
 import xarray as xr
 import zarr
-from numpy.typing import NDArray
+from small_cubes import Arrays, made_up, small_config, small_plan
 
 from cube.config.models import Config
-from cube.config.reading import load_config
 from cube.errors import StoreError
 from cube.run.storage import Folder, open_folder
 from cube.scenes.plan import CubePlan
@@ -24,10 +23,9 @@ from cube.store.open import open_cube, read_array
 from cube.store.sealed import read_cube_info, reading
 from cube.store.template import make_template
 from cube.store.write import write_block, write_template
-from cube.testing.cubes import plan_from_times, write_cube
+from cube.testing.cubes import write_cube
 from cube.windows.grid import Bounds
 
-Arrays = dict[str, dict[str, NDArray[np.generic]]]
 BOUNDS = Bounds(960 * 312, 960 * 5700, 960 * 352, 960 * 5710)
 """3840 x 960 pixels of 10 m: two blocks, of eight chunks and of four."""
 TIMES = (datetime(2023, 2, 1, tzinfo=UTC), datetime(2023, 5, 1, tzinfo=UTC))
@@ -35,42 +33,18 @@ TIMES = (datetime(2023, 2, 1, tzinfo=UTC), datetime(2023, 5, 1, tzinfo=UTC))
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    path = tmp_path_factory.mktemp("config") / "c.yaml"
-    text = {
-        "dataset": {"version": "t"},
-        "aoi": {"path": "a.geojson"},
-        "directory": {"working": "w", "output": "o"},
-        "s2l2a": {
-            "time_ranges": ["2023-01-01/2023-03-31", "2023-04-01/2023-06-30"],
-            "bands": ["B02"],
-            "cloud_band": "SCL",
-        },
-        "s1rtc": {"bands": ["vv"]},
-        "dem": {},
-        "lulc": {"year": "2023-01-02/2023-12-31"},
-    }
-    path.write_text(json.dumps(text))
-    return load_config(path)
+    return small_config(tmp_path_factory.mktemp("config"), without=["lc2l2"])
 
 
 @pytest.fixture(scope="module")
 def plan(config: Config) -> CubePlan:
-    return plan_from_times(config, BOUNDS, 32633, TIMES, aoi_index=7)
+    return small_plan(config, BOUNDS, TIMES)
 
 
 @pytest.fixture(scope="module")
 def arrays(plan: CubePlan) -> Arrays:
     """Return made-up pixels; on the second date a chunk of B02 is nodata, and a block of vv."""
-    rng = np.random.default_rng(0)
-    made: Arrays = {}
-    for sensor in plan.sensors:
-        shape = tuple(plan.geobox(sensor.key).shape)
-        full = shape if sensor.sensor.is_static else (len(sensor.dates), *shape)
-        bands = {name: sensor.sensor.band(name) for name in sensor.bands}
-        made[sensor.key] = {
-            name: rng.integers(1, 12 if band.is_mask else 200, full).astype(band.dtype)
-            for name, band in bands.items()
-        }
+    made = made_up(plan, 1, 200)
     made["s2l2a"]["B02"][1, :768, 768:1536] = 0
     made["s1rtc"]["vv"][1, :, 3072:] = np.nan
     return made

@@ -16,10 +16,9 @@ import rasterio
 import rioxarray  # noqa: F401  the .rio accessor
 import xarray as xr
 import zarr
-from numpy.typing import NDArray
+from small_cubes import Arrays, made_up, small_config, small_plan
 
 from cube.config.models import Config
-from cube.config.reading import load_config
 from cube.config.sensors import SENSORS
 from cube.errors import CubeNotSealedError, StoreError
 from cube.run.layout import Layout
@@ -30,7 +29,7 @@ from cube.store.resume import keep_blocks
 from cube.store.sealed import read_cube_info, read_seal
 from cube.store.template import make_template
 from cube.store.write import write_block, write_template
-from cube.testing.cubes import plan_from_times, write_cube
+from cube.testing.cubes import write_cube
 from cube.windows.grid import Block, Bounds
 
 BOUNDS = Bounds(960 * 312, 960 * 5720, 960 * 322, 960 * 5729)
@@ -39,42 +38,17 @@ TIMES = (datetime(2023, 2, 1, 10, 11, 12, 24000, tzinfo=UTC), datetime(2023, 5, 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    path = tmp_path_factory.mktemp("config") / "c.yaml"
-    text = {
-        "dataset": {"version": "t"},
-        "aoi": {"path": "a.geojson"},
-        "directory": {"working": "w", "output": "o"},
-        "s2l2a": {
-            "time_ranges": ["2023-01-01/2023-03-31", "2023-04-01/2023-06-30"],
-            "bands": ["B02"],
-            "cloud_band": "SCL",
-        },
-        "s1rtc": {"bands": ["vv"]},
-        "lc2l2": {"bands": ["red"], "cloud_band": "qa_pixel"},
-        "dem": {},
-        "lulc": {"year": "2023-01-02/2023-12-31"},
-    }
-    path.write_text(json.dumps(text))
-    return load_config(path)
+    return small_config(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(scope="module")
 def plan(config: Config) -> CubePlan:
-    return plan_from_times(config, BOUNDS, 32633, TIMES, aoi_index=7)
+    return small_plan(config, BOUNDS, TIMES)
 
 
 @pytest.fixture(scope="module")
-def arrays(plan: CubePlan) -> dict[str, dict[str, NDArray[np.generic]]]:
-    rng = np.random.default_rng(0)
-    made: dict[str, dict[str, NDArray[np.generic]]] = {}
-    for sensor in plan.sensors:
-        shape = plan.geobox(sensor.key).shape
-        full = tuple(shape) if sensor.sensor.is_static else (len(sensor.dates), *shape)
-        made[sensor.key] = {}
-        for name in sensor.bands:
-            band = sensor.sensor.band(name)
-            values = rng.integers(1, 12, full) if band.is_mask else rng.integers(0, 10_000, full)
-            made[sensor.key][name] = values.astype(band.dtype)
+def arrays(plan: CubePlan) -> Arrays:
+    made = made_up(plan, 0, 10_000)
     made["s1rtc"]["vv"][:, :40] = np.nan
     made["s2l2a"]["B02"][:, :40] = 0
     return made
@@ -83,7 +57,7 @@ def arrays(plan: CubePlan) -> dict[str, dict[str, NDArray[np.generic]]]:
 @pytest.fixture(scope="module")
 def cubes(
     plan: CubePlan,
-    arrays: dict[str, dict[str, NDArray[np.generic]]],
+    arrays: Arrays,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Folder:
     folder = open_folder(str(tmp_path_factory.mktemp("cubes")))
@@ -91,9 +65,7 @@ def cubes(
     return folder
 
 
-def test_open_cube_is_lazy_physical_and_placed(
-    cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
-) -> None:
+def test_open_cube_is_lazy_physical_and_placed(cubes: Folder, plan: CubePlan, arrays: Arrays) -> None:
     tree = open_cube(cubes / f"{plan.cube}.zarr")
     assert set(tree.children) == {"s2l2a", "s1rtc", "lc2l2", "dem", "lulc"}
     for sensor in plan.sensors:
@@ -124,7 +96,7 @@ def test_open_cube_is_lazy_physical_and_placed(
 
 
 def test_plain_xarray_opens_it_in_physical_units_without_a_warning(
-    plan: CubePlan, cubes: Folder, arrays: dict[str, dict[str, NDArray[np.generic]]]
+    plan: CubePlan, cubes: Folder, arrays: Arrays
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -141,9 +113,7 @@ def test_plain_xarray_opens_it_in_physical_units_without_a_warning(
 
 @pytest.mark.skipif(rasterio.__gdal_version__ < "3.12", reason="GDAL before 3.12 cannot read Zarr 3")
 @pytest.mark.parametrize("band", ["s2l2a/B02", "s1rtc/vv", "lc2l2/qa_pixel", "dem/elevation", "lulc/lulc"])
-def test_gdal_opens_it_in_the_right_place(
-    cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], band: str
-) -> None:
+def test_gdal_opens_it_in_the_right_place(cubes: Folder, plan: CubePlan, arrays: Arrays, band: str) -> None:
     key, name = band.split("/")
     with rasterio.open(f'ZARR:"{cubes}/{plan.cube}.zarr":/{band}') as dataset:
         assert dataset.crs.to_epsg() == 32633
@@ -201,9 +171,7 @@ def test_an_unsealed_cube_cannot_be_opened(plan: CubePlan, tmp_path: Path) -> No
     assert read_seal(cubes, plan.cube) is None
 
 
-def test_a_seal_that_promises_blocks_without_a_record_is_broken(
-    plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
-) -> None:
+def test_a_seal_that_promises_blocks_without_a_record_is_broken(plan: CubePlan, arrays: Arrays) -> None:
     layout = Layout(open_folder("memory://unseal"), "v1")
     write_cube(layout.cubes, plan, arrays)
     seal = read_seal(layout.cubes, plan.cube)
@@ -212,9 +180,7 @@ def test_a_seal_that_promises_blocks_without_a_record_is_broken(
     assert read_seal(layout.cubes, plan.cube) is None
 
 
-def test_memory_storage_holds_the_same_bytes(
-    cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]]
-) -> None:
+def test_memory_storage_holds_the_same_bytes(cubes: Folder, plan: CubePlan, arrays: Arrays) -> None:
     there = open_folder("memory://cubes")
     write_cube(there, plan, arrays)
     names = list((cubes / f"{plan.cube}.zarr").files())
@@ -237,9 +203,7 @@ def test_a_block_of_another_shape_or_dtype_is_refused(plan: CubePlan, tmp_path: 
         write_block(cubes, plan.cube, block, "B02", np.zeros((10, 10), "float32"))
 
 
-def test_sweeping_leaves_the_kept_blocks_alone(
-    plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path: Path
-) -> None:
+def test_sweeping_leaves_the_kept_blocks_alone(plan: CubePlan, arrays: Arrays, tmp_path: Path) -> None:
     layout = Layout(open_folder(str(tmp_path)), "v1")
     cube = layout.cubes / f"{plan.cube}.zarr"
     write_cube(layout.cubes, plan, arrays)
@@ -258,9 +222,7 @@ def test_sweeping_leaves_the_kept_blocks_alone(
     } | {n for n in before if "/c/" in n and n.split("/")[1] in ("x", "y", "time", "spatial_ref")}
 
 
-def test_other_layouts_are_refused(
-    plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], tmp_path: Path
-) -> None:
+def test_other_layouts_are_refused(plan: CubePlan, arrays: Arrays, tmp_path: Path) -> None:
     cubes = open_folder(str(tmp_path))
     write_cube(cubes, plan, arrays)
     path = tmp_path / f"{plan.cube}.zarr" / "zarr.json"
@@ -315,7 +277,7 @@ def test_every_exported_band_has_a_row() -> None:
 
 @pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
 def test_cubes_are_read_in_workers_of_a_process_that_has_read_some(
-    cubes: Folder, plan: CubePlan, arrays: dict[str, dict[str, NDArray[np.generic]]], context: str
+    cubes: Folder, plan: CubePlan, arrays: Arrays, context: str
 ) -> None:
     array = open_cube(cubes / f"{plan.cube}.zarr")["s2l2a/SCL"]
     array.compute()  # dask's and zarr's threads are there now, and in no fork

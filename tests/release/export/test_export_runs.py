@@ -16,6 +16,7 @@ import pytest
 import zarr
 from click.testing import CliRunner
 
+from cube.errors import BusyError
 from release import ReleaseError, open_release
 from release.cli import main
 from release.export.request import ExportRequest
@@ -71,6 +72,23 @@ def test_an_unfinished_export_goes_on(folder: Path, tmp_path: Path, to: str) -> 
     assert (out / kept).stat().st_mtime_ns == before
     assert bytes_of(out) == expected
     assert found.fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_export_that_another_run_has_taken_over_stops(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    theirs = b'{"host": "elsewhere", "process": 7, "renewal": "x"}'
+
+    def fall_asleep(_: str, done: int, total: int) -> None:
+        assert done < total
+        (tmp_path / ".lock").write_bytes(theirs)
+        monkeypatch.setattr("cube.run.named_locks._SURE_S", 0.0)
+
+    with pytest.raises(BusyError, match=r"another run \(process 7 on elsewhere\) has taken it over"):
+        export_release(folder, "webdataset", tmp_path, SMALL, workers=workers, progress=fall_asleep)
+    assert (tmp_path / ".lock").read_bytes() == theirs
+    assert not (tmp_path / "SHA256SUMS").exists()
 
 
 RUN = (

@@ -163,7 +163,11 @@ def test_a_small_file_takes_little_memory(name: str) -> None:
 
 
 def with_metadata(items: str = "", nodata: str = "0") -> bytes:
-    text, buffer = f"<GDALMetadata>{items}</GDALMetadata>".encode(), io.BytesIO()
+    return with_text(f"<GDALMetadata>{items}</GDALMetadata>", nodata)
+
+
+def with_text(metadata: str, nodata: str = "0") -> bytes:
+    text, buffer = metadata.encode(), io.BytesIO()
     tags = [(42112, 2, len(text) + 1, text, True), (42113, 2, len(nodata) + 1, nodata.encode(), True)]
     tifffile.imwrite(buffer, np.ones((16, 16), "uint8"), metadata=None, software=False, extratags=tags)
     return buffer.getvalue()
@@ -190,6 +194,25 @@ ODD: Mapping[str, bytes] = {
     "a strip that is not there": without_a_strip(),
     "another domain": with_metadata('<Item name="scene_ids" domain="X">1</Item>'),
     "roles in capitals": with_metadata('<Item name="SCALE" sample="0" role="SCALE">5</Item>'),
+    "comments": with_metadata(
+        '<!-- c --><Item name="scene_ids">1<!-- c --></Item>'
+        '<!-- <Item name="SCALE" sample="0" role="scale">5</Item> -->'
+        '<Item name="OFFSET" sample="0" role="offset">5</Item><!-- c -->'
+    ),
+    "a scale with a comment": with_metadata('<Item name="SCALE" sample="0" role="scale"><!-- -->5</Item>'),
+    "blanks before": with_metadata(
+        '<Item name="SCALE" sample="0" role="scale"> 5</Item>'
+        '<Item name="D" sample="0" role="description">\n  two words </Item>'
+    ),
+    "nothing but blanks": with_metadata('<Item name="scene_ids"> </Item>'),
+    "another element": with_metadata('<Other name="SCALE" sample="0" role="scale">5</Other>'),
+    "no name": with_metadata('<Item sample="0" role="scale">5</Item>'),
+    "no items": with_metadata(),
+    "a domain of nothing": with_metadata('<Item name="scene_ids" domain="">1</Item>'),
+    "a domain of GDAL's own": with_metadata(
+        '<Item name="SCALE" sample="0" role="scale" domain="IMAGE_STRUCTURE">5</Item>'
+    ),
+    "entities": with_metadata('<!DOCTYPE a [<!ENTITY b "c">]><Item name="scene_ids">&b;</Item>'),
     "a band after a blank": with_metadata('<Item name="SCALE" sample=" 0" role="scale">5</Item>'),
     "a band in other digits": with_metadata('<Item name="S" sample="\u0661" role="scale">5</Item>'),
     "a scale of digits apart": with_metadata('<Item name="SCALE" sample="0" role="scale">1_0</Item>'),
@@ -213,3 +236,120 @@ def test_an_odd_file_is_refused_or_read_as_gdal_reads_it(name: str) -> None:
         facts = (gdal.nodata, gdal.descriptions, gdal.scales, gdal.offsets, "scene_ids" in gdal.tags())
         assert said == facts
         np.testing.assert_array_equal(pixels, gdal.read())
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("name", ["comments", "blanks before", "no name", "a domain of nothing"])
+def test_metadata_that_another_program_wrote_are_not_refused(name: str) -> None:
+    ours = TiffRaster(ODD[name])
+    with MemoryFile(ODD[name]) as memory, memory.open() as gdal:
+        assert (ours.descriptions, ours.scales, ours.offsets) == (
+            gdal.descriptions,
+            gdal.scales,
+            gdal.offsets,
+        )
+        assert ours.tags.get("scene_ids") == gdal.tags().get("scene_ids")
+
+
+PIECES = (
+    "x", "y ", "  ", "\n", "\r\n", "\t", "\u0001", "\u00e9", "\u00a0", "5", "-1e3", "&lt;", "&amp;",
+    "&quot;", "&LT;", "&amp;amp;", "&amp;lt;", "&amp;eacute;", "&#65;", "&#x41;", "&amp;#65;", "&#32;",
+    "&amp;#32;", "&#10;", "&#1;", ">", "'", '"', "]]>", "<!-- c -->", "<!---->", "<!-->", "<!--x->y-->",
+    "<b>z</b>", "<![CDATA[z]]>", "<?z?>",
+)  # fmt: skip
+
+
+def metadata_text(rng: random.Random) -> str:
+    """Return metadata as other programs, and hands, may have written them."""
+    one = rng.choice
+    values = {
+        "name": ("a", "A", "b", "SCALE", " a ", "n&lt;x", "\u00c9", "\u00e9", "a\nb"),
+        "sample": ("0", "1", "00", "2", " 1", "-1", "9", "99999"),
+        "role": ("scale", "offset", "description", "Scale", "unittype", "DESCRIPTION"),
+        "domain": ("", "X", "IMAGE_STRUCTURE", "xml:Y", "RPC"),
+    }
+
+    def attribute(key: str) -> str:
+        blank, quote = one((" ", "\n")), one(("'", '"'))
+        spelt = one((key, key, key.upper()))
+        return f"{blank}{spelt}{one(('=', '=', ' = '))}{quote}{one(values[key])}{quote}"
+
+    def item() -> str:
+        keys = [key for key in ("name", "name", "sample", "role", "domain") if rng.random() < 0.5]
+        name, attributes = one(["Item"] * 9 + ["item", "Other"]), "".join(map(attribute, keys))
+        value = "".join(one(PIECES) for _ in range(one((0, 1, 1, 2, 3))))
+        return f"<{name}{attributes}{one(('', ' '))}>{value}</{name}>"
+
+    def beside() -> str:
+        return one(("", "\n  ", "\r\n", '<!-- <Item name="z">q</Item> -->', "<!-- & < -->", "t", " "))
+
+    root = one(["GDALMetadata"] * 9 + ["gdalMetadata", "Other"])
+    body = "".join(beside() + item() for _ in range(one((1, 1, 2, 3)))) + beside()
+    before, after = one(("", "", '<?xml version="1.0"?>', "<!-- c -->\n")), one(("", "", "\n", "<!-- e -->"))
+    return f"{before}<{root}>{body}</{root}>{after}"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_whatever_metadata_are_read_say_what_gdal_reads() -> None:
+    read = 0
+    for seed in range(600):
+        data = with_text(metadata_text(random.Random(seed)))
+        try:
+            ours = TiffRaster(data)
+            said = (ours.descriptions, ours.scales, ours.offsets, ours.tags)
+        except TiffError:
+            continue
+        read += 1
+        with MemoryFile(data) as memory, memory.open() as gdal:
+            beside = ("AREA_OR_POINT", "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT")
+            tags = {key: text for key, text in gdal.tags().items() if key not in beside}
+            assert said == (gdal.descriptions, gdal.scales, gdal.offsets, tags), seed
+    assert read > 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" x", "x ", "  two\n words\r\n", "a & b < c > \"d\" 'e'", "&amp; &#65; &eacute;", "<!-- c -->", ""],
+)
+def test_a_text_that_gdal_wrote_is_read_as_gdal_reads_it(text: str) -> None:
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            width=8,
+            height=8,
+            count=1,
+            dtype="uint8",
+            crs="EPSG:32633",
+            transform=from_origin(399960.0, 4900020.0, 10.0, 10.0),
+        ) as raster:
+            raster.update_tags(text=text)
+            raster.descriptions = (text,)
+        data = bytes(memory.read())
+    with MemoryFile(data) as memory, memory.open() as gdal:
+        assert TiffRaster(data).tags.get("text") == gdal.tags().get("text")
+        assert TiffRaster(data).descriptions == gdal.descriptions
+
+
+def test_no_text_of_metadata_keeps_its_reader_busy() -> None:
+    """What a pattern would try in many ways, or an XML parser unfold, is refused at once."""
+    size = 200_000
+    bomb = (
+        '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb">'
+        + "".join(f'<!ENTITY {chr(99 + n)} "{f"&{chr(98 + n)};" * 10}">' for n in range(12))
+        + "]>"
+    )
+    texts = [
+        f'{bomb}<GDALMetadata><Item name="a">&n;</Item></GDALMetadata>',
+        "<!---->" * (size // 7) + "x",
+        "<!--" * (size // 4),
+        "<GDALMetadata>" + "<Item" * (size // 5) + "</GDALMetadata>",
+        "<GDALMetadata><Item" + " " * size + "</GDALMetadata>",
+        "<GDALMetadata><Item" + ' a = "b"' * (size // 8) + "</GDALMetadata>",
+        '<GDALMetadata><Item name="a">' + " " * size + "</GDALMetadata>",
+        "<GDALMetadata>" + "</GDALMetadata" + " " * size,
+        "<GDALMetadata>" + "</GDALMetadata " * (size // 15),
+        '<GDALMetadata><Item name="a">' + "&" * size + "</Item></GDALMetadata>",
+    ]
+    for text in texts:
+        with pytest.raises(TiffError):
+            _ = TiffRaster(with_text(text)).tags
