@@ -51,12 +51,7 @@ class AoiRows:
         DiskFullError
             If the board cannot be written for want of room.
         """
-        try:
-            self._board.update(aoi_index, **changes)
-        except DiskFullError:
-            raise
-        except StoreError as error:  # a report that a store refuses in passing ends no run of days
-            _LOG.warning("%s; the next change writes it again", error)
+        self.note(aoi_index, **changes)
         row = self._board[aoi_index]
         if "status" in changes:
             _log_status(aoi_index, row)
@@ -64,8 +59,13 @@ class AoiRows:
             self._progress(aoi_index, row)
 
     def note(self, aoi_index: int, **changes: Any) -> None:
-        """Change facts of an AOI's row that are no news."""
-        self._board.update(aoi_index, **changes)
+        """Change facts of an AOI's row that are no news; raises as :meth:`update` does."""
+        try:
+            self._board.update(aoi_index, **changes)
+        except DiskFullError:
+            raise
+        except StoreError as error:  # a report that a store refuses in passing ends no run of days
+            _LOG.warning("%s; the next change writes it again", error)
 
     def fail(self, aoi_index: int, error: Exception, **changes: Any) -> None:
         """Say why an AOI is given up; a fault of the program is logged with its traceback."""

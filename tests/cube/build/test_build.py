@@ -427,18 +427,24 @@ class TestFailures:
     def test_a_status_that_is_refused_in_passing_ends_no_run(
         self, demo_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        writes = [0]
+        refused: list[str] = []
 
-        def write(board: StatusBoard) -> None:
-            writes[0] += 1
-            if writes[0] == 3:
-                raise StoreError("refused")
-            plainly(board)
+        def update(board: StatusBoard, index: int, **changes: Any) -> None:
+            with monkeypatch.context() as patch:
+                if not refused:
+                    patch.setattr(StatusBoard, "write", refuse)
+                plainly(board, index, **changes)
 
-        plainly = StatusBoard.write
-        monkeypatch.setattr(StatusBoard, "write", write)
+        def refuse(board: StatusBoard) -> None:
+            refused.append(str(board))
+            raise StoreError("refused")
+
+        plainly = StatusBoard.update
+        monkeypatch.setattr(StatusBoard, "update", update)
+        monkeypatch.setattr("cube.run.status._MOST_SHARE", 0.0)  # a slow disk has fewer in passing
         config = demo_config(tmp_path, *FEW)
         assert build_cubes(config, ThreadEngine(), only=[5]).rows[5].status is AoiState.BUILT
+        assert len(refused) == 1
         assert states(config)[5]["status"] == "built"
 
     def test_a_cube_that_would_not_fit_is_not_begun(
