@@ -141,7 +141,7 @@ class Round:
             found = {**mine, "id": uuid.uuid4().hex[:_KEY_DIGITS], "verify": found is not None}
             root.write(EXPORTING, canonical_json(found))
         self._record = found
-        self._locks.take(part_lock(f"{self._name}-{self._own.name}"))
+        self._locks.take(part_lock(f"{self._name}-{self._own.name}"), patient=True)
         self.verify = bool(found["verify"])
         return True
 
@@ -197,7 +197,7 @@ class Round:
     def score(self, find: Callable[[Share], list[Candidates]]) -> list[Candidates]:
         """See that all shares are scored; return the candidates of all areas, by AOI index.
 
-        None once the round is over.
+        None of them once the round is over.
         """
 
         def do(share: Share) -> None:
@@ -233,7 +233,13 @@ class Round:
         return written, kept
 
     def end(self, finish: Callable[[Iterable[ShareRecord]], int]) -> int:
-        """Let one of the runs finish what concerns all shares; return what that returns, or 0."""
+        """Let one of the runs finish what concerns all shares; return what that returns, or 0.
+
+        Raises
+        ------
+        BusyError
+            If other runs have ended the round to begin another one.
+        """
         found = 0
         while self.is_at_work():
             if self._locks.take(self._lock(_LAST)):
@@ -245,6 +251,11 @@ class Round:
             finally:
                 self._locks.release(self._lock(_LAST))
         self._layout.root.remove_folder(self._name)
+        if not self._is_chosen():
+            raise BusyError(
+                f"{self._layout.root}: other runs have begun to choose anew, with other cubes, settings or shares; "
+                "run this one again once they have ended"
+            )
         return found
 
     def _lock(self, what: str) -> str:

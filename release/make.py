@@ -216,7 +216,7 @@ def _make_way(
     made anew are compared then, and the others would be taken for a part of this release.
     """
     stop_if_lost()
-    release, zips = output / config.dataset.version, zips_of(output, _stem(config))
+    release, zips = output / config.dataset.version, _own_zips(output, config)
     if found is None:
         own = made.zip_names(_stem(config)) if config.directory.zip_output else []
         zips = [name for name in zips if name not in own]
@@ -234,6 +234,17 @@ def _make_way(
             )
     for archive in zips:
         output.remove(archive)
+
+
+def _own_zips(output: Folder, config: Config) -> list[str]:
+    """Name the zips of this version; another version may be called as a shard of it is."""
+    name, version = config.dataset.name, config.dataset.version
+    versions = {zipped: zipped[len(name) + 1 : -len(".zip")] for zipped in zips_of(output, _stem(config))}
+    return [
+        zipped
+        for zipped, other in versions.items()
+        if other == version or not (output / other).exists(SUMS_NAME)
+    ]
 
 
 def _write_release(

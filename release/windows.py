@@ -184,7 +184,11 @@ def _encoded(table: pa.Table) -> pa.Table:
     """Return a table in which texts that many of its rows share are there once."""
     for place, name in enumerate(table.column_names):
         kind = table[name].type
-        if name not in _OWN_TEXTS and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            continue
+        if table[name].null_count:
+            raise ReleaseError(f"column {name}: a chip's row has no text")
+        if name not in _OWN_TEXTS:
             table = table.set_column(place, name, table[name].dictionary_encode())
     return table
 
@@ -194,11 +198,9 @@ def _to_frame(encoded: pa.Table) -> pd.DataFrame:
     table, columns = encoded.unify_dictionaries(), {}
     for name in table.column_names:
         column = table[name].combine_chunks()
-        if pa.types.is_dictionary(column.type) and not column.null_count:
+        if pa.types.is_dictionary(column.type):
             texts = np.array(column.dictionary.to_pylist(), object)
             columns[name] = pd.Series(texts[column.indices.to_numpy()], dtype=object)
-        elif pa.types.is_dictionary(column.type):
-            columns[name] = column.cast(column.type.value_type).to_pandas()
         else:
             columns[name] = column.to_pandas()
     return pd.DataFrame(columns)

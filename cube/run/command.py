@@ -86,9 +86,13 @@ def typed_on_release(name: str, release: str, options: Mapping[str, Any]) -> str
     options
         ``directory.storage_options``, of which nothing else is shown.
     """
-    endpoint = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
     command = shlex.join(["gelos-lc", name, release])
-    if not endpoint or not release.startswith("s3://"):
+    if not release.startswith("s3://"):
+        return command
+    client = options.get("client_kwargs")
+    further = client if isinstance(client, Mapping) else {}
+    endpoint = options.get("endpoint_url") or further.get("endpoint_url")
+    if not endpoint:
         return command
     return f"AWS_ENDPOINT_URL={shlex.quote(without_signature(str(endpoint)))} {command}"
 

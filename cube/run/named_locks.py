@@ -275,22 +275,27 @@ class NamedLocks:
                 break
             os.close(handle)  # it was let go, and removed, in between
         owner, now = Owner.now(self._holder), time.time()
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, owner.to_json(), 0)
+        try:
+            with disk_errors(f"{folder}/{name}"):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, owner.to_json(), 0)
+        except StoreError:
+            os.close(handle)
+            raise
         self._held[name] = _Held(owner, handle, now)
         return ""
 
     def _take_object(self, name: str) -> str:
         owner, now = Owner.now(self._holder), time.time()
         mine = owner.to_json()
-        if not self._folder.create(name, mine):
+        if not self._create(name, mine):
             theirs = read_lock(self._folder, name)
             if theirs and self._is_alive(name, theirs):
                 return _who(theirs)
             if theirs:  # where it was let go, another run may have made its own by now
                 self._folder.remove(name)
             now = time.time()
-            if not self._folder.create(name, mine):
+            if not self._create(name, mine):
                 return _who(read_lock(self._folder, name))
             time.sleep(_SETTLE_S)  # who saw the dead run's lock, too, may remove this one for it
             if (there := read_lock(self._folder, name)) != mine:
@@ -301,6 +306,13 @@ class NamedLocks:
             self._stop = threading.Event()
             threading.Thread(target=self._renew, args=(self._stop,), daemon=True).start()
         return ""
+
+    def _create(self, name: str, mine: bytes) -> bool:
+        """Make a lock if there is none.
+
+        A client that loses the answer asks once more, and is refused for what it has made itself.
+        """
+        return self._folder.create(name, mine) or read_lock(self._folder, name) == mine
 
     def _is_alive(self, name: str, text: bytes) -> bool:
         """Tell whether a lock's holder lives: it has a process on this host, or renews the lock."""

@@ -45,7 +45,8 @@ def to_parquet(parts: Iterable[gpd.GeoDataFrame], bounds: Sequence[float]) -> by
     Parameters
     ----------
     parts
-        Its rows, all of the same columns; each part becomes a row group.
+        Its rows, of the same columns, types and kind of geometry, at least one in each; each
+        becomes a row group.
     bounds
         West, south, east and north of all of them.
     """

@@ -258,6 +258,10 @@ class _Metadata:
             name, band, role = item["name"], item.get("sample"), item.get("role")
             if band is not None and not re.fullmatch("[0-9]{1,5}", band):
                 raise TiffError(f"its metadata name a band {band[:20]!r}")
+            if band is None and not item.get("domain") and re.search("[=:]", name):
+                raise TiffError(
+                    f"its metadata have the name {name[:40]!r}, of which GDAL makes a name and a value"
+                )
             if band is None and not item.get("domain"):
                 tags[name.encode().lower()] = name.rstrip(" \t"), value.lstrip(" \t")
             elif band is not None and role is not None:

@@ -394,6 +394,16 @@ def test_a_footprint_that_is_none_is_told(config: Config, tmp_path: Path) -> Non
         windows.read_windows(open_folder(str(tmp_path / "windows")), SENSORS)
 
 
+def test_a_text_that_is_missing_is_told(config: Config, tmp_path: Path) -> None:
+    table = read_windows(Path(config.directory.working) / config.dataset.version)
+    table.loc[table.index[table["status"] == "success"][0], "s2l2a_scene_ids"] = None
+    write_windows(tmp_path, table.to_dict("records"))
+    with pytest.raises(
+        ReleaseError, match=r"column s2l2a_scene_ids: a chip's row has no text; run gelos-lc chip"
+    ):
+        windows.read_windows(open_folder(str(tmp_path / "windows")), SENSORS)
+
+
 def test_a_measure_that_nobody_took_is_an_empty_text(config: Config, tmp_path: Path) -> None:
     table = read_windows(Path(config.directory.working) / config.dataset.version)
     write_windows(tmp_path, table.assign(dem_min_valid=np.nan).to_dict("records"))

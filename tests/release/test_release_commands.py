@@ -89,6 +89,10 @@ def test_a_command_on_a_release_goes_where_the_config_led() -> None:
     assert typed_on_release("verify", "s3://bucket/v1", options) == there
     assert typed_on_release("verify", "s3://bucket/v1", endpoint) == there
     assert typed_on_release("verify", "s3://bucket/v1", {}) == "gelos-lc verify s3://bucket/v1"
+    assert (
+        typed_on_release("verify", "s3://bucket/v1", {"client_kwargs": None})
+        == "gelos-lc verify s3://bucket/v1"
+    )
     assert typed_on_release("verify", "data/my v1", options) == "gelos-lc verify 'data/my v1'"
 
 

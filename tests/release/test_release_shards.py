@@ -546,3 +546,15 @@ def test_many_more_chips_than_a_shard_holds(tmp_path: Path) -> None:
         "browse_layers_0001.js",
     ]
     assert [str(fault) for fault in verify(made, workers=2) if not fault.warning] == []
+
+
+def test_a_version_that_is_called_as_anothers_shard_keeps_its_zip(made: Config, tmp_path: Path) -> None:
+    other = f"{VERSION}_20240101"
+    output = Path(write_config(tmp_path, LAND, {**SHARDED, "dataset.version": other}).directory.output)
+    shutil.copytree(made.path.parent, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(output / VERSION, output / other)
+    its = output / f"tiny_{other}.zip"
+    its.write_bytes(b"of another version")
+    shutil.rmtree(output / VERSION)
+    make_release(write_config(tmp_path, LAND, SHARDED), force=True)
+    assert its.read_bytes() == b"of another version"

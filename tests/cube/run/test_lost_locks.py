@@ -74,6 +74,23 @@ def test_a_renewal_never_writes_over_another_runs_lock(
     stop_if_lost()  # the run has ended, and the next begins with nothing lost
 
 
+def test_a_lock_whose_making_was_asked_for_twice_is_its_makers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of a store that loses an answer asks again, and is told that the object is there."""
+    folder = open_folder(f"memory://{tmp_path.name}")
+    plainly = type(folder).create
+
+    def twice(self: Folder, name: str, data: bytes) -> bool:
+        plainly(self, name, data)
+        return plainly(self, name, data)
+
+    monkeypatch.setattr(type(folder), "create", twice)
+    with hold(folder):
+        assert NamedLocks(folder).take(".lock") == f"process {os.getpid()} on {socket.gethostname()}"
+    assert folder.names() == []
+
+
 @pytest.mark.parametrize("part", ["", "0001-of-0002"])
 def test_whoever_wakes_looks_before_it_goes_on(folder: Folder, awake: Callable[[], None], part: str) -> None:
     name = part_lock(part) if part else ".lock"

@@ -263,7 +263,7 @@ def metadata_text(rng: random.Random) -> str:
     """Return metadata as other programs, and hands, may have written them."""
     one = rng.choice
     values = {
-        "name": ("a", "A", "b", "SCALE", " a ", "n&lt;x", "\u00c9", "\u00e9", "a\nb"),
+        "name": ("a", "A", "b", "SCALE", " a ", "n&lt;x", "\u00c9", "\u00e9", "a\nb", "a=b", "a:b"),
         "sample": ("0", "1", "00", "2", " 1", "-1", "9", "99999"),
         "role": ("scale", "offset", "description", "Scale", "unittype", "DESCRIPTION"),
         "domain": ("", "X", "IMAGE_STRUCTURE", "xml:Y", "RPC"),
