@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,17 +43,17 @@ def chip_command(common: CommonOptions, *, shard: Share | None) -> int:
     what = f"chip-{shard.name}" if shard else "chip"
 
     def cut(config: Config) -> int:
-        code = run_chip(config, bars=common.bars, shard=shard)
-        if shard is None:
-            print(f"next:\n  {common.typed('release')}")
-            print(f"  {common.typed('sheet')} -o sheet.png")
-        return code
+        then = [common.typed("release"), f"{common.typed('sheet')} -o sheet.png"]
+        return run_chip(config, bars=common.bars, shard=shard, then=then if shard is None else ())
 
     return run_verb(what, common, cut)
 
 
-def run_chip(config: Config, *, bars: bool, shard: Share | None = None) -> int:
-    """Score, choose and write, and print the counts; returns the exit code."""
+def run_chip(config: Config, *, bars: bool, shard: Share | None = None, then: Sequence[str] = ()) -> int:
+    """Score, choose and write, and print the counts; returns the exit code.
+
+    `then` are commands for what one may do next where there are chips.
+    """
     from cube.config.sensors import CLASS_NAMES
     from cube.run.progress import draw_steps
 
@@ -69,6 +70,8 @@ def run_chip(config: Config, *, bars: bool, shard: Share | None = None) -> int:
         print(f"  {count:8} {verdict}")
     for code, count in summary.classes.items():
         print(f"  {count:8} chips of {code} {CLASS_NAMES[code]}")
+    if then and summary.chips:
+        print("\n  ".join(["next:", *then]))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -131,8 +131,8 @@ def check_output(config: Config, *, force: bool) -> None:
     ConfigError
         If the folder or bucket cannot be written to; names the key.
     ReleaseError
-        If a release of other settings has this version, or files that are no release, and `force`
-        does not replace it.
+        If a release of other settings has this version, or files that are no release, or zips that
+        no new ones replace, and `force` does not.
     """
     output = open_folder(config.directory.output, config.directory.storage_options)
     try:
@@ -152,6 +152,8 @@ def check_output(config: Config, *, force: bool) -> None:
             )
     elif release.names() and not (output / making_name(config.dataset.version)).names():
         _check_is_release(release, lambda _: False)
+    elif not config.directory.zip_output and not force:
+        _refuse_left_zips(output, _own_zips(output, config))
 
 
 def _difference(release: Folder, config: Config) -> str:
@@ -220,12 +222,8 @@ def _make_way(
     if found is None:
         own = made.zip_names(_stem(config)) if config.directory.zip_output else []
         zips = [name for name in zips if name not in own]
-        if zips and not force:
-            others = f", and {len(zips) - 1} more" if len(zips) > 1 else ""
-            raise ReleaseError(
-                f"{output}/{zips[0]}{others}: left of another release of this version; move it away, or give "
-                "--force to remove it"
-            )
+        if not force:
+            _refuse_left_zips(output, zips)
     else:
         _check_is_release(release, made.may_hold)
         if not force and release.exists(SUMS_NAME):
@@ -234,6 +232,15 @@ def _make_way(
             )
     for archive in zips:
         output.remove(archive)
+
+
+def _refuse_left_zips(output: Folder, zips: Sequence[str]) -> None:
+    if zips:
+        others = f", and {len(zips) - 1} more" if len(zips) > 1 else ""
+        raise ReleaseError(
+            f"{output}/{zips[0]}{others}: left of another release of this version; move it away, or give "
+            "--force to remove it"
+        )
 
 
 def _own_zips(output: Folder, config: Config) -> list[str]:

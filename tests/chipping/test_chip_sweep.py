@@ -143,3 +143,8 @@ def test_chip_ends_with_what_comes_next(config: Config) -> None:
     typed = f"-c {config.path}"
     next_lines = ["next:", f"  gelos-lc release {typed}", f"  gelos-lc sheet {typed} -o sheet.png"]
     assert result.stdout.splitlines()[-3:] == next_lines
+    snow = ["--set", "chips.forbidden=[0]", "--set", "chips.classes=[9]"]
+    nothing = CliRunner().invoke(main, ["chip", "-c", str(config.path), *snow])
+    assert nothing.exit_code == 0, nothing.output
+    assert nothing.stdout.startswith("0 chips of ")
+    assert "next:" not in nothing.stdout
